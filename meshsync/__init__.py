@@ -1,0 +1,1 @@
+"""meshsync: offline-first documents for a mesh of peers, over QUIC."""

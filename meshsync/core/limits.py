@@ -1,0 +1,81 @@
+"""Every bound in the system, in one place, the unit in each name.
+
+LIMITS holds what a node may choose; what decides the validity of an entry is a constant of the protocol,
+because two nodes that disagreed on it would diverge for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Constants of the protocol: part of validity, the same on every node.
+PROTOCOL_VERSION = 1
+ALPN = "meshsync/1"
+PARENTS_MAX = 16
+PAYLOAD_BYTES_MAX = 256 * 1024
+OPERATIONS_MAX = 256
+DOCUMENT_ID_BYTES_MAX = 512
+COLLECTION_NAME_BYTES_MAX = 128
+BODY_DEPTH_MAX = 16
+INT_MIN = -(2**63)
+INT_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds that one node applies to itself and to its peers."""
+
+    # Frames and messages
+    frame_bytes_max: int = 2 * 1024 * 1024
+    control_frame_bytes_max: int = 64 * 1024
+    hello_bytes_max: int = 2048
+    message_seconds_max: float = 30.0
+    """From the first byte of a frame to its last."""
+    batch_bytes_soft: int = 128 * 1024
+    batch_entries_soft: int = 512
+    batch_entries_max: int = 4096
+    batch_seals_max: int = 512
+    open_tips_max: int = 20_000
+    seals_per_second_max: float = 2000.0
+
+    # Clocks
+    clock_ahead_ms_max: int = 10 * 60 * 1000
+
+    # Connections
+    handshake_seconds_max: float = 5.0
+    half_open_retry_above: int = 32
+    half_open_max: int = 128
+    idle_seconds_max: float = 30.0
+    keepalive_seconds: float = 10.0
+    connections_max: int = 256
+    connections_per_address_max: int = 8
+    pending_peers_max: int = 64
+    streams_per_connection_max: int = 128
+    accept_queue_max: int = 16
+    close_seconds_max: float = 3.0
+
+    # Flow control
+    stream_window_bytes: int = 4 * 1024 * 1024
+    connection_window_bytes: int = 16 * 1024 * 1024
+    send_high_water_bytes: int = 512 * 1024
+    send_slice_bytes: int = 64 * 1024
+
+    # Dialling
+    backoff_first_seconds: float = 0.5
+    backoff_last_seconds: float = 60.0
+
+    # Live push
+    push_burst: int = 16
+    push_interval_seconds: float = 0.002
+    root_check_seconds: float = 30.0
+
+    # Store
+    free_bytes_min: int = 16 * 1024 * 1024
+    branches_per_author_max: int = 64
+    staging_bytes_max: int = 8 * 1024 * 1024
+
+    # Local readers
+    events_kept_max: int = 10_000
+
+
+LIMITS = Limits()

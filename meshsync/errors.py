@@ -1,0 +1,82 @@
+"""The exceptions of meshsync.  Each says whose fault it is, so that one boundary can decide what to do.
+
+What a caller did wrong is a LocalError, what a peer did wrong a PeerError, what the network did a
+TransportLost, what the disk did a StoreError.  A peer's bytes can raise nothing but PeerError.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class CloseCode(enum.IntEnum):
+    """Why a connection or a stream was closed, as carried on the wire (QUIC application error codes)."""
+
+    OK = 0
+    """Nothing is wrong: the work is done or the owner asked for it."""
+    SHUTDOWN = 1
+    """The node is stopping."""
+    DUPLICATE = 2
+    """Another connection between the same two endpoints survives."""
+    DISCONNECTED = 3
+    """The owner disconnected this peer."""
+    PENDING = 4
+    """The endpoint is not trusted yet; it is listed as pending."""
+    BANNED = 5
+    """The endpoint is banned."""
+    IDENTITY = 6
+    """No certificate, a bad one, another identity than the one dialled, or a hello that does not verify."""
+    VERSION = 7
+    """The peer speaks another version of the protocol."""
+    PROTOCOL = 8
+    """The peer sent something that the protocol forbids."""
+    LIMIT = 9
+    """The peer exceeded a bound."""
+    BUSY = 10
+    """Too many connections or streams; try again later."""
+    TIMEOUT = 11
+    """A deadline passed."""
+    INSTANCE = 12
+    """Another process runs with the same identity."""
+    INTERNAL = 13
+    """This node failed; the fault is not the peer's."""
+    NOT_HERE = 14
+    """The collection is unknown here or not for this peer; the two are deliberately the same answer."""
+    LOST = 15
+    """The path is gone: nothing was heard for the idle time.  Never sent."""
+
+
+class MeshsyncError(Exception):
+    """Base of all exceptions that meshsync raises on purpose."""
+
+
+class LocalError(MeshsyncError):
+    """The caller did something that cannot be done; the message says what to do instead."""
+
+
+class ConfigError(LocalError):
+    """Configuration, command line or key material is wrong; the message names file, line, key and what was expected."""
+
+
+class RefusedError(LocalError):
+    """The request is well formed, and this node will not do it (not trusted, not subscribed, too large)."""
+
+
+class StoreError(MeshsyncError):
+    """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
+
+
+class PeerError(MeshsyncError):
+    """A peer broke the protocol.  The connection is closed with `code`, counted, and backed off."""
+
+    def __init__(self, message: str, code: CloseCode = CloseCode.PROTOCOL) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TransportLost(MeshsyncError):
+    """The connection or stream is gone; try again later.  `code` is the reason where the peer gave one."""
+
+    def __init__(self, message: str, code: CloseCode = CloseCode.LOST) -> None:
+        super().__init__(message)
+        self.code = code
