@@ -1,0 +1,242 @@
+"""What a store is: rows, and the two interfaces that every implementation offers.
+
+A store remembers and counts; it knows nothing of validity, merging or peers.  That logic stands once, in
+`meshsync.store.replica`, above these tables.  All calls are synchronous and short, and run on the event loop's
+own thread: a commit without a sync costs some ten microseconds, a hop to a thread five times as much.  Only
+`Store.synced` waits, for the disk.
+
+Numbers: a *branch* is a small integer that stands for one chain of a log inside one collection of this store
+(a log has one branch, and one more for each fork); an *arrival* is the position of an entry in this store's
+collection, starting at 1, without gaps, in an order in which parents come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from meshsync.ids import CollectionId
+
+
+class BranchRow(NamedTuple):
+    """One chain of entries of one author and incarnation."""
+
+    number: int
+    author: bytes
+    incarnation: bytes
+    base: int | None
+    """The branch that this one forked from, None for the first branch of a log."""
+    first_seq: int
+    """The seq of the first entry that is its own: 1, or where it forked."""
+    covered_seq: int
+    """The greatest seq that an entry of another log names as a parent, 0 for none."""
+
+
+class EntryHead(NamedTuple):
+    """What later entries need to know of an entry."""
+
+    arrival: int
+    id: bytes
+    hlc: int
+    height: int
+
+
+class EntryRow(NamedTuple):
+    """An entry as it is stored: the parts of its header that cannot be derived, its payload, its seal."""
+
+    arrival: int
+    branch: int
+    seq: int
+    id: bytes
+    hlc: int
+    height: int
+    parents: bytes | None
+    """Packed (branch, seq) pairs as `PARENT` packs them, in the order of the header; None for no parents."""
+    payload: bytes | None
+    """None where the payload stayed away; then `bare` is set."""
+    bare: bytes | None
+    """CBOR [payload hash, payload size, [document tags]] of an entry without payload."""
+    seal: bytes | None
+    """64 bytes, where one was received or made for this very entry."""
+
+
+class MergeRow(NamedTuple):
+    """An entry that has parents, for walks over the DAG."""
+
+    seq: int
+    hlc: int
+    parents: bytes
+
+
+class DocumentRow(NamedTuple):
+    """The present state of a document, or of its deletion.
+
+    With `state` None the document is what operation `op` (a put or a delete) of entry `arrival` says, because
+    everything else that was ever written to it happened before.  Otherwise `state` holds the merged state, and
+    `arrival` and `op` name the last operation that arrived.
+    """
+
+    id: str
+    arrival: int
+    op: int
+    live: bool
+    conflict: bool
+    state: bytes | None
+
+
+class DocumentPayload(NamedTuple):
+    """A live document as a listing needs it: its row, and the payload of its entry where the row has no state."""
+
+    row: DocumentRow
+    payload: bytes | None
+
+
+class CursorRow(NamedTuple):
+    """How far one peer and this node have read each other's collection."""
+
+    epoch: bytes
+    """The peer's store epoch: 8 bytes that change when the peer's store is created or restored."""
+    next_read: int
+    """The next arrival number of the peer's store to read."""
+    next_confirm: int
+    """The next arrival number of this store that the peer has yet to confirm as stored."""
+
+
+class PeerRow(NamedTuple):
+    """What is remembered of an endpoint that the owner decided upon, or that knocked."""
+
+    id: bytes
+    trust: str
+    """accepted, banned or pending."""
+    name: str
+    address: str
+    seen: float
+    """Seconds since the epoch (UTC) when it was last seen."""
+
+
+class CollectionTables(Protocol):
+    """The tables of one collection.  Everything that writes must run inside `Store.transaction()`."""
+
+    name: str
+    id: CollectionId
+
+    def branches(self) -> list[BranchRow]:
+        """All branches, by number."""
+
+    def add_branch(self, author: bytes, incarnation: bytes, base: int | None, first_seq: int) -> int:
+        """Number a new branch."""
+
+    def set_covered(self, covered: Sequence[tuple[int, int]]) -> None:
+        """Set covered_seq for (branch, covered_seq) pairs."""
+
+    def tip(self, branch: int) -> tuple[int, EntryHead] | None:
+        """(seq, head) of the last entry of a branch; None when it has none."""
+
+    def insert_entries(self, rows: Sequence[EntryRow]) -> None:
+        """Append entries; arrivals continue without a gap."""
+
+    def entry_at(self, branch: int, seq: int) -> EntryHead | None:
+        """The head of one entry."""
+
+    def entry(self, arrival: int) -> EntryRow | None:
+        """One entry."""
+
+    def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
+        """At most `limit` entries of a branch with a seq above `after_seq`, by seq."""
+
+    def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
+        """At most `limit` entries with arrival numbers from `arrival` on, in that order."""
+
+    def merges_before(self, branch: int, seq: int, limit: int) -> list[MergeRow]:
+        """At most `limit` entries of a branch that have parents, with a seq of at most `seq`, greatest seq first."""
+
+    def set_seal(self, arrival: int, seal: bytes) -> None:
+        """Keep a seal that was made after the entry was stored."""
+
+    def fill_payload(self, arrival: int, payload: bytes) -> None:
+        """Give an entry the payload that had stayed away."""
+
+    def bare_entries(self, limit: int) -> list[EntryRow]:
+        """At most `limit` entries without payload, by arrival."""
+
+    def next_arrival(self) -> int:
+        """The arrival number of the next entry."""
+
+    def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
+        """The rows of those of `ids` that were ever written."""
+
+    def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
+        """Insert or replace rows; `live_change` is by how much the number of live documents changes."""
+
+    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
+        """Live documents by id (bytewise order of UTF-8), after the id `after`; reads pages, so others may write between."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """(entries, live documents, entries without payload), in constant time."""
+
+    def cursor(self, peer: bytes) -> CursorRow | None:
+        """The cursor kept for a peer."""
+
+    def set_cursor(self, peer: bytes, cursor: CursorRow) -> None:
+        """Keep the cursor of a peer, in the same transaction as the batch that moved it."""
+
+
+class Store(Protocol):
+    """All that a node remembers."""
+
+    epoch: bytes
+    """8 random bytes, new for a store that was created or restored."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing.  Raises StoreError, with everything rolled back, when the disk does not take it.  Not nested."""
+
+    def collection(self, id: CollectionId, name: str) -> CollectionTables:
+        """The tables of a collection, made at the first call."""
+
+    def collections(self) -> list[tuple[CollectionId, str]]:
+        """The collections that have tables."""
+
+    def drop_collection(self, id: CollectionId) -> None:
+        """Forget a collection and everything in it."""
+
+    def incarnation(self, id: CollectionId) -> bytes:
+        """The 8 bytes under which this process may write to a collection.
+
+        The first call for a collection marks it as being written, durably, before it returns: the last
+        incarnation again after a clean end or under the same boot id, a new random one otherwise (store.md
+        section 1).
+        """
+
+    def renew_incarnation(self, id: CollectionId) -> bytes:
+        """Take a new incarnation: this store was found behind its own log."""
+
+    def meta(self, key: str) -> bytes | None:
+        """A small value by name."""
+
+    def set_meta(self, key: str, value: bytes | None) -> None:
+        """Keep a small value by name, or forget it."""
+
+    def peers(self) -> list[PeerRow]:
+        """All remembered endpoints."""
+
+    def put_peer(self, row: PeerRow) -> None:
+        """Insert or replace a remembered endpoint."""
+
+    def forget_peer(self, id: bytes) -> bool:
+        """Forget an endpoint; False when it was not known."""
+
+    async def synced(self) -> None:
+        """Return once everything committed before the call survives a power cut.
+
+        Cancelling stops the waiting only.  StoreError: the disk does not take it.
+        """
+
+    def verify(self) -> Iterator[str]:
+        """Check the structure of the store; yields one line a fault."""
+
+    def size_bytes(self) -> int:
+        """What the store takes on disk (or in memory, roughly)."""
+
+    def close(self) -> None:
+        """A clean end: sync, and remove the marks of `incarnation`."""
