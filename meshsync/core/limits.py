@@ -45,6 +45,7 @@ class Limits:
     handshake_seconds_max: float = 5.0
     half_open_retry_above: int = 32
     half_open_max: int = 128
+    half_open_per_address_max: int = 16
     idle_seconds_max: float = 30.0
     keepalive_seconds: float = 10.0
     connections_max: int = 256
@@ -59,6 +60,12 @@ class Limits:
     connection_window_bytes: int = 16 * 1024 * 1024
     send_high_water_bytes: int = 512 * 1024
     send_slice_bytes: int = 64 * 1024
+    unproven_window_bytes: int = 64 * 1024
+    """What a peer may send before its identity is proved."""
+    datagram_bytes: int = 1200
+    """UDP payload that every path carries (RFC 9000 section 14)."""
+    datagram_bytes_loopback: int = 16 * 1024
+    """UDP payload within one machine, whose MTU is 64 KiB."""
 
     # Dialling
     backoff_first_seconds: float = 0.5
@@ -74,8 +81,18 @@ class Limits:
     branches_per_author_max: int = 64
     staging_bytes_max: int = 8 * 1024 * 1024
 
+    # Queries
+    query_depth_max: int = 16
+    query_terms_max: int = 256
+    query_text_bytes_max: int = 16 * 1024
+
     # Local readers
     events_kept_max: int = 10_000
+    request_bytes_max: int = 4 * 1024 * 1024
+    """The body of one request of the control API: room for the largest document, written with escapes."""
+    request_head_bytes_max: int = 64 * 1024
+    api_connections_max: int = 256
+    load_writes_in_flight_max: int = 256
 
 
 LIMITS = Limits()

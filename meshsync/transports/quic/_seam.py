@@ -1,0 +1,268 @@
+"""The only file that touches aioquic's private names.
+
+It bends the library's connection where the public interface has no handle: credit that follows what the
+application consumed, client certificates, the size of datagrams, when to acknowledge.  A test compares every
+name used here with the library, so that a new release fails there and not in the field.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from aioquic import tls
+from aioquic._buffer import Buffer
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    END_STATES,
+    MAX_STREAM_DATA_FRAME_CAPACITY,
+    QuicConnection,
+    QuicConnectionState,
+    QuicNetworkPath,
+)
+from aioquic.quic.packet import QuicFrameType, QuicHeader, QuicProtocolVersion, pull_quic_header
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+from cryptography import x509
+
+from meshsync.core.limits import Limits
+
+SUPPORTED_VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
+CID_BYTES = 8
+CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
+"""TLS still proves that the peer holds the certificate's key; whom to trust is decided by the key."""
+
+TIMER_GRANULARITY = 0.001  # seconds; the system's timers are no finer, nor is RFC 9002 (kGranularity)
+
+# Acknowledge at once when this many datagrams came in, else with the next data or after the library's 1 ms.
+_DATAGRAMS_PER_ACK = 8
+
+# A frame's length is written in two bytes, which hold 14 bits (RFC 9000 section 16).
+DATAGRAM_BYTES_MAX = 16_383
+
+_INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002 section 7.2
+
+
+def parse_header(datagram: bytes) -> QuicHeader:
+    """Read the first header of a datagram.  ValueError: there is none."""
+    return pull_quic_header(Buffer(data=datagram), host_cid_length=CID_BYTES)
+
+
+class Pacer(QuicPacketPacer):
+    """Pacing for a timer of one millisecond: what falls due until the timer can fire may leave in one burst.
+
+    The library allows bursts of 16 packets and would then wait for times that the system cannot keep.
+    """
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """Follow the congestion window."""
+        super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
+        self.bucket_max = max(self.bucket_max, 2 * TIMER_GRANULARITY)
+
+
+class Machine(QuicConnection):
+    """aioquic's connection with the behaviour that meshsync needs.  Still no I/O and no clock."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        limits: Limits,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self._stream_window = limits.stream_window_bytes
+        self._connection_window = configuration.max_data
+        self._consumed: dict[int, int] = {}
+        self._consumed_total = 0
+        self._datagrams_since_ack = 0
+        self._loss._pacer = Pacer(max_datagram_size=self._max_datagram_size)
+        # One spare id is enough for a peer whose address changes; each costs 28 bytes at setup.
+        self._local_active_connection_id_limit = 2
+        for limit, value in (
+            (self._local_max_streams_bidi, limits.streams_per_connection_max),
+            (self._local_max_streams_uni, 0),
+        ):
+            limit.value = limit.sent = value
+
+    # -- identity
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = True
+        self.tls._signature_algorithms = [tls.SignatureAlgorithm.ED25519]
+        self.tls._supported_groups = [tls.Group.X25519]
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The certificate that the peer proved to hold the key of."""
+        certificate: x509.Certificate | None = self.tls._peer_certificate
+        return certificate
+
+    # -- state
+
+    @property
+    def is_begun(self) -> bool:
+        """True once a packet of the peer was understood; before that a server must not be driven."""
+        return self._state is not QuicConnectionState.FIRSTFLIGHT
+
+    @property
+    def is_ending(self) -> bool:
+        """True once either side closed, before the drain period is over."""
+        return self._close_event is not None or self._state in END_STATES
+
+    @property
+    def is_draining(self) -> bool:
+        """True when it was the peer that closed."""
+        return self._state is QuicConnectionState.DRAINING
+
+    @property
+    def close_event(self) -> events.ConnectionTerminated | None:
+        """Why the connection ends; the library tells only after the drain period."""
+        return self._close_event
+
+    @property
+    def rtt_seconds(self) -> float:
+        """The smoothed round-trip time, 0.0 before the first measurement."""
+        return float(self._loss._rtt_smoothed)
+
+    @property
+    def probe_timeout_seconds(self) -> float:
+        """How long to wait for an acknowledgement before asking again (RFC 9002 section 6.2)."""
+        return float(self._loss.get_probe_timeout())
+
+    @property
+    def host_cids(self) -> list[bytes]:
+        """The connection ids that the peer may address."""
+        return [connection_id.cid for connection_id in self._host_cids]
+
+    # -- size of datagrams
+
+    def raise_datagram_bytes(self, size: int) -> None:
+        """Send datagrams of up to `size` bytes from here on; only for paths that are known to carry them."""
+        size = min(size, DATAGRAM_BYTES_MAX)
+        if size <= self._max_datagram_size:
+            return
+        self._max_datagram_size = size
+        controller: Any = self._loss._cc
+        controller._max_datagram_size = size
+        controller.congestion_window = max(controller.congestion_window, _INITIAL_WINDOW_DATAGRAMS * size)
+        self._loss._pacer._max_datagram_size = size
+
+    # -- sending
+
+    def has_stream(self, stream_id: int) -> bool:
+        """Whether anything can still happen on the stream."""
+        return stream_id in self._streams
+
+    def unacked_bytes(self, stream_id: int) -> int:
+        """How much of what was written to the stream is not acknowledged."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else len(stream.sender._buffer)
+
+    def abandon_stream(self, stream_id: int, code: int, *, reset: bool) -> None:
+        """Stop reading a stream and, with `reset`, writing it, wherever these are not over yet."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if reset:
+            self.reset_stream(stream_id, code)
+        if not stream.receiver.is_finished:
+            self.stop_stream(stream_id, code)
+
+    def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        if space.ack_at is not None and space.ack_at >= now and self._is_ack_worth_sending():
+            space.ack_at = now - TIMER_GRANULARITY
+        super()._write_application(builder, network_path, now)
+        if len(self._consumed) > len(self._streams):  # the library has let go of streams that are over
+            self._consumed = {key: value for key, value in self._consumed.items() if key in self._streams}
+
+    def _is_ack_worth_sending(self) -> bool:
+        return self._datagrams_since_ack >= _DATAGRAMS_PER_ACK or any(
+            not stream.sender.buffer_is_empty for stream in self._streams_queue
+        )
+
+    def _write_ack_frame(self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float) -> None:
+        super()._write_ack_frame(builder, space, now)
+        self._datagrams_since_ack = 0
+
+    # -- receiving
+
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        """Take one datagram."""
+        self._datagrams_since_ack += 1
+        super().receive_datagram(data, addr, now)
+
+    # The library doubles its windows from the highest offset seen, gaps included.  Here they slide with what the
+    # application consumed, so a peer makes this node hold one window at most, however it arranges its frames.
+
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Count `size` bytes of a stream as read by the application.  True: there is news for the peer, so pump."""
+        self._consumed_total += size
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return self._is_connection_credit_due()
+        consumed = self._consumed.get(stream_id, 0) + size
+        self._consumed[stream_id] = consumed
+        return self._is_connection_credit_due() or self._is_stream_credit_due(stream, consumed)
+
+    def settle(self, stream_id: int) -> bool:
+        """Count everything received or announced on a stream as consumed: nobody will read it.  True: pump.
+
+        Without this, streams that were abandoned would use up the connection's credit until nothing moves.
+        Call it again for whatever still arrives.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._consumed_total += stream.receiver.highest_offset - self._consumed.get(stream_id, 0)
+            self._consumed[stream_id] = stream.receiver.highest_offset
+        return self._is_connection_credit_due()
+
+    def raise_connection_window(self, size: int) -> None:
+        """Let the peer have up to `size` bytes on the way, from here on."""
+        self._connection_window = size
+
+    def _is_connection_credit_due(self) -> bool:
+        window = self._connection_window
+        return self._consumed_total + window - self._local_max_data.value >= window // 4
+
+    def _is_stream_credit_due(self, stream: QuicStream, consumed: int) -> bool:
+        window = self._stream_window
+        return not stream.receiver.is_finished and consumed + window - stream.max_stream_data_local >= window // 4
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        credit = self._local_max_data
+        if self._is_connection_credit_due():
+            credit.value = self._consumed_total + self._connection_window
+        used = credit.used
+        credit.used = 0  # keeps the library from doubling
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            credit.used = used
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        del space  # as the library calls it
+        assert stream.stream_id is not None, "only streams of crypto data have no id"
+        consumed = self._consumed.get(stream.stream_id, 0)
+        if self._is_stream_credit_due(stream, consumed):
+            stream.max_stream_data_local = consumed + self._stream_window
+        if stream.max_stream_data_local_sent == stream.max_stream_data_local or stream.receiver.is_finished:
+            return
+        buffer: Buffer = builder.start_frame(
+            QuicFrameType.MAX_STREAM_DATA,
+            capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+            handler=self._on_max_stream_data_delivery,
+            handler_args=(stream,),
+        )
+        buffer.push_uint_var(stream.stream_id)
+        buffer.push_uint_var(stream.max_stream_data_local)
+        stream.max_stream_data_local_sent = stream.max_stream_data_local

@@ -1,0 +1,218 @@
+"""One UDP socket: datagrams in batches, with the kernel's segmentation offload where it has it.
+
+The simulated network plugs in here: whatever satisfies DatagramSocket carries an endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket as stdlib_socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import trio
+
+from meshsync.errors import LocalError
+from meshsync.transports.base import Address
+
+Datagram = tuple[bytes, Address]
+
+# linux/udp.h; Python's socket module has no names for them.
+_SOL_UDP = 17
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_SEGMENTS_MAX = 64  # UDP_MAX_SEGMENTS before Linux 6.9
+_UDP_PAYLOAD_MAX = 65_507  # an IPv4 packet of 65535 bytes less its headers
+
+_BUFFER_BYTES = 4 * 1024 * 1024  # asked of the kernel, which may grant less
+_RECEIVES_PER_BATCH = 16  # so that a flood cannot keep the receiver from its other work
+_NO_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
+
+
+class DatagramSocket(Protocol):
+    """What an endpoint needs of a socket."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+
+    def send(self, datagrams: Sequence[bytes], address: Address) -> int:
+        """Send without waiting and return how many were taken; fewer than all means: `wait_sendable`, then the rest.
+
+        Datagrams that the system refuses count as taken: to the protocol above they are lost packets.
+        """
+
+    async def wait_sendable(self) -> None:
+        """Wait until `send` may take more."""
+
+    async def receive(self) -> list[Datagram]:
+        """Wait for datagrams and return some, at least one.  trio.ClosedResourceError: the socket is closed."""
+
+    def close(self) -> None:
+        """Close; a waiting `receive` fails."""
+
+
+def is_loopback(address: Address) -> bool:
+    """Whether datagrams to `address` stay on this machine."""
+    return ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+
+
+class UdpSocket:
+    """A DatagramSocket of the operating system."""
+
+    def __init__(self, socket: stdlib_socket.socket, *, offload: bool = True) -> None:
+        """Take over a bound UDP socket.  Without `offload` each datagram costs one system call."""
+        self._socket = socket
+        self._is_ipv6 = socket.family == stdlib_socket.AF_INET6
+        self._segments = offload
+        self._scratch = bytearray(65_536)
+        self._view = memoryview(self._scratch)
+        socket.setblocking(False)
+        for option in (stdlib_socket.SO_RCVBUF, stdlib_socket.SO_SNDBUF):
+            with contextlib.suppress(OSError):
+                socket.setsockopt(stdlib_socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        if offload:
+            with contextlib.suppress(OSError):
+                socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+
+    @property
+    def address(self) -> Address:
+        """Where the socket is bound."""
+        return self._from_system(self._socket.getsockname())
+
+    def send(self, datagrams: Sequence[bytes], address: Address) -> int:
+        """Send without waiting; see DatagramSocket."""
+        target = self._to_system(address)
+        taken = 0
+        for run in _runs_of_equal_size(datagrams) if self._segments else ([datagram] for datagram in datagrams):
+            try:
+                self._send_run(run, target)
+            except BlockingIOError:
+                return taken
+            taken += len(run)
+        return taken
+
+    async def wait_sendable(self) -> None:
+        """Wait until the system's send buffer has room."""
+        await trio.lowlevel.wait_writable(self._socket.fileno())
+
+    async def receive(self) -> list[Datagram]:
+        """Return what has arrived; see DatagramSocket."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            batch = self._receive_nowait()
+            if batch:
+                return batch
+            await trio.lowlevel.wait_readable(self._socket.fileno())
+
+    def close(self) -> None:
+        """Close the socket."""
+        trio.lowlevel.notify_closing(self._socket.fileno())
+        self._socket.close()
+
+    def _send_run(self, run: Sequence[bytes], target: tuple[str, int]) -> None:
+        if len(run) > 1:
+            segment = struct.pack("H", len(run[0]))
+            try:
+                self._socket.sendmsg(run, [(_SOL_UDP, _UDP_SEGMENT, segment)], 0, target)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                if error.errno not in _NO_OFFLOAD:
+                    return
+                self._segments = False
+            else:
+                return
+        for datagram in run:
+            try:
+                self._socket.sendto(datagram, target)
+            except BlockingIOError:
+                raise
+            except OSError:
+                continue
+
+    def _receive_nowait(self) -> list[Datagram]:
+        batch: list[Datagram] = []
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this socket is closed")
+        for _ in range(_RECEIVES_PER_BATCH):
+            try:
+                size, ancillary, _, source = self._socket.recvmsg_into([self._scratch], 64)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an earlier datagram could not be delivered: a lost packet
+            address = self._from_system(source)
+            segment = size
+            for level, kind, data in ancillary:
+                if level == _SOL_UDP and kind == _UDP_GRO:
+                    segment = struct.unpack_from("i", data)[0]
+            batch.extend(
+                (bytes(self._view[start : min(start + segment, size)]), address)
+                for start in range(0, size, segment or 1)
+            )
+        return batch
+
+    def _to_system(self, address: Address) -> tuple[str, int]:
+        host, port = address
+        return (f"::ffff:{host}", port) if self._is_ipv6 and ":" not in host else address
+
+    def _from_system(self, sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+        host = sockaddr[0]
+        if len(sockaddr) == 4 and sockaddr[3] and "%" not in host:
+            host = f"{host}%{sockaddr[3]}"
+        # One socket serves both families; IPv4 peers appear mapped into IPv6 (RFC 4291 section 2.5.5.2).
+        return host.removeprefix("::ffff:") if "." in host else host, sockaddr[1]
+
+
+def open_udp_socket(host: str = "::", port: int = 0, *, offload: bool = True) -> UdpSocket:
+    """Bind a socket; "::" serves IPv4 as well, and falls back to "0.0.0.0" on systems without IPv6.
+
+    LocalError: `host` is no numeric address, or it cannot be bound.
+    """
+    try:
+        version = ipaddress.ip_address(host.partition("%")[0]).version
+    except ValueError as error:
+        raise LocalError(f"{host!r} is no numeric IP address to listen on") from error
+    try:
+        if version == 6:
+            try:
+                return UdpSocket(_bind(stdlib_socket.AF_INET6, host, port), offload=offload)
+            except OSError as error:
+                if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                host = "0.0.0.0"  # the same wish in the only family there is
+        return UdpSocket(_bind(stdlib_socket.AF_INET, host, port), offload=offload)
+    except OSError as error:
+        raise LocalError(f"cannot listen on {host} port {port}/udp: {error.strerror}") from error
+
+
+def _bind(family: int, host: str, port: int) -> stdlib_socket.socket:
+    socket = stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM)
+    try:
+        if family == stdlib_socket.AF_INET6:
+            socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 0)
+        socket.bind((host, port))
+    except OSError:
+        socket.close()
+        raise
+    return socket
+
+
+def _runs_of_equal_size(datagrams: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut `datagrams` into runs that one sendmsg can carry: equal sizes, of which the last may be smaller."""
+    start = 0
+    count = len(datagrams)
+    while start < count:
+        size = len(datagrams[start])
+        most = min(count, start + _SEGMENTS_MAX, start + max(1, _UDP_PAYLOAD_MAX // max(1, size)))
+        end = start + 1
+        while end < most and len(datagrams[end]) == size:
+            end += 1
+        if end < most and len(datagrams[end]) < size:
+            end += 1
+        yield datagrams[start:end]
+        start = end
