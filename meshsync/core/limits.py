@@ -86,6 +86,10 @@ class Limits:
     query_terms_max: int = 256
     query_text_bytes_max: int = 16 * 1024
 
+    # The owner's files
+    config_bytes_max: int = 1024 * 1024
+    config_depth_max: int = 16
+
     # Local readers
     events_kept_max: int = 10_000
     request_bytes_max: int = 4 * 1024 * 1024

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsync.core.limits import LIMITS
+from meshsync.core.query import Query
+from meshsync.errors import LocalError
+
+DOCUMENT: dict[str, Any] = {
+    "team": "blue",
+    "age": 30,
+    "height": 1.5,
+    "ok": True,
+    "note": None,
+    "tags": ["a", 1, True],
+    "at": {"lat": 52.5, "lon": 13.4, "deep": {"er": 7}},
+    "a.b": "dotted",
+    "": "empty",
+}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("team=blue", True),
+        ("team=red", False),
+        ("team = blue ", True),
+        ('team="blue"', True),
+        ("team!=red", True),
+        ("team!=blue", False),
+        ("age=30", True),
+        ("age=30.0", True),
+        ('age="30"', False),
+        ("age>29.5", True),
+        ("age>=30", True),
+        ("age>30", False),
+        ("age<31", True),
+        ("age<=29", False),
+        ("age<zebra", False),
+        ("team<c", True),
+        ("team>1", False),
+        ("ok=true", True),
+        ("ok=1", False),
+        ("ok!=1", True),
+        ("ok<2", False),
+        ("note=null", True),
+        ("missing=null", False),
+        ("missing!=null", True),
+        ("missing!=anything", True),
+        ("missing<1", False),
+        ("missing?", False),
+        ("note?", True),
+        ("at.deep.er=7", True),
+        ("at.deep.er.more=7", False),
+        ("tags.0=a", False),
+        ('tags=["a",1,true]', True),
+        ('tags=["a",1.0,true]', True),
+        ('tags=["a",true,1]', False),
+        ('at.deep={"er":7}', True),
+        ("team~bl", True),
+        ("team~lu", False),
+        ("age~3", False),
+        ('team~"b"', True),
+        ('"a.b"=dotted', True),
+        ("a.b=dotted", False),
+        ('""=empty', True),
+    ],
+)
+def test_an_expression_selects_what_it_says(expression: str, expected: bool) -> None:
+    """Otherwise people see the wrong documents and cannot know it."""
+    assert Query.parse(expression).matches(DOCUMENT) is expected
+
+
+def test_a_word_that_json_does_not_know_is_a_string() -> None:
+    """Otherwise a postcode or serial number with a leading zero could not be typed."""
+    assert Query.parse("zip=01067").matches({"zip": "01067"})
+    assert Query.parse("name=NaN").matches({"name": "NaN"})
+    assert Query.parse("version=1.2.3").matches({"version": "1.2.3"})
+
+
+def test_several_expressions_are_all_required() -> None:
+    """`--where` twice would widen instead of narrow."""
+    query = Query.parse(["team=blue", "age>=18"])
+    assert query.matches({"team": "blue", "age": 18})
+    assert not query.matches({"team": "blue", "age": 17})
+    assert not query.matches({"team": "red", "age": 18})
+
+
+def test_no_expression_matches_everything() -> None:
+    """`ls` without --where must list all."""
+    assert Query.parse([]).matches({})
+    assert Query.parse([]).is_everything
+    assert not Query.parse("a=1").is_everything
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("", "column 1: a field name is expected"),
+        ("=1", "column 1: a field name is expected"),
+        ("a", "column 2: one of = != < <= > >= ~ ? is expected"),
+        ("a ! b", "column 3: one of"),
+        ("a..b=1", "column 3: a field name is expected"),
+        ("a=", "column 3: a value is expected"),
+        ("a==1", "column 3: a value that begins with = needs double quotes"),
+        ("a=<1", "column 3: a value that begins with <"),
+        ("a<>1", "column 3: a value that begins with >"),
+        ("a? x", "column 4: nothing may follow ?"),
+        ("a=1 and b=2", "column 3: a value with spaces needs double quotes"),
+        ("a~x y", "column 3: a value with spaces needs double quotes"),
+        ('a="x', "column 3: value: not JSON: unterminated string"),
+        ('"a=1', "column 1: the quoted field name does not end"),
+        ('a={"x":1,"x":2}', "x: this key stands twice"),
+        ("a<true", "column 3: < orders numbers and strings, and true is neither"),
+        ("a>[1]", "> orders numbers and strings"),
+        ("a=9223372036854775808", "does not fit 64 bits"),
+        ("a=1e999", "beyond what a 64-bit float can hold"),
+    ],
+)
+def test_a_doubtful_expression_is_refused_with_its_place(expression: str, expected: str) -> None:
+    """`a=1 and b=2` must not silently look for the string "1 and b=2"."""
+    with pytest.raises(LocalError) as caught:
+        Query.parse(expression)
+    assert expected in str(caught.value)
+
+
+def test_the_id_of_a_document_is_a_field() -> None:
+    """`ls --where id~n1` is the first thing that people try."""
+    query = Query.parse("id~n1")
+    assert query.matches({"title": "x"}, id="n12")
+    assert not query.matches({"title": "x"}, id="m1")
+    assert query.matches({"id": "n1"})
+    assert not Query.parse("at.id=n1").matches({"at": {}}, id="n1")
+
+
+def test_queries_are_built_in_python() -> None:
+    """The Python API of queries would differ from the expressions."""
+    age, team = Query.field("age"), Query.field("team")
+    assert ((age >= 18) & (team == "blue")).matches(DOCUMENT)
+    assert ((age < 18) | (team != "red")).matches(DOCUMENT)
+    assert not (~(age == 30)).matches(DOCUMENT)
+    assert team.one_of(["red", "blue"]).matches(DOCUMENT)
+    assert not Query.field("ok").one_of([1, 0]).matches(DOCUMENT)
+    assert Query.field("note").one_of([None, []]).matches(DOCUMENT)
+    assert Query.field("tags").one_of([["a", 1, True]]).matches(DOCUMENT)
+    assert team.prefix("bl").matches(DOCUMENT)
+    assert Query.field("at.deep").exists().matches(DOCUMENT)
+    assert Query.parse("age>=18") == (age >= 18)
+    assert hash(Query.parse("age>=18")) == hash(age >= 18)
+    assert (age == 1) != (age == True)  # noqa: E712 -- the query for true is meant
+
+
+BERLIN, POTSDAM, HAMBURG = (52.5200, 13.4050), (52.3906, 13.0645), (53.5511, 9.9937)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda lat, lon: {"at": {"lat": lat, "lon": lon}},
+        lambda lat, lon: {"at": {"latitude": lat, "longitude": lon}},
+        lambda lat, lon: {"at": {"type": "Point", "coordinates": [lon, lat]}},
+    ],
+)
+def test_places_are_found_by_distance_in_each_notation(make: Any) -> None:
+    """Berlin to Potsdam is 27 km and to Hamburg 255 km."""
+    near = Query.field("at").within_radius(lat=BERLIN[0], lon=BERLIN[1], radius_m=30_000)
+    assert near.matches(make(*BERLIN))
+    assert near.matches(make(*POTSDAM))
+    assert not near.matches(make(*HAMBURG))
+    assert not Query.field("at").within_radius(lat=BERLIN[0], lon=BERLIN[1], radius_m=254_000).matches(make(*HAMBURG))
+    assert Query.field("at").within_radius(lat=BERLIN[0], lon=BERLIN[1], radius_m=256_000).matches(make(*HAMBURG))
+
+
+def test_distance_reaches_across_the_date_line_and_the_poles() -> None:
+    """A difference of degrees would put Fiji half a world away from Fiji."""
+    fiji = Query.field("at").within_radius(lat=-17.0, lon=179.9, radius_m=50_000)
+    assert fiji.matches({"at": {"lat": -17.0, "lon": -179.9}})
+    pole = Query.field("at").within_radius(lat=89.9, lon=0, radius_m=30_000)
+    assert pole.matches({"at": {"lat": 89.9, "lon": 180}})
+    everywhere = Query.field("at").within_radius(lat=0, lon=0, radius_m=1e9)
+    assert everywhere.matches({"at": {"lat": 0, "lon": 180}})
+
+
+def test_bounds_hold_and_reach_across_the_date_line() -> None:
+    """A box over the Pacific would match the rest of the world."""
+    europe = Query.field("at").within_bounds(south=35, west=-10, north=70, east=40)
+    assert europe.matches({"at": {"lat": BERLIN[0], "lon": BERLIN[1]}})
+    assert not europe.matches({"at": {"lat": 34.9, "lon": 0}})
+    pacific = Query.field("at").within_bounds(south=-60, west=160, north=60, east=-120)
+    assert pacific.matches({"at": {"lat": 0, "lon": 170}})
+    assert pacific.matches({"at": {"lat": 0, "lon": -170}})
+    assert not pacific.matches({"at": {"lat": 0, "lon": 0}})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [1, 2],
+        {"lat": 1},
+        {"lat": True, "lon": True},
+        {"lat": "1", "lon": "2"},
+        {"lat": 91, "lon": 0},
+        {"type": "Point", "coordinates": [1]},
+        {"type": "Point", "coordinates": {"0": 1}},
+        {"type": "Polygon"},
+    ],
+)
+def test_what_is_no_place_is_nowhere(value: Any) -> None:
+    """A document of another shape would end the whole listing."""
+    assert not Query.field("at").within_radius(lat=0, lon=0, radius_m=1e9).matches({"at": value})
+    assert not Query.field("at").within_bounds(south=-90, west=-180, north=90, east=180).matches({"at": value})
+
+
+def test_a_place_may_be_the_document_itself() -> None:
+    """Rows of a gazetteer carry latitude and longitude beside the name."""
+    query = Query.from_json({"within_radius": {"lat": 42.5, "lon": 1.5, "radius_m": 5000}})
+    assert query.matches({"name": "Andorra", "latitude": 42.51, "longitude": 1.52})
+    assert query.to_json() == {"within_radius": {"lat": 42.5, "lon": 1.5, "radius_m": 5000}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ([], "query: a JSON object is expected, not list"),
+        ({}, "query: exactly one of and, or, not"),
+        ({"field": "a", "=": 1, "<": 2}, "not ['=', '<']"),
+        ({"field": "a", "between": 1}, "query.between: no such test"),
+        ({"and": {}}, "query.and: an array is expected, not dict"),
+        ({"and": [{"or": [{"field": 1, "=": 1}]}]}, "query.and[0].or[0].=: field: a dotted path is expected"),
+        ({"not": {"not": 1}}, "query.not.not: a JSON object is expected, not int"),
+        ({"field": "a", "not": {}}, "query.not: takes no field"),
+        ({"=": 1}, "a field name is expected"),
+        ({"field": "a b", "=": 1}, "column 2: quote a name"),
+        ({"field": "a", "in": 1}, "an array is expected"),
+        ({"field": "a", "prefix": 1}, "query.prefix: a string is expected"),
+        ({"field": "a", "exists": 1}, "true or false is expected"),
+        ({"field": "a", "=": math.nan}, "nan is no JSON number"),
+        ({"field": "a", "=": b""}, "bytes is nothing that JSON can say"),
+        ({"field": "a", "=": 2**63}, "integers must fit 64 bits"),
+        ({"field": "a", "=": "\ud800"}, "half a surrogate pair"),
+        ({"field": "a", "within_radius": {"lat": 1}}, "an object with exactly lat, lon, radius_m"),
+        ({"field": "a", "within_radius": {"lat": 91, "lon": 0, "radius_m": 1}}, "lat must be a number from -90 to 90"),
+        ({"field": "a", "within_radius": {"lat": 1, "lon": 0, "radius_m": math.inf}}, "radius_m must be finite"),
+        ({"field": "a", "within_radius": {"lat": 1, "lon": 0, "radius_m": True}}, "radius_m must be a number"),
+        (
+            {"field": "a", "within_bounds": {"south": 2, "west": 0, "north": 1, "east": 0}},
+            "south (2) must not be greater than north (1)",
+        ),
+    ],
+)
+def test_a_malformed_tree_is_refused_with_its_place(tree: Any, expected: str) -> None:
+    """A peer's query could raise something else than the one error that is caught."""
+    with pytest.raises(LocalError) as caught:
+        Query.from_json(tree)
+    assert expected in str(caught.value)
+
+
+def test_depth_and_size_are_bounded() -> None:
+    """A query of a few kilobytes could exhaust the stack or hold up the event loop."""
+    leaf = {"field": "a", "=": 1}
+    deepest: dict[str, Any] = leaf
+    for _ in range(LIMITS.query_depth_max - 1):
+        deepest = {"not": deepest}
+    Query.from_json(deepest)
+    with pytest.raises(LocalError, match="nested deeper than 16"):
+        Query.from_json({"not": deepest})
+    with pytest.raises(LocalError, match="nested deeper than 16"):
+        ~Query.from_json(deepest)
+    Query.from_json({"or": [leaf] * (LIMITS.query_terms_max - 1)})
+    with pytest.raises(LocalError, match="more than 256 conditions"):
+        Query.from_json({"or": [leaf] * LIMITS.query_terms_max})
+    with pytest.raises(LocalError, match="too large"):
+        Query.field("a").one_of(["x" * 1000] * 20)
+    with pytest.raises(LocalError, match="too long"):
+        Query.parse("a=" + "x" * 20_000)
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=5)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=2), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+names = st.sampled_from(["a", "b", "c.d", '"x y"'])
+degrees = st.floats(-90, 90)
+leaves = st.one_of(
+    st.builds(lambda name, op, value: {"field": name, op: value}, names, st.sampled_from(["=", "!="]), values),
+    st.builds(
+        lambda name, op, value: {"field": name, op: value},
+        names,
+        st.sampled_from(["<", "<=", ">", ">="]),
+        st.integers(-5, 5) | st.text("ab", max_size=2),
+    ),
+    st.builds(lambda name, value: {"field": name, "in": value}, names, st.lists(values, max_size=3)),
+    st.builds(lambda name: {"field": name, "exists": True}, names),
+    st.builds(lambda name, value: {"field": name, "prefix": value}, names, st.text("ab", max_size=2)),
+    st.builds(
+        lambda name, lat, lon: {"field": name, "within_radius": {"lat": lat, "lon": lon, "radius_m": 1e6}},
+        names,
+        degrees,
+        degrees,
+    ),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.builds(lambda parts: {"and": parts}, st.lists(inner, max_size=3))
+        | st.builds(lambda parts: {"or": parts}, st.lists(inner, max_size=3))
+        | st.builds(lambda part: {"not": part}, inner)
+    ),
+    max_leaves=8,
+)
+documents = st.dictionaries(st.sampled_from(["a", "b", "c", "x y"]), values | st.builds(lambda v: {"d": v}, values))
+
+
+@given(trees, documents)
+def test_a_query_survives_json_and_its_opposite_is_the_rest(tree: Any, document: dict[str, Any]) -> None:
+    """A query that a peer reads back must select the same; what it leaves out must be what `not` takes."""
+    query = Query.from_json(tree)
+    again = Query.from_json(json.loads(json.dumps(query.to_json())))
+    assert query == again
+    assert query.matches(document) is again.matches(document)
+    assert (~query).matches(document) is not query.matches(document)
+
+
+@given(values, values)
+def test_kinds_do_not_mix(left: Any, right: Any) -> None:
+    """To Python True == 1 and [True] == [1]; to a query they differ, at every depth."""
+
+    def kinds(value: Any) -> Any:
+        if isinstance(value, bool) or value is None:
+            return repr(value)
+        if isinstance(value, int | float):
+            return value
+        if isinstance(value, str):
+            return "s" + value
+        if isinstance(value, list):
+            return tuple(map(kinds, value))
+        return frozenset((key, kinds(item)) for key, item in value.items())
+
+    assert (Query.field("a") == left).matches({"a": right}) is (kinds(left) == kinds(right))
+    assert Query.field("a").one_of([left]).matches({"a": right}) is (kinds(left) == kinds(right))
+
+
+@given(st.text())
+def test_any_text_is_a_query_or_a_local_error(text: str) -> None:
+    """A typing mistake must never end in a traceback."""
+    try:
+        query = Query.parse(text)
+    except LocalError:
+        return
+    assert Query.from_json(query.to_json()) == query
