@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshsync.core.hello import Hello
-from meshsync.errors import CloseCode
+from meshsync.errors import CloseCode, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.transports.channel import MessageChannel
 
@@ -41,6 +41,14 @@ class CloseReason:
     reason: str
     """For people.  A peer's text arrives here without control characters and of bounded length."""
     by_peer: bool
+
+    def as_error(self) -> TransportLost:
+        """Return the exception for whatever is used after this."""
+        detail = f" ({self.reason})" if self.reason else ""
+        if self.code is CloseCode.LOST:
+            return TransportLost(f"the connection is lost{detail}", self.code)
+        who = "the peer" if self.by_peer else "this node"
+        return TransportLost(f"{who} closed the connection: {self.code.name}{detail}", self.code)
 
 
 class Connection(Protocol):

@@ -6,7 +6,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import AlertDescription
 
 from meshsync.core.hello import clean_text
-from meshsync.errors import CloseCode, TransportLost
+from meshsync.errors import CloseCode
 from meshsync.transports.base import CloseReason
 from meshsync.transports.quic._seam import Machine
 
@@ -51,12 +51,3 @@ def reason_of(machine: Machine) -> CloseReason:
     if event.error_code in _PATH_CODES:
         return CloseReason(CloseCode.LOST, text, by_peer=False)
     return CloseReason(_transport_code(event.error_code), text, by_peer=False)
-
-
-def loss_of(reason: CloseReason) -> TransportLost:
-    """Return the exception for whatever is used after the connection was closed."""
-    who = "the peer" if reason.by_peer else "this node"
-    detail = f" ({reason.reason})" if reason.reason else ""
-    if reason.code is CloseCode.LOST:
-        return TransportLost(f"the connection is lost{detail}", reason.code)
-    return TransportLost(f"{who} closed the connection: {reason.code.name}{detail}", reason.code)

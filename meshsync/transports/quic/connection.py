@@ -18,7 +18,7 @@ from meshsync.errors import CloseCode, LocalError, PeerError
 from meshsync.ids import EndpointId
 from meshsync.transports.base import Address, CloseReason, MessageChannel, Origin
 from meshsync.transports.quic._seam import TIMER_GRANULARITY, Machine
-from meshsync.transports.quic.close import loss_of, reason_of
+from meshsync.transports.quic.close import reason_of
 from meshsync.transports.quic.identity import Authentication, LocalIdentity
 from meshsync.transports.quic.stream import QuicStream
 from meshsync.transports.quic.stream_table import StreamTable
@@ -158,7 +158,7 @@ class QuicConnection:
         """Open a stream; the opener must speak first.  TransportLost: the connection is closed."""
         await trio.lowlevel.checkpoint()
         if self._close_reason is not None:
-            raise loss_of(self._close_reason)
+            raise self._close_reason.as_error()
         return self._channel(self.streams.open(), self.limits.frame_bytes_max)
 
     async def accept_channel(self) -> MessageChannel:
@@ -190,7 +190,7 @@ class QuicConnection:
             raise PeerError(str(self._peer_error), self._peer_error.code)
         if reason.code is CloseCode.VERSION:
             raise PeerError(reason.reason or "the peer speaks another version", CloseCode.VERSION)
-        raise loss_of(reason)
+        raise reason.as_error()
 
     def take(self, datagram: bytes, address: Address, now: float) -> None:
         """Take one datagram; follow a batch of them with `after_input`.  Never raises."""
@@ -357,6 +357,6 @@ class QuicConnection:
 
     def _mark_closed(self, reason: CloseReason) -> None:
         self._close_reason = reason
-        self.streams.lose(loss_of(reason))
+        self.streams.lose(reason.as_error())
         self._settled.set()
         self._closed.set()

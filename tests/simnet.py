@@ -1,0 +1,144 @@
+"""A packet network that a seed determines: latency, jitter, loss, duplication, reordering, cuts, MTU.
+
+Its sockets carry real endpoints.  Run it under a trio.testing.MockClock with autojump_threshold=0, where hours
+pass in no time and a failing seed fails again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from meshsync.transports.base import Address
+from meshsync.transports.quic.udp import Datagram
+
+
+@dataclass
+class LinkProfile:
+    """How datagrams fare on the way; probabilities from 0 to 1, change them at any time."""
+
+    latency_seconds: float = 0.010
+    jitter_seconds: float = 0.0
+    """Added at random to each datagram, so more than the gap between two of them reorders."""
+    loss: float = 0.0
+    duplication: float = 0.0
+    mtu_bytes: int = 1472
+    """Longer datagrams are dropped: the UDP payload of an Ethernet frame."""
+
+
+@dataclass
+class SimNet:
+    """The network; every pair of addresses is connected unless cut."""
+
+    rng: random.Random
+    profile: LinkProfile = field(default_factory=LinkProfile)
+    datagrams: int = 0
+    dropped: int = 0
+    tamper: Callable[[bytes, Address, Address], bytes | None] | None = None
+    """Sees each datagram (payload, from, to) and returns what to deliver instead, None for nothing."""
+    _sockets: dict[Address, SimSocket] = field(default_factory=dict)
+    _cuts: set[tuple[str, str]] = field(default_factory=set)
+    _agenda: list[tuple[float, int, Address, Address, bytes]] = field(default_factory=list)
+    _serial: int = 0
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    def socket(self, host: str, port: int = 4000) -> SimSocket:
+        """Bind a socket."""
+        socket = self._sockets[host, port] = SimSocket(self, (host, port))
+        return socket
+
+    def cut(self, source: str, target: str) -> None:
+        """From now on nothing that `source` sends reaches `target`; the other way is another cut."""
+        self._cuts.add((source, target))
+
+    def heal(self) -> None:
+        """Undo every cut."""
+        self._cuts.clear()
+
+    def forget(self, socket: SimSocket) -> None:
+        """Nobody is bound there any more."""
+        self._sockets.pop(socket.address, None)
+
+    def transmit(self, payload: bytes, source: Address, target: Address) -> None:
+        """Send one datagram on its way."""
+        self.datagrams += 1
+        profile = self.profile
+        changed = payload if self.tamper is None else self.tamper(payload, source, target)
+        lost = self.rng.random() < profile.loss or (source[0], target[0]) in self._cuts
+        if changed is None or lost or len(changed) > profile.mtu_bytes:
+            self.dropped += 1
+            return
+        copies = 2 if self.rng.random() < profile.duplication else 1
+        for _ in range(copies):
+            delay = profile.latency_seconds + self.rng.random() * profile.jitter_seconds
+            self._serial += 1
+            self._agenda.append((trio.current_time() + delay, self._serial, source, target, changed))
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            self._agenda.sort(reverse=True)
+            while self._agenda and self._agenda[-1][0] <= now:
+                _, _, source, target, payload = self._agenda.pop()
+                socket = self._sockets.get(target)
+                if socket is not None:
+                    socket.deliver(payload, source)
+            with trio.move_on_at(self._agenda[-1][0] if self._agenda else float("inf")):
+                await self._changed.wait()
+
+
+class SimSocket:
+    """A DatagramSocket on the simulated network."""
+
+    def __init__(self, network: SimNet, address: Address) -> None:
+        """Be bound to `address`."""
+        self._network = network
+        self._address = address
+        self._queue: deque[Datagram] = deque(maxlen=4096)
+        self._ready = trio.Event()
+        self._closed = False
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        return self._address
+
+    def send(self, datagrams: Sequence[bytes], address: Address) -> int:
+        """Send; the simulated system always has room."""
+        for datagram in datagrams:
+            self._network.transmit(datagram, self._address, address)
+        return len(datagrams)
+
+    async def wait_sendable(self) -> None:
+        """Return: there is always room."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> list[Datagram]:
+        """Return what has arrived."""
+        await trio.lowlevel.checkpoint()
+        while not self._queue:
+            if self._closed:
+                raise trio.ClosedResourceError("this socket is closed")
+            self._ready = trio.Event()
+            await self._ready.wait()
+        batch = list(self._queue)
+        self._queue.clear()
+        return batch
+
+    def deliver(self, payload: bytes, source: Address) -> None:
+        """Take a datagram from the network."""
+        self._queue.append((payload, source))
+        self._ready.set()
+
+    def close(self) -> None:
+        """Close; a waiting `receive` fails."""
+        self._closed = True
+        self._network.forget(self)
+        self._ready.set()
