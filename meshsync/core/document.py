@@ -1,0 +1,102 @@
+"""Documents: merging operations, in any order, into the same state (protocol: "Documents").
+
+State per document: a clear stamp, a stamp that says that it exists, and per field a value with a stamp.  A
+stamp is (hlc, author, entry id), a total order that respects causality.  A put raises the clear stamp and sets
+its fields; a patch sets or removes the fields that it names; a delete raises the clear stamp.  What lies below
+the clear stamp is hidden for good, because that stamp only ever rises, and so it is dropped.  Each rule keeps
+the greatest stamp, hence order, grouping and repetition do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from meshsync.core import cbor
+from meshsync.core.entry import DELETE, PATCH, PUT
+
+
+class Stamp(NamedTuple):
+    """When, by whom and in which entry: the total order of writes."""
+
+    hlc: int
+    author: bytes
+    entry: bytes
+
+
+class _Removed(Enum):
+    REMOVED = "removed"
+
+
+REMOVED: Final = _Removed.REMOVED
+"""The value of a field that a patch removed."""
+
+
+@dataclass(slots=True)
+class DocumentState:
+    """The merged state of one document."""
+
+    clear: Stamp | None = None
+    exists: Stamp | None = None
+    fields: dict[str, tuple[Any, Stamp]] = field(default_factory=dict)
+    frontier: list[int] = field(default_factory=list)
+    """Arrival numbers of the entries on this document that no other entry on it has seen: more than one is a conflict."""
+
+    def apply(self, kind: int, body: Mapping[str, Any] | None, stamp: Stamp) -> None:
+        """Merge one operation."""
+        if kind in (PUT, DELETE) and (self.clear is None or stamp > self.clear):
+            self.clear = stamp
+            self.fields = {name: kept for name, kept in self.fields.items() if kept[1] >= stamp}
+        if kind in (PUT, PATCH):
+            if self.exists is None or stamp > self.exists:
+                self.exists = stamp
+            if self.clear is None or stamp >= self.clear:
+                self._set(kind, body or {}, stamp)
+        if self.exists is not None and self.clear is not None and self.exists < self.clear:
+            self.exists = None
+
+    def _set(self, kind: int, body: Mapping[str, Any], stamp: Stamp) -> None:
+        for name, value in body.items():
+            kept = self.fields.get(name)
+            if kept is None or stamp > kept[1]:
+                self.fields[name] = (REMOVED if kind == PATCH and value is None else value, stamp)
+
+    def visible(self) -> dict[str, Any] | None:
+        """The document, or None where it does not exist."""
+        if self.exists is None:
+            return None
+        return {name: value for name, (value, _) in sorted(self.fields.items()) if value is not REMOVED}
+
+    def last(self) -> Stamp:
+        """The greatest stamp that contributes: who wrote last, and when."""
+        stamps = [stamp for _, stamp in self.fields.values()]
+        stamps += [stamp for stamp in (self.clear, self.exists) if stamp is not None]
+        return max(stamps)
+
+    def encode(self) -> bytes:
+        """CBOR [stamps, clear, exists, {field: [stamp index, value] or [stamp index]}, frontier]."""
+        index: dict[Stamp, int] = {}
+
+        def number(stamp: Stamp | None) -> int | None:
+            return None if stamp is None else index.setdefault(stamp, len(index))
+
+        fields = {
+            name: [number(stamp)] if value is REMOVED else [number(stamp), value]
+            for name, (value, stamp) in sorted(self.fields.items())
+        }
+        clear, exists = number(self.clear), number(self.exists)
+        return cbor.encode([[list(stamp) for stamp in index], clear, exists, fields, self.frontier])
+
+    @classmethod
+    def decode(cls, data: bytes) -> DocumentState:
+        """Read what `encode` wrote."""
+        rows, clear, exists, fields, frontier = cbor.decode_trusted(data)
+        stamps = [Stamp(*row) for row in rows]
+        return cls(
+            None if clear is None else stamps[clear],
+            None if exists is None else stamps[exists],
+            {name: (item[1] if len(item) == 2 else REMOVED, stamps[item[0]]) for name, item in fields.items()},
+            frontier,
+        )

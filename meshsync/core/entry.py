@@ -1,0 +1,223 @@
+"""Entries: operations, payloads, headers, ids and seals (protocol: "Entries").
+
+A header is a CBOR array in the deterministic encoding; its hash is the id of the entry, and the author's
+signature over the id is the seal.  A receiver builds each header anew from what it holds and what the batch
+says; only the very header that the author hashed gives an id that the seal fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from meshsync.core import cbor
+from meshsync.core.limits import (
+    DOCUMENT_ID_BYTES_MAX,
+    OPERATIONS_MAX,
+    PAYLOAD_BYTES_MAX,
+    PROTOCOL_VERSION,
+)
+from meshsync.errors import LocalError, RefusedError
+from meshsync.ids import CollectionId, LogId
+
+PUT, PATCH, DELETE = 0, 1, 2
+KINDS = ("put", "patch", "delete")
+
+_ENTRY_DOMAIN = b"meshsync/entry/1\0"
+_SEAL_DOMAIN = b"meshsync/seal/1\0"
+_DOCUMENT_DOMAIN = b"meshsync/doc/1\0"
+_BYTES32 = b"\x58\x20"
+_NULL = b"\xf6"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change of one document: `kind` is PUT, PATCH or DELETE; `body` is None exactly for DELETE."""
+
+    kind: int
+    id: str
+    body: Mapping[str, Any] | None = None
+
+
+def encode_operations(operations: Sequence[Operation]) -> bytes:
+    """Check operations that a local caller wants to write, and encode them as a payload.
+
+    LocalError names the document and field at fault; RefusedError when a bound is exceeded.
+    """
+    if not operations:
+        raise LocalError("an entry needs at least one operation")
+    if len(operations) > OPERATIONS_MAX:
+        raise RefusedError(
+            f"{len(operations)} operations in one entry; at most {OPERATIONS_MAX}: write several entries"
+        )
+    items: list[list[Any]] = []
+    for operation in operations:
+        try:
+            check_document_id(operation.id)
+            if operation.kind == DELETE:
+                items.append([DELETE, operation.id])
+                continue
+            body = dict(operation.body) if operation.body is not None else None
+            cbor.check_body(body)
+        except cbor.Malformed as error:
+            raise LocalError(f"document {operation.id!r:.80}: {error}") from None
+        items.append([operation.kind, operation.id, body])
+    if len({operation.id for operation in operations}) != len(operations):
+        raise LocalError("one entry may touch a document only once: merge the operations on it")
+    try:
+        payload = cbor.encode(items)
+    except UnicodeEncodeError as error:
+        raise LocalError(f"a string holds a lone surrogate, which no UTF-8 can carry: {error}") from None
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise RefusedError(
+            f"{operations[0].id!r:.80}: {len(payload)} bytes encoded; an entry holds at most {PAYLOAD_BYTES_MAX}"
+        )
+    return payload
+
+
+def check_document_id(id: Any) -> None:
+    """Check a document's id.  Malformed: no string, empty, too long, not encodable."""
+    if type(id) is not str or not id:
+        raise cbor.Malformed("a document id must be a string of at least one character")
+    # Most ids are short ASCII; only a long one is worth encoding to be measured.
+    if (not id.isascii() or len(id) > DOCUMENT_ID_BYTES_MAX) and len(_encode_id(id)) > DOCUMENT_ID_BYTES_MAX:
+        raise cbor.Malformed(f"a document id has at most {DOCUMENT_ID_BYTES_MAX} bytes of UTF-8")
+
+
+def _encode_id(id: str) -> bytes:
+    try:
+        return id.encode()
+    except UnicodeEncodeError:
+        raise cbor.Malformed("a document id must be well-formed Unicode") from None
+
+
+def check_operations(operations: Any) -> None:
+    """Check the decoded operations of a payload.  Malformed when they are not what the protocol allows."""
+    if type(operations) is not list or not 1 <= len(operations) <= OPERATIONS_MAX:
+        raise cbor.Malformed(f"a payload must be an array of 1 to {OPERATIONS_MAX} operations")
+    for operation in operations:
+        if type(operation) is not list or not 2 <= len(operation) <= 3:
+            raise cbor.Malformed("an operation must be an array of two or three items")
+        check_document_id(operation[1])
+        kind = operation[0]
+        if type(kind) is not int or kind not in (PUT, PATCH, DELETE) or (len(operation) == 2) != (kind == DELETE):
+            raise cbor.Malformed(f"unknown kind of operation: {kind!r:.40}")
+        if kind != DELETE:
+            cbor.check_body(operation[2])
+    if len(operations) > 1 and len({operation[1] for operation in operations}) != len(operations):
+        raise cbor.Malformed("a document occurs twice in one entry")
+
+
+def document_tag(collection: CollectionId, id: str) -> bytes:
+    """The 8 bytes by which a header names a document."""
+    return hashlib.sha256(_DOCUMENT_DOMAIN + collection + id.encode()).digest()[:8]
+
+
+class HeaderBuilder:
+    """Builds the headers of one log; the fields that never change are encoded once."""
+
+    __slots__ = ("_prefix",)
+
+    def __init__(self, collection: CollectionId, log: LogId) -> None:
+        self._prefix = b"".join(
+            (
+                _ENTRY_DOMAIN,
+                b"\x8c",
+                cbor.encode_uint(PROTOCOL_VERSION),
+                _BYTES32,
+                collection,
+                _BYTES32,
+                log.author,
+                b"\x48",
+                log.incarnation,
+            )
+        )
+
+    def id(
+        self,
+        seq: int,
+        prev: bytes | None,
+        parents: Sequence[bytes],
+        height: int,
+        hlc: int,
+        payload_hash: bytes,
+        payload_size: int,
+        tags: Sequence[bytes],
+    ) -> bytes:
+        """The id of the entry with these fields: 32 bytes.  `parents` and `tags` must be sorted, `tags` without duplicates."""
+        return hashlib.sha256(
+            self._preimage(seq, prev, parents, height, hlc, payload_hash, payload_size, tags)
+        ).digest()
+
+    def header(self, *fields: Any) -> bytes:
+        """The encoded header; the arguments are those of `id`."""
+        return self._preimage(*fields)[len(_ENTRY_DOMAIN) :]
+
+    def _preimage(
+        self,
+        seq: int,
+        prev: bytes | None,
+        parents: Sequence[bytes],
+        height: int,
+        hlc: int,
+        payload_hash: bytes,
+        payload_size: int,
+        tags: Sequence[bytes],
+    ) -> bytes:
+        uint = cbor.encode_uint
+        if parents:
+            named = bytes((0x80 + len(parents),)) + b"".join([_BYTES32 + parent for parent in parents])
+        else:
+            named = b"\x80"
+        if len(tags) == 1:
+            touched = b"\x81\x48" + tags[0]
+        else:
+            count = len(tags)
+            head = (
+                bytes((0x80 + count,)) if count < 24 else b"\x98" + bytes((count,)) if count < 256 else b"\x99\x01\x00"
+            )
+            touched = head + b"".join([b"\x48" + tag for tag in tags])
+        return b"".join(
+            (
+                self._prefix,
+                uint(seq),
+                _NULL if prev is None else _BYTES32 + prev,
+                named,
+                uint(height),
+                uint(hlc),
+                _BYTES32,
+                payload_hash,
+                uint(payload_size),
+                touched,
+            )
+        )
+
+
+def document_tags(collection: CollectionId, ids: Iterable[str]) -> list[bytes]:
+    """The sorted tags of some documents, without duplicates."""
+    return sorted({document_tag(collection, id) for id in ids})
+
+
+def make_seal(key: Ed25519PrivateKey, entry: bytes) -> bytes:
+    """Sign an entry id: 64 bytes."""
+    return key.sign(_SEAL_DOMAIN + entry)
+
+
+@lru_cache(maxsize=1024)
+def _public_key(author: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(author)
+
+
+def verify_seal(author: bytes, entry: bytes, seal: bytes) -> bool:
+    """Whether `seal` is the author's signature over the entry id.  `author` is a checked EndpointId."""
+    try:
+        _public_key(bytes(author)).verify(seal, _SEAL_DOMAIN + entry)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""Whether one entry happened before another: a walk over the few entries that have parents.
+
+Within a log the question is a comparison of numbers, so only the edges between logs are walked, and only those
+later than the older entry, because stamps respect causality.  Nothing is remembered per entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshsync.core.batch import PARENT
+
+if TYPE_CHECKING:
+    from meshsync.store.base import CollectionTables
+    from meshsync.store.replica import Replica
+
+STEPS_MAX = 20_000
+"""After so many edges two entries count as concurrent: a document may then show a conflict that was resolved."""
+_PAGE = 16
+
+
+class Place(NamedTuple):
+    """Where an entry stands, and when it was written."""
+
+    branch: int
+    seq: int
+    hlc: int
+
+
+class Ancestry:
+    """Answers for one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def is_before(self, old: Place, new: Place) -> bool:
+        """Whether `old` is an ancestor of `new`."""
+        if old.hlc >= new.hlc:
+            return False
+        branches, tables = self._replica.branches, self._replica.tables
+        explored: dict[int, int] = {}
+        todo = [(new.branch, new.seq)]
+        steps = 0
+        while todo:
+            number, seq = todo.pop()
+            while True:  # along the chain: a branch, then the one that it forked from
+                branch = branches[number]
+                if number == old.branch and seq >= old.seq:
+                    return True
+                low = explored.get(number, 0)
+                if seq > low:
+                    explored[number] = seq
+                    for parent in self._parents(tables, number, seq, low, old.hlc):
+                        steps += 1
+                        if parent[0] == old.branch and parent[1] >= old.seq:
+                            return True
+                        if parent[1] > explored.get(parent[0], 0):
+                            todo.append(parent)
+                if steps > STEPS_MAX:
+                    return False
+                if branch.base is None:
+                    break
+                number, seq = branch.base, min(seq, branch.first_seq - 1)
+        return False
+
+    def _parents(
+        self, tables: CollectionTables, branch: int, seq: int, low: int, after_hlc: int
+    ) -> Iterator[tuple[int, int]]:
+        """The parents named on a branch by entries above `low` up to `seq` that are later than `after_hlc`."""
+        while seq > low:
+            rows = tables.merges_before(branch, seq, _PAGE)
+            for row in rows:
+                if row.seq <= low or row.hlc <= after_hlc:
+                    return
+                yield from PARENT.iter_unpack(row.parents)
+            if len(rows) < _PAGE:
+                return
+            seq = rows[-1].seq - 1

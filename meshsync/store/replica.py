@@ -1,0 +1,459 @@
+"""One collection as this node holds it: the invariants, and everything that is done under them.
+
+Invariants (protocol: "What a node holds"): every branch is gap-free, the set is closed under predecessors and
+parents, arrival numbers put parents first.  Therefore the tips say exactly what is held, and what a peer lacks
+is a subtraction.  In memory there is one object a branch, and nothing an entry.
+
+Every change is one transaction of the store; what is in memory follows after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meshsync.core import cbor
+from meshsync.core.batch import ORIGIN, PARENT, Anchor, NewEntry, Skip, rebuild
+from meshsync.core.entry import (
+    HeaderBuilder,
+    Operation,
+    check_operations,
+    document_tags,
+    encode_operations,
+    make_seal,
+)
+from meshsync.core.hlc import next_stamp
+from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
+from meshsync.core.messages import Batch
+from meshsync.core.tips import Tip, root_of
+from meshsync.errors import PeerError
+from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
+from meshsync.store.ancestry import Ancestry
+from meshsync.store.base import BranchRow, CollectionTables, CursorRow, EntryRow, Store
+from meshsync.store.merge import DocumentMerger
+from meshsync.store.outbox import Outbox, Parcel
+
+
+@dataclass(slots=True)
+class Branch:
+    """One chain of a log, in memory."""
+
+    number: int
+    log: LogId
+    base: int | None
+    first_seq: int
+    covered_seq: int
+    tip: Anchor = ORIGIN
+    tip_arrival: int = 0
+
+
+class Cursor(NamedTuple):
+    """What a batch confirms: the peer, and its row to keep in the same transaction."""
+
+    peer: bytes
+    row: CursorRow
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch or a local write changed."""
+
+    count: int = 0
+    tips: dict[int, int] = field(default_factory=dict)
+    """The branches that grew, and their tip's seq."""
+    conflicts: int = 0
+    skipped: dict[LogId, Skip] = field(default_factory=dict)
+    forked: list[LogId] = field(default_factory=list)
+    """Logs that were not known to have forked before."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """How far the batch followed each branch, held before or not."""
+    seals_checked: int = 0
+
+
+class Replica:
+    """The entries and documents of one collection at this node."""
+
+    def __init__(self, store: Store, tables: CollectionTables, key: Ed25519PrivateKey, limits: Limits = LIMITS) -> None:
+        self.store = store
+        self.tables = tables
+        self.id: CollectionId = tables.id
+        self.name = tables.name
+        self.limits = limits
+        self.author = EndpointId(key.public_key().public_bytes_raw())
+        self.key = key
+        self.branches: dict[int, Branch] = {}
+        self.by_log: dict[LogId, list[Branch]] = {}
+        self._root: bytes | None = None
+        self._own: LogId | None = None
+        self._builder: HeaderBuilder | None = None
+        self._confirmed: dict[EndpointId, int] = {}
+        self._heads: set[int] = set()
+        self._latest = 0
+        self._claimed: set[int] = set()
+        """Branches whose tip the batch being rebuilt already extends."""
+        self._added: list[Branch] = []
+        self.ancestry = Ancestry(self)
+        self.merger = DocumentMerger(self)
+        self.outbox = Outbox(self)
+        for row in tables.branches():
+            self._add(row)
+        for branch in self.branches.values():
+            if (tip := tables.tip(branch.number)) is not None:
+                seq, head = tip
+                branch.tip = Anchor(branch.number, seq, head.id, head.hlc, head.height)
+                branch.tip_arrival = head.arrival
+                self._settle(branch)
+
+    def _settle(self, branch: Branch) -> None:
+        """Note whether a branch's tip is a head, and its stamp."""
+        self._latest = max(self._latest, branch.tip.hlc)
+        if branch.tip.seq > branch.covered_seq:
+            self._heads.add(branch.number)
+        else:
+            self._heads.discard(branch.number)
+
+    def _add(self, row: BranchRow) -> Branch:
+        log = LogId(EndpointId(row.author), row.incarnation)
+        branch = Branch(row.number, log, row.base, row.first_seq, row.covered_seq)
+        self.branches[row.number] = branch
+        self.by_log.setdefault(log, []).append(branch)
+        return branch
+
+    # What is held
+
+    def tips(self) -> list[Tip]:
+        """The last entry of every branch: the exact summary of all that is held."""
+        return [Tip(branch.log, branch.tip.seq, branch.tip.id) for branch in self.branches.values() if branch.tip.seq]
+
+    def root(self) -> bytes:
+        """The digest of the tips: 32 bytes, equal exactly when the sets are equal."""
+        if self._root is None:
+            self._root = root_of(self.id, self.tips())
+        return self._root
+
+    def forks(self) -> list[LogId]:
+        """The logs of which there is more than one branch."""
+        return [log for log in self.by_log if self.is_forked(log)]
+
+    def is_forked(self, log: LogId) -> bool:
+        """Whether a log has more than one branch: its key signed twice at one place."""
+        return sum(1 for branch in self.by_log.get(log, ()) if branch.tip.seq) > 1
+
+    def heads(self) -> list[Anchor]:
+        """The entries that no other entry names."""
+        return [self.branches[number].tip for number in self._heads]
+
+    def entry_count(self) -> int:
+        """How many entries are held."""
+        return self.tables.counts()[0]
+
+    # meshsync.core.batch.Held
+
+    def find(self, log: LogId, seq: int, id: bytes | None) -> list[Anchor]:
+        """The entries at this place whose ids begin with `id`."""
+        found = []
+        for branch in self.by_log.get(log, ()):
+            if branch.first_seq <= seq <= branch.tip.seq:
+                anchor = self.anchor(branch.number, seq)
+                if id is None or anchor.id.startswith(id):
+                    found.append(anchor)
+        return found
+
+    def tip_seq(self, branch: int) -> int:
+        """The seq of the last entry of a branch; 0 before the first."""
+        return self.branches[branch].tip.seq if branch else 0
+
+    def extend(self, log: LogId, base: Anchor) -> int | None:
+        """The branch for the entry after `base`."""
+        if base.branch and base.branch not in self._claimed and self.branches[base.branch].tip.seq == base.seq:
+            self._claimed.add(base.branch)
+            return base.branch
+        origin = base.branch or None
+        siblings = self.by_log.get(log, ())
+        for branch in siblings:  # a branch that a batch opened and then left out
+            if not branch.tip.seq and branch.number not in self._claimed:
+                if (branch.base, branch.first_seq) == (origin, base.seq + 1):
+                    self._claimed.add(branch.number)
+                    return branch.number
+        if len(siblings) >= self.limits.branches_per_author_max:
+            return None
+        number = self.tables.add_branch(log.author, log.incarnation, origin, base.seq + 1)
+        self._added.append(self._add(BranchRow(number, log.author, log.incarnation, origin, base.seq + 1, 0)))
+        self._claimed.add(number)
+        return number
+
+    # meshsync.core.session.Holding, with what stands above
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch of the store."""
+        return self.store.epoch
+
+    @property
+    def complete(self) -> bool:
+        """Whether every payload is here."""
+        return self.tables.counts()[2] == 0
+
+    def has_forks(self) -> bool:
+        """Whether any log has more than one branch."""
+        return len(self.branches) > len(self.by_log) and bool(self.forks())
+
+    def branch(self, number: int) -> Branch:
+        """A branch by its number."""
+        return self.branches[number]
+
+    def branches_of(self, log: LogId) -> list[Branch]:
+        """The branches of a log that hold entries."""
+        return [branch for branch in self.by_log.get(log, ()) if branch.tip.seq]
+
+    def unsent(self, known: Mapping[int, int], branches: Iterable[int]) -> int:
+        """How many entries of these branches a peer lacks that holds each up to `known`."""
+        return self.outbox.unsent(known, branches)
+
+    def parcel(self, known: Mapping[int, int], branches: Iterable[int]) -> Parcel | None:
+        """The next entries of these branches for a peer, or None."""
+        return self.outbox.read(known, branches)
+
+    def receive(self, batch: Batch, logs: Sequence[LogId], peer: EndpointId, epoch: bytes, now_ms: int) -> Applied:
+        """Apply a peer's batch and remember how far its store has been read."""
+        row = CursorRow(epoch, batch.cursor, self._confirmed.get(peer, 1))
+        return self.apply(batch, logs, Cursor(peer, row), now_ms)
+
+    def cursor_for(self, peer: EndpointId) -> tuple[bytes, int] | None:
+        """The epoch of the peer's store and the next arrival number to read of it."""
+        row = self.tables.cursor(peer)
+        if row is None:
+            return None
+        self._confirmed[peer] = row.next_confirm
+        return row.epoch, row.next_read
+
+    def confirmed(self, peer: EndpointId, cursor: int) -> None:
+        """The peer has stored everything below this arrival number; kept on disk with the next batch from it."""
+        self._confirmed[peer] = cursor
+
+    def bare_places(self, limit: int) -> list[tuple[LogId, int]]:
+        """Entries that lack their payload."""
+        return [(self.branches[row.branch].log, row.seq) for row in self.tables.bare_entries(limit)]
+
+    def payload_at(self, log: LogId, seq: int) -> bytes | None:
+        """The payload of an entry, where it is here and the log has not forked there."""
+        anchors = self.find(log, seq, None)
+        if len(anchors) != 1:
+            return None
+        return self.tables.entries_of(anchors[0].branch, seq - 1, 1)[0].payload
+
+    # Places on branches
+
+    def owner(self, branch: int, seq: int) -> Branch:
+        """The branch that holds the entry `seq` of the chain which ends in `branch`."""
+        found = self.branches[branch]
+        while seq < found.first_seq and found.base is not None:
+            found = self.branches[found.base]
+        return found
+
+    def anchor(self, branch: int, seq: int) -> Anchor:
+        """The entry `seq` of the chain which ends in `branch`; ORIGIN for seq 0."""
+        if seq == 0:
+            return ORIGIN
+        owner = self.owner(branch, seq)
+        if owner.tip.seq == seq:
+            return owner.tip
+        head = self.tables.entry_at(owner.number, seq)
+        if head is None:
+            raise LookupError(f"no entry {seq} on branch {owner.number}")
+        return Anchor(owner.number, seq, head.id, head.hlc, head.height)
+
+    def parent_ids(self, packed: bytes | None) -> list[bytes]:
+        """The ids of packed parents, in the order of the header."""
+        return [self.anchor(branch, seq).id for branch, seq in PARENT.iter_unpack(packed or b"")]
+
+    # Writing
+
+    def append(self, operations: Sequence[Operation], wall_ms: int) -> EntryId:
+        """Write one entry of this node's own.
+
+        LocalError, RefusedError: the operations are not what may be written.  StoreError: the disk.
+        """
+        payload = encode_operations(operations)
+        log = self._own_log()
+        builder = self._builder
+        assert builder is not None
+        own = next((branch for branch in self.by_log.get(log, ()) if branch.tip.seq), None)
+        parents: list[Anchor] = []
+        prev = own.tip if own is not None else ORIGIN
+        hlc, height, packed = next_stamp(wall_ms, self._latest), prev.height + 1, None
+        heads = [head for head in self.heads() if head.branch != prev.branch]
+        if heads:
+            # The latest first: where there are more than a header may name, the rest waits for the next entry.
+            heads.sort(key=lambda anchor: anchor.hlc, reverse=True)
+            parents = sorted(heads[:PARENTS_MAX], key=lambda anchor: anchor.id)
+            height = max(height, 1 + max(parent.height for parent in parents))
+            packed = b"".join(PARENT.pack(parent.branch, parent.seq) for parent in parents)
+        digest, tags = cbor.sha256(payload), document_tags(self.id, [operation.id for operation in operations])
+        ids = [parent.id for parent in parents]
+        id = builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
+        decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
+        with self._change():
+            branch = own.number if own is not None else self.extend(log, ORIGIN)
+            assert branch is not None
+            entry = NewEntry(branch, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
+            self._insert([entry], Applied())
+        return EntryId(id)
+
+    def _own_log(self) -> LogId:
+        """The log that this process writes to."""
+        if self._own is None:
+            self._own = LogId(self.author, self.store.incarnation(self.id))
+            self._builder = HeaderBuilder(self.id, self._own)
+        return self._own
+
+    def apply(self, batch: Batch, logs: Sequence[LogId], cursor: Cursor | None, now_ms: int) -> Applied:
+        """Rebuild, verify and store the entries of a batch, with their documents and the cursor.
+
+        PeerError: the batch is invalid; nothing was stored.  StoreError: the disk; nothing was stored.
+        """
+        applied = Applied()
+        with self._change():
+            rebuilt = rebuild(batch, logs, self.id, self, now_ms, self.limits)
+            applied.skipped, applied.seals_checked = rebuilt.skipped, rebuilt.seals_checked
+            applied.reached = rebuilt.reached
+            if rebuilt.entries:
+                self._insert(rebuilt.entries, applied)
+            if cursor is not None and not applied.skipped:
+                self.tables.set_cursor(*cursor)
+        applied.forked = [branch.log for branch in self._added if branch.tip.seq and self.is_forked(branch.log)]
+        grown = {self.branches[number].log for number in applied.tips}
+        if any(log.author == self.author for log in grown) and self._own_log() in grown:
+            # Someone holds later entries of our own log: this store is a restored copy, or has a twin.
+            self.renew_incarnation()
+        return applied
+
+    def renew_incarnation(self) -> None:
+        """Write to a new log from now on."""
+        self._own = LogId(self.author, self.store.renew_incarnation(self.id))
+        self._builder = HeaderBuilder(self.id, self._own)
+
+    def fill_payload(self, log: LogId, seq: int, payload: bytes) -> bool:
+        """Store a payload that had stayed away; False where it is not lacking.  PeerError: it is not the entry's."""
+        operations = cbor.decode_payloads_untrusted([payload])[0]
+        try:
+            check_operations(operations)
+        except cbor.Malformed as error:
+            raise PeerError(f"invalid operations: {error}") from None
+        for anchor in self.find(log, seq, None):
+            row = self.tables.entries_of(anchor.branch, seq - 1, 1)[0]
+            if row.payload is None and row.bare is not None:
+                digest, size, tags = cbor.decode_trusted(row.bare)
+                if (digest, size) != (cbor.sha256(payload), len(payload)):
+                    raise PeerError("a payload does not have the hash that its header names")
+                if tags != document_tags(self.id, [operation[1] for operation in operations]):
+                    raise PeerError("a payload touches other documents than its header names")
+                with self._change():
+                    self.tables.fill_payload(row.arrival, payload)
+                    self.merger.merge([row._replace(payload=payload, bare=None)], [operations])
+                return True
+        return False
+
+    def _change(self) -> _Change:
+        return _Change(self)
+
+    def _insert(self, entries: Sequence[NewEntry], applied: Applied) -> None:
+        arrival = self.tables.next_arrival()
+        rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
+        self.tables.insert_entries(rows)
+        applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries])
+        applied.count += len(rows)
+        grown = {row.branch: row for row in rows}
+        covered: dict[int, int] = {}
+        for row in rows:
+            if row.parents is not None:
+                for branch, seq in PARENT.iter_unpack(row.parents):
+                    if seq > max(covered.get(branch, 0), self.branches[branch].covered_seq):
+                        covered[branch] = seq
+        if covered:
+            self.tables.set_covered(list(covered.items()))
+        self._pending = (grown, covered, applied)
+
+    _pending: tuple[dict[int, EntryRow], dict[int, int], Applied] | None = None
+
+    def _committed(self) -> None:
+        """Let what is in memory follow the transaction that was just committed."""
+        if self._pending is not None:
+            grown, covered, applied = self._pending
+            for number, row in grown.items():
+                branch = self.branches[number]
+                branch.tip = Anchor(number, row.seq, row.id, row.hlc, row.height)
+                branch.tip_arrival = row.arrival
+                applied.tips[number] = row.seq
+            for number, seq in covered.items():
+                self.branches[number].covered_seq = seq
+            for number in grown.keys() | covered.keys():
+                self._settle(self.branches[number])
+            self._root = None
+
+    def _rolled_back(self) -> None:
+        for branch in self._added:
+            del self.branches[branch.number]
+            self.by_log[branch.log].remove(branch)
+
+    # Seals
+
+    def seal_of(self, row: EntryRow) -> bytes | None:
+        """The seal of an entry: the stored one, or one made now where the entry is this node's own."""
+        if row.seal is not None:
+            return row.seal
+        if self.branches[row.branch].log.author == self.author:
+            return make_seal(self.key, row.id)
+        return None
+
+    # Reading
+
+    def scan_entries(self, arrival: int = 1, page: int = 512) -> Iterator[EntryRow]:
+        """All entries from an arrival number on, read in pages."""
+        while rows := self.tables.entries_from(arrival, page):
+            yield from rows
+            arrival = rows[-1].arrival + 1
+
+    def header(self, row: EntryRow) -> bytes:
+        """The header of a stored entry, rebuilt: its hash must be the entry's id."""
+        log = self.branches[row.branch].log
+        prev = self.anchor(row.branch, row.seq - 1).id or None
+        if row.payload is not None:
+            tags = document_tags(self.id, [operation[1] for operation in cbor.decode_trusted(row.payload)])
+            digest, size = cbor.sha256(row.payload), len(row.payload)
+        else:
+            digest, size, tags = cbor.decode_trusted(row.bare or b"")
+        parents = self.parent_ids(row.parents)
+        return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)
+
+
+class _Change:
+    """A transaction, and the memory that follows it."""
+
+    __slots__ = ("_replica", "_transaction")
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._transaction = replica.store.transaction()
+
+    def __enter__(self) -> None:
+        replica = self._replica
+        replica._claimed.clear()
+        replica._added.clear()
+        replica._pending = None
+        self._transaction.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        replica = self._replica
+        try:
+            self._transaction.__exit__(*exc)
+        except BaseException:
+            replica._rolled_back()
+            raise
+        if exc[0] is None:
+            replica._committed()
+        else:
+            replica._rolled_back()
