@@ -10,6 +10,7 @@ Every change is one transaction of the store; what is in memory follows after th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -357,8 +358,21 @@ class Replica:
                 return True
         return False
 
-    def _change(self) -> _Change:
-        return _Change(self)
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """A transaction, and the memory that follows it."""
+        self._claimed.clear()
+        self._added.clear()
+        self._pending = None
+        try:
+            with self.store.transaction():
+                yield
+        except BaseException:
+            for branch in self._added:
+                del self.branches[branch.number]
+                self.by_log[branch.log].remove(branch)
+            raise
+        self._committed()
 
     def _insert(self, entries: Sequence[NewEntry], applied: Applied) -> None:
         arrival = self.tables.next_arrival()
@@ -394,11 +408,6 @@ class Replica:
                 self._settle(self.branches[number])
             self._root = None
 
-    def _rolled_back(self) -> None:
-        for branch in self._added:
-            del self.branches[branch.number]
-            self.by_log[branch.log].remove(branch)
-
     # Seals
 
     def seal_of(self, row: EntryRow) -> bytes | None:
@@ -428,32 +437,3 @@ class Replica:
             digest, size, tags = cbor.decode_trusted(row.bare or b"")
         parents = self.parent_ids(row.parents)
         return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)
-
-
-class _Change:
-    """A transaction, and the memory that follows it."""
-
-    __slots__ = ("_replica", "_transaction")
-
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
-        self._transaction = replica.store.transaction()
-
-    def __enter__(self) -> None:
-        replica = self._replica
-        replica._claimed.clear()
-        replica._added.clear()
-        replica._pending = None
-        self._transaction.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        replica = self._replica
-        try:
-            self._transaction.__exit__(*exc)
-        except BaseException:
-            replica._rolled_back()
-            raise
-        if exc[0] is None:
-            replica._committed()
-        else:
-            replica._rolled_back()
