@@ -6,6 +6,7 @@ pass in no time and a failing seed fails again.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class SimNet:
         for _ in range(copies):
             delay = profile.latency_seconds + self.rng.random() * profile.jitter_seconds
             self._serial += 1
-            self._agenda.append((trio.current_time() + delay, self._serial, source, target, changed))
+            heapq.heappush(self._agenda, (trio.current_time() + delay, self._serial, source, target, changed))
         self._changed.set()
 
     async def run(self) -> None:
@@ -84,13 +85,12 @@ class SimNet:
         while True:
             self._changed = trio.Event()
             now = trio.current_time()
-            self._agenda.sort(reverse=True)
-            while self._agenda and self._agenda[-1][0] <= now:
-                _, _, source, target, payload = self._agenda.pop()
+            while self._agenda and self._agenda[0][0] <= now:
+                _, _, source, target, payload = heapq.heappop(self._agenda)
                 socket = self._sockets.get(target)
                 if socket is not None:
                     socket.deliver(payload, source)
-            with trio.move_on_at(self._agenda[-1][0] if self._agenda else float("inf")):
+            with trio.move_on_at(self._agenda[0][0] if self._agenda else float("inf")):
                 await self._changed.wait()
 
 

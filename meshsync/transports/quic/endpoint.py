@@ -257,14 +257,16 @@ async def open_endpoint(
     LocalError: a name or an instance that cannot be said in a hello.
     """
     identity = LocalIdentity.create(private_key, instance=instance, name=name, mesh_key=mesh_key)
-    async with trio.open_nursery() as nursery:
-        endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=nursery)
-        nursery.start_soon(endpoint.serve)
-        try:
-            yield endpoint
-        finally:
-            # Shielded and bounded: the peers should learn of it even when this node is being cancelled.
-            with trio.CancelScope(shield=True):
-                await endpoint.aclose()
-            nursery.cancel_scope.cancel()
-            socket.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=nursery)
+            nursery.start_soon(endpoint.serve)
+            try:
+                yield endpoint
+            finally:
+                # Shielded and bounded: the peers should learn of it even when this node is being cancelled.
+                with trio.CancelScope(shield=True):
+                    await endpoint.aclose()
+                nursery.cancel_scope.cancel()
+    finally:
+        socket.close()
