@@ -1,0 +1,1 @@
+"""Where peers are: what the configuration names, and later what the local network shows."""

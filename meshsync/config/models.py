@@ -1,0 +1,237 @@
+"""What can be configured: frozen models, and what each key accepts.
+
+What is declared but not available yet is refused: nothing is accepted and then ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator as After
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from meshsync.addresses import DEFAULT_PORT, HostPort, parse_peer
+from meshsync.config import values
+from meshsync.config.problems import InvalidConfigError, Problem, key_of, problems_of
+from meshsync.datadir import default_data_dir
+from meshsync.errors import LocalError
+from meshsync.ids import EndpointId
+
+Trust = Literal["closed", "mesh-key", "open"]
+Durability = Literal["full", "normal"]
+History = Literal["full", "latest"]
+PriorityName = Literal["critical", "high", "medium", "low"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _no_query_yet(where: tuple[str, ...]) -> tuple[str, ...]:
+    if where:
+        raise ValueError("subscriptions by query are not available yet; expected no `where`: the whole collection")
+    return where
+
+
+def _no_latest_yet(history: History) -> History:
+    if history == "latest":
+        raise ValueError("subscriptions by query are not available yet; expected `full`: the whole history")
+    return history
+
+
+def _no_mdns_yet(mdns: bool) -> bool:
+    if mdns:
+        raise ValueError("discovery by mDNS is not available yet; expected false, and addresses under `peers`")
+    return mdns
+
+
+class PeerConfig(_Model):
+    """A peer that is trusted, and dialled where it has addresses.  HEX@HOST:PORT in short."""
+
+    id: values.Id
+    """The peer's endpoint id: the 64 hexadecimal digits that `meshsync id` prints there."""
+    addresses: Annotated[tuple[values.PeerAddress, ...], After(values.distinct)] = ()
+    """Where it can be reached, as HOST:PORT; none where it is the peer that dials."""
+    name: values.Name = ""
+    """What people call it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object) -> object:
+        if not isinstance(data, str):
+            return data
+        try:
+            peer = parse_peer(data)
+        except LocalError as error:
+            raise ValueError(str(error)) from None
+        return {"id": peer.id, "addresses": (peer.address,)}
+
+
+class CollectionConfig(_Model):
+    """A collection that this node replicates.  Its bare name in short."""
+
+    name: values.CollectionName
+    """Its name: the same on all nodes that share it."""
+    priority: PriorityName = "medium"
+    """Which collection goes first when there is more to send than the network takes."""
+    where: Annotated[tuple[str, ...], After(_no_query_yet)] = ()
+    """Which documents: all of the conditions hold.  Not available yet."""
+    history: Annotated[History, After(_no_latest_yet)] = "full"
+    """Whether superseded payloads are fetched too; only `full` is available yet."""
+    relay: values.Truth = False
+    """Whether documents that no subscription here matches are held for others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object) -> object:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class DiscoveryConfig(_Model):
+    """How peers are found, besides those that are named."""
+
+    mdns: Annotated[values.Truth, After(_no_mdns_yet)] = False
+    """Look for peers on the local network.  Not available yet."""
+
+
+class LimitsConfig(_Model):
+    """Bounds that an owner sets."""
+
+    rate_bytes_per_s: values.Rate | None = None
+    """How much this node sends in a second, over all peers; without it, as much as the network takes."""
+
+
+class Config(_Model):
+    """All of a node's configuration.
+
+    Lists take the short forms too: `Config(collections=["notes"], peers=["HEX@10.0.12.2:4433"])`.
+    InvalidConfigError (a ConfigError) lists everything that is wrong.
+    """
+
+    name: values.Name = ""
+    """What people call this node."""
+    data_dir: values.FilePath = Field(default_factory=lambda: default_data_dir(os.environ))
+    """The directory with the key and the store; by default the platform's.  Relative to the configuration file."""
+    listen: Annotated[tuple[values.ListenAddress, ...], After(values.distinct), After(values.some)] = (
+        HostPort("0.0.0.0", DEFAULT_PORT),
+    )
+    """Where to listen, as IP:PORT; port 0 lets the system choose."""
+    interfaces: Annotated[tuple[values.Name, ...], After(values.distinct)] = ()
+    """The network interfaces for discovery and dialling; all where none is named."""
+    trust: Trust = "closed"
+    """Who may connect: named and accepted peers, whoever holds the mesh key, or anyone."""
+    durability: Durability = "full"
+    """When a write is acknowledged: on the disk, or committed."""
+    mesh_key_file: values.FilePath | None = None
+    """The file with the key that the mesh shares: 64 hexadecimal digits.  Relative to the configuration file."""
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    """How peers are found, besides those that are named."""
+    peers: tuple[PeerConfig, ...] = ()
+    """The peers that are trusted."""
+    collections: tuple[CollectionConfig, ...] = ()
+    """The collections that are replicated."""
+    limits: LimitsConfig = LimitsConfig()
+    """Bounds that the owner sets."""
+    http: values.LocalAddress | None = None
+    """Where to serve the dashboard and the control API, as IP:PORT on localhost; not at all by default."""
+    log_format: LogFormat = "text"
+    """Logs for people or for programs."""
+    log_level: LogLevel = "info"
+    """The least important message that is logged."""
+
+    if TYPE_CHECKING:
+        # What type checkers should let callers write; pydantic's own constructor does the work.
+        def __init__(
+            self,
+            *,
+            name: str = ...,
+            data_dir: str | Path = ...,
+            listen: Iterable[str | HostPort] = ...,
+            interfaces: Iterable[str] = ...,
+            trust: Trust = ...,
+            durability: Durability = ...,
+            mesh_key_file: str | Path | None = ...,
+            discovery: DiscoveryConfig | Mapping[str, object] = ...,
+            peers: Iterable[str | PeerConfig | Mapping[str, object]] = ...,
+            collections: Iterable[str | CollectionConfig | Mapping[str, object]] = ...,
+            limits: LimitsConfig | Mapping[str, object] = ...,
+            http: str | HostPort | None = ...,
+            log_format: LogFormat = ...,
+            log_level: LogLevel = ...,
+        ) -> None: ...
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # The checks across keys look at the raw input, so that they report also where a single key is wrong.
+        problems = list(_problems_across_keys(data)) if isinstance(data, Mapping) else []
+        try:
+            config = handler(data)
+        except ValidationError as error:
+            raise InvalidConfigError([*problems_of(error, cls), *problems]) from None
+        if problems:
+            raise InvalidConfigError(problems)
+        return config
+
+    def refuse_self(self, own: EndpointId) -> None:
+        """Check that no peer is this node itself.  InvalidConfigError: one is."""
+        problems = [
+            Problem(("peers", position, "id"), "is this node's own id; expected the id of another node")
+            for position, peer in enumerate(self.peers)
+            if peer.id == own
+        ]
+        if problems:
+            raise InvalidConfigError(problems)
+
+
+def _problems_across_keys(data: Mapping[str, object]) -> Iterator[Problem]:
+    yield from _repeated(data, "peers", "id", "the same peer as {}; expected one item with all its addresses")
+    yield from _repeated(data, "collections", "name", "the same collection as {}; expected each once")
+    if data.get("trust") == "mesh-key" and not data.get("mesh_key_file"):
+        yield Problem(("trust",), "mesh-key needs the key of the mesh; expected its file as mesh_key_file")
+
+
+def _repeated(data: Mapping[str, object], key: str, part: str, message: str) -> Iterator[Problem]:
+    items = data.get(key)
+    if not isinstance(items, list | tuple):
+        return
+    first: dict[str, int] = {}
+    for position, item in enumerate(items):
+        match item:
+            case str():
+                found: object = item.partition("@")[0] if key == "peers" else item
+            case Mapping():
+                found = item.get(part)
+            case _:
+                found = getattr(item, part, None)
+        if not isinstance(found, str | EndpointId):
+            continue
+        text = str(found).lower() if key == "peers" else str(found)
+        if text in first:
+            location = (key, position) if isinstance(item, str) else (key, position, part)
+            yield Problem(location, message.format(key_of((key, first[text]))))
+        first.setdefault(text, position)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file, for editors.  `meshsync/config.schema.json` holds it."""
+    schema: dict[str, Any] = _without_titles(Config.model_json_schema())
+    schema["description"] = "A node's configuration."
+    schema["properties"]["listen"]["minItems"] = 1
+    schema["properties"]["listen"]["default"] = [str(address) for address in Config.model_fields["listen"].default]
+    # The short forms, which pydantic does not know of.
+    for name, pattern in (("PeerConfig", "^[0-9a-fA-F]{64}@.+:[0-9]{1,5}$"), ("CollectionConfig", "^.+$")):
+        schema["$defs"][name] = {"anyOf": [{"type": "string", "pattern": pattern}, schema["$defs"][name]]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "meshsync configuration", **schema}
+
+
+def _without_titles(schema: Any) -> Any:
+    """The titles that pydantic derives from names say nothing."""
+    if isinstance(schema, dict):
+        return {k: _without_titles(v) for k, v in schema.items() if k != "title" or not isinstance(v, str)}
+    return [_without_titles(item) for item in schema] if isinstance(schema, list) else schema
