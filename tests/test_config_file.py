@@ -54,9 +54,9 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert config.mesh_key_file is not None
     assert config.mesh_key_file.resolve() == tmp_path / "mesh.key"
 
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/srv/somebody")
     config = load_config(written(tmp_path, "data_dir: ~/mesh\nmesh_key_file: /etc/mesh.key"))
-    assert config.data_dir == Path("/home/somebody/mesh")
+    assert config.data_dir == Path("/srv/somebody/mesh")
     assert config.mesh_key_file == Path("/etc/mesh.key")
 
 
