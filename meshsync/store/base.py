@@ -170,7 +170,10 @@ class CollectionTables(Protocol):
         """Insert or replace rows; `live_change` is by how much the number of live documents changes."""
 
     def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        """Live documents by id (bytewise order of UTF-8), after the id `after`; reads pages, so others may write between."""
+        """Live documents by id (bytewise order of UTF-8), after the id `after`.
+
+        Reads pages, so others may write between.
+        """
 
     def counts(self) -> tuple[int, int, int]:
         """(entries, live documents, entries without payload), in constant time."""
@@ -189,7 +192,10 @@ class Store(Protocol):
     """8 random bytes, new for a store that was created or restored."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing.  Raises StoreError, with everything rolled back, when the disk does not take it.  Not nested."""
+        """All or nothing.  Not nested.
+
+        StoreError: the disk does not take it; everything is rolled back.
+        """
 
     def collection(self, id: CollectionId, name: str) -> CollectionTables:
         """The tables of a collection, made at the first call."""
@@ -205,7 +211,7 @@ class Store(Protocol):
 
         The first call for a collection marks it as being written, durably, before it returns: the last
         incarnation again after a clean end or under the same boot id, a new random one otherwise (store.md
-        section 1).
+        section 1).  Not inside a transaction, because that could still be rolled back.
         """
 
     def renew_incarnation(self, id: CollectionId) -> bytes:
@@ -231,6 +237,9 @@ class Store(Protocol):
 
         Cancelling stops the waiting only.  StoreError: the disk does not take it.
         """
+
+    def low_space(self) -> bool:
+        """Whether so little space is left that entries of others must be refused, to leave it to writes made here."""
 
     def verify(self) -> Iterator[str]:
         """Check the structure of the store; yields one line a fault."""

@@ -1,0 +1,262 @@
+"""The tables of one collection in memory: lists and dicts, and for every change a step that takes it back."""
+
+# ruff: noqa: SLF001 -- the private names are those of a twin of the same class.
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from meshsync.errors import LocalError, StoreError
+from meshsync.ids import CollectionId
+from meshsync.store.base import BranchRow, CursorRow, DocumentPayload, DocumentRow, EntryHead, EntryRow, MergeRow
+
+_ROW_BYTES = 200
+"""Roughly what a row takes beside its payload."""
+
+
+class MemoryTables:
+    """Implements `CollectionTables`."""
+
+    def __init__(self, id: CollectionId, name: str) -> None:
+        self.id = id
+        self.name = name
+        self._entries: list[EntryRow] = []
+        """Arrival n stands at n - 1."""
+        self._branches: list[BranchRow] = []
+        """Number n stands at n - 1."""
+        self._chains: list[list[int]] = []
+        """For each branch the arrivals of its entries by seq, from first_seq on without gaps."""
+        self._merges: list[list[int]] = []
+        """For each branch the seqs of its entries with parents, ascending."""
+        self._bare: set[int] = set()
+        self._documents: dict[str, DocumentRow] = {}
+        self._sorted_ids: list[str] = []
+        self._live = 0
+        self._payload_bytes = 0
+        self._cursors: dict[bytes, CursorRow] = {}
+
+    def attach(
+        self, *, changed: Callable[[Callable[[], object]], None], require_transaction: Callable[[], None]
+    ) -> None:
+        """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
+        self._changed = changed
+        self._require_transaction = require_transaction
+
+    def copy(self) -> MemoryTables:
+        """The same rows a second time, sharing nothing that changes; to be attached to a store."""
+        twin = copy.copy(self)
+        twin._entries = self._entries.copy()
+        twin._branches = self._branches.copy()
+        twin._chains = [chain.copy() for chain in self._chains]
+        twin._merges = [merges.copy() for merges in self._merges]
+        twin._bare = self._bare.copy()
+        twin._documents = self._documents.copy()
+        twin._sorted_ids = self._sorted_ids.copy()
+        twin._cursors = self._cursors.copy()
+        return twin
+
+    # Branches
+
+    def branches(self) -> list[BranchRow]:
+        return self._branches.copy()
+
+    def add_branch(self, author: bytes, incarnation: bytes, base: int | None, first_seq: int) -> int:
+        self._require_transaction()
+        number = len(self._branches) + 1
+        self._branches.append(BranchRow(number, author, incarnation, base, first_seq, 0))
+        self._chains.append([])
+        self._merges.append([])
+        self._changed(self._remove_branch)
+        return number
+
+    def _remove_branch(self) -> None:
+        self._branches.pop()
+        self._chains.pop()
+        self._merges.pop()
+
+    def set_covered(self, covered: Sequence[tuple[int, int]]) -> None:
+        self._require_transaction()
+        for number, covered_seq in covered:
+            before = self._branches[number - 1]
+            self._branches[number - 1] = before._replace(covered_seq=covered_seq)
+            self._changed(partial(self._branches.__setitem__, number - 1, before))
+
+    def tip(self, branch: int) -> tuple[int, EntryHead] | None:
+        if not self._known(branch) or not self._chains[branch - 1]:
+            return None
+        row = self._entries[self._chains[branch - 1][-1] - 1]
+        return row.seq, _head(row)
+
+    def _known(self, branch: int) -> bool:
+        return 1 <= branch <= len(self._branches)
+
+    # Entries
+
+    def insert_entries(self, rows: Sequence[EntryRow]) -> None:
+        self._require_transaction()
+        # One step back for each row, noted before the next: a batch that is refused half-way leaves nothing.
+        for row in rows:
+            if row.arrival != len(self._entries) + 1:
+                raise LocalError(f"arrival {row.arrival} does not follow {len(self._entries)}")
+            if not self._known(row.branch):
+                raise StoreError(f"there is no branch {row.branch}")
+            chain = self._chains[row.branch - 1]
+            if row.seq != self._branches[row.branch - 1].first_seq + len(chain):
+                raise StoreError(f"seq {row.seq} does not follow in branch {row.branch}")
+            self._entries.append(row)
+            chain.append(row.arrival)
+            if row.parents is not None:
+                self._merges[row.branch - 1].append(row.seq)
+            if row.bare is not None:
+                self._bare.add(row.arrival)
+            self._payload_bytes += len(row.payload or b"")
+            self._changed(self._remove_entry)
+
+    def _remove_entry(self) -> None:
+        row = self._entries.pop()
+        self._chains[row.branch - 1].pop()
+        if row.parents is not None:
+            self._merges[row.branch - 1].pop()
+        self._bare.discard(row.arrival)
+        self._payload_bytes -= len(row.payload or b"")
+
+    def entry_at(self, branch: int, seq: int) -> EntryHead | None:
+        if not self._known(branch):
+            return None
+        at = seq - self._branches[branch - 1].first_seq
+        chain = self._chains[branch - 1]
+        return _head(self._entries[chain[at] - 1]) if 0 <= at < len(chain) else None
+
+    def entry(self, arrival: int) -> EntryRow | None:
+        return self._entries[arrival - 1] if 1 <= arrival <= len(self._entries) else None
+
+    def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
+        if not self._known(branch):
+            return []
+        start = max(0, after_seq + 1 - self._branches[branch - 1].first_seq)
+        return [self._entries[arrival - 1] for arrival in self._chains[branch - 1][start : start + limit]]
+
+    def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
+        start = max(0, arrival - 1)
+        return self._entries[start : start + limit]
+
+    def merges_before(self, branch: int, seq: int, limit: int) -> list[MergeRow]:
+        if not self._known(branch):
+            return []
+        seqs = self._merges[branch - 1]
+        end = bisect_right(seqs, seq)
+        first_seq = self._branches[branch - 1].first_seq
+        chain = self._chains[branch - 1]
+        rows = (self._entries[chain[seq - first_seq] - 1] for seq in reversed(seqs[max(0, end - limit) : end]))
+        return [MergeRow(row.seq, row.hlc, row.parents or b"") for row in rows]
+
+    def set_seal(self, arrival: int, seal: bytes) -> None:
+        self._require_transaction()
+        self._replace_entry(arrival, self._entries[arrival - 1]._replace(seal=seal))
+
+    def fill_payload(self, arrival: int, payload: bytes) -> None:
+        self._require_transaction()
+        self._replace_entry(arrival, self._entries[arrival - 1]._replace(payload=payload, bare=None))
+
+    def _replace_entry(self, arrival: int, row: EntryRow) -> None:
+        before = self._entries[arrival - 1]
+        self._set_entry(row)
+        self._changed(partial(self._set_entry, before))
+
+    def _set_entry(self, row: EntryRow) -> None:
+        self._payload_bytes += len(row.payload or b"") - len(self._entries[row.arrival - 1].payload or b"")
+        self._entries[row.arrival - 1] = row
+        if row.bare is None:
+            self._bare.discard(row.arrival)
+        else:
+            self._bare.add(row.arrival)
+
+    def bare_entries(self, limit: int) -> list[EntryRow]:
+        return [self._entries[arrival - 1] for arrival in sorted(self._bare)[:limit]]
+
+    def next_arrival(self) -> int:
+        return len(self._entries) + 1
+
+    # Documents
+
+    def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
+        return {id: self._documents[id] for id in ids if id in self._documents}
+
+    def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
+        self._require_transaction()
+        before = [(row.id, self._documents.get(row.id)) for row in rows]
+        self._live += live_change
+        for row in rows:
+            self._set_document(row.id, row)
+        self._changed(partial(self._put_back_documents, before, live_change))
+
+    def _put_back_documents(self, before: list[tuple[str, DocumentRow | None]], live_change: int) -> None:
+        self._live -= live_change
+        # Backwards, because one call may hold two rows of one document.
+        for id, row in reversed(before):
+            self._set_document(id, row)
+
+    def _set_document(self, id: str, row: DocumentRow | None) -> None:
+        if row is not None:
+            if id not in self._documents:
+                insort(self._sorted_ids, id)
+            self._documents[id] = row
+        elif self._documents.pop(id, None) is not None:
+            del self._sorted_ids[bisect_left(self._sorted_ids, id)]
+
+    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
+        # Code points sort as their UTF-8 does, so comparing str is the bytewise order that is asked for.
+        while True:
+            ids = self._sorted_ids
+            if reverse:
+                at = (len(ids) if after is None else bisect_left(ids, after)) - 1
+            else:
+                at = 0 if after is None else bisect_right(ids, after)
+            if not 0 <= at < len(ids):
+                return
+            after = ids[at]
+            row = self._documents[after]
+            if row.live:
+                yield DocumentPayload(row, self._entries[row.arrival - 1].payload if row.state is None else None)
+
+    def counts(self) -> tuple[int, int, int]:
+        return len(self._entries), self._live, len(self._bare)
+
+    # Cursors
+
+    def cursor(self, peer: bytes) -> CursorRow | None:
+        return self._cursors.get(peer)
+
+    def set_cursor(self, peer: bytes, cursor: CursorRow) -> None:
+        self._require_transaction()
+        before = self._cursors.get(peer)
+        self._cursors[peer] = cursor
+        self._changed(partial(self._put_back_cursor, peer, before))
+
+    def _put_back_cursor(self, peer: bytes, before: CursorRow | None) -> None:
+        if before is None:
+            del self._cursors[peer]
+        else:
+            self._cursors[peer] = before
+
+    # The rest
+
+    def verify(self) -> Iterator[str]:
+        """See `Store.verify`."""
+        live = sum(row.live for row in self._documents.values())
+        if live != self._live:
+            yield f"{self.name}: {live} documents are live, {self._live} were counted"
+        for row in self._documents.values():
+            if self.entry(row.arrival) is None:
+                yield f"{self.name}: document {row.id!r} points at entry {row.arrival}, which is not there"
+
+    def size_bytes(self) -> int:
+        """Roughly what these tables take."""
+        return self._payload_bytes + _ROW_BYTES * (len(self._entries) + len(self._documents))
+
+
+def _head(row: EntryRow) -> EntryHead:
+    return EntryHead(row.arrival, row.id, row.hlc, row.height)

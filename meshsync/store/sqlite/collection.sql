@@ -1,0 +1,45 @@
+-- The tables of one collection; {n} is its number.  One set of tables each, so that "what does this peer still
+-- need" is a scan of one range, and dropping a collection leaves the others alone.
+
+CREATE TABLE branches_{n} (
+    number INTEGER PRIMARY KEY,
+    author BLOB NOT NULL,
+    incarnation BLOB NOT NULL,
+    base INTEGER,
+    first_seq INTEGER NOT NULL,
+    covered_seq INTEGER NOT NULL
+) STRICT;
+
+-- The payload comes last: a long one goes to overflow pages, and the columns behind it would have to be read
+-- through all of them.
+CREATE TABLE entries_{n} (
+    arrival INTEGER PRIMARY KEY,
+    branch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    hlc INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    parents BLOB,
+    bare BLOB,
+    seal BLOB,
+    payload BLOB
+) STRICT;
+CREATE UNIQUE INDEX entries_{n}_seq ON entries_{n} (branch, seq);
+CREATE INDEX entries_{n}_merges ON entries_{n} (branch, seq) WHERE parents IS NOT NULL;
+CREATE INDEX entries_{n}_bare ON entries_{n} (arrival) WHERE bare IS NOT NULL;
+
+CREATE TABLE documents_{n} (
+    id TEXT PRIMARY KEY,      -- BINARY collation: the bytewise order of UTF-8
+    arrival INTEGER NOT NULL,
+    op INTEGER NOT NULL,
+    live INTEGER NOT NULL,
+    conflict INTEGER NOT NULL,
+    state BLOB
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cursors_{n} (
+    peer BLOB PRIMARY KEY,
+    epoch BLOB NOT NULL,
+    next_read INTEGER NOT NULL,
+    next_confirm INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,115 @@
+"""Reading the whole store beside the writer, through connections of their own: backups, and the checks of `verify`.
+
+Both take long on a large store; the caller runs them in a thread.
+"""
+
+# ruff: noqa: S608 -- what is put into a statement is the number of a collection, which a store gave out itself.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+from meshsync.errors import StoreError
+from meshsync.store.sqlite.database import connect, meshsync_error, run
+from meshsync.store.sqlite.files import beside, sync_directory
+
+_FAULTS_MAX = 100
+"""Lines for one kind of fault."""
+
+
+def backup(path: Path, target: Path) -> None:
+    """Copy the store at `path`, as of now, to the new file `target`.
+
+    The copy is marked before it gets its name, so that whoever opens it gets a new epoch and new incarnations: the
+    log goes on in the original, and the copy must not go on in it as well.
+    StoreError: `target` exists, or the disk does not take it.
+    """
+    if target.exists():
+        raise StoreError(f"{target} exists already; a backup goes to a new file")
+    part = beside(target, "-part")
+    try:
+        part.unlink(missing_ok=True)
+        source = connect(path, apsw.SQLITE_OPEN_READONLY)
+        try:
+            run(source, "VACUUM INTO ?", (str(part),))
+        finally:
+            source.close()
+        copy = connect(part)
+        try:
+            # In rollback mode and with a sync, which takes the pages that VACUUM wrote along.
+            run(copy, "PRAGMA synchronous = FULL")
+            run(copy, "UPDATE store SET backup = 1")
+        finally:
+            copy.close()
+        part.chmod(0o600)
+        part.rename(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(f"cannot write the backup {target}: {error.strerror}") from error
+    except apsw.Error as error:
+        part.unlink(missing_ok=True)
+        raise meshsync_error(error, target) from error
+
+
+def verify(path: Path) -> Iterator[str]:
+    """Check the structure of the store at `path`; yields one line a fault."""
+    try:
+        connection = connect(path, apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        yield f"{path}: {error}"
+        return
+    try:
+        # One snapshot for all checks.
+        run(connection, "BEGIN")
+        for (line,) in connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
+            if line != "ok":
+                yield f"{path}: {line}"
+        collections = run(connection, "SELECT number, name, live, bare FROM collections")
+        for number, name, live, bare in collections:
+            for line in _verify_collection(connection, number, live, bare):
+                yield f"collection {name}: {line}"
+    except apsw.Error as error:
+        yield f"{path}: {error}; nothing behind this place was checked"
+    finally:
+        connection.close()
+
+
+def _verify_collection(connection: apsw.Connection, n: int, live: int, bare: int) -> Iterator[str]:
+    count, last, found_bare = run(
+        connection, f"SELECT count(*), ifnull(max(arrival), 0), count(bare) FROM entries_{n}"
+    )[0]
+    if count != last:
+        yield f"{last - count} of {last} entries are missing"
+    if found_bare != bare:
+        yield f"{found_bare} entries are without payload, {bare} were counted"
+    ((found_live,),) = run(connection, f"SELECT count(*) FROM documents_{n} WHERE live")
+    if found_live != live:
+        yield f"{found_live} documents are live, {live} were counted"
+    checks = (
+        (
+            "entry {} has both a payload and the description of an absent one, or neither",
+            f"SELECT arrival FROM entries_{n} WHERE (payload IS NULL) = (bare IS NULL)",
+        ),
+        (
+            "entry {} belongs to a branch that is not there",
+            f"SELECT arrival FROM entries_{n} WHERE branch NOT IN (SELECT number FROM branches_{n})",
+        ),
+        (
+            "branch {} has gaps",
+            (
+                f"SELECT b.number FROM branches_{n} AS b JOIN entries_{n} AS e ON e.branch = b.number "
+                "GROUP BY b.number HAVING min(e.seq) != b.first_seq OR max(e.seq) - min(e.seq) + 1 != count(*)"
+            ),
+        ),
+        (
+            "document {!r} points at an entry that is not there",
+            f"SELECT id FROM documents_{n} WHERE arrival NOT IN (SELECT arrival FROM entries_{n})",
+        ),
+    )
+    for text, sql in checks:
+        for (what,) in run(connection, f"{sql} LIMIT {_FAULTS_MAX}"):
+            yield text.format(what)

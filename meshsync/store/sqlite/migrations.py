@@ -1,0 +1,78 @@
+"""The versions of the schema, and the way from each to the next.
+
+A step gets a connection inside one transaction with all the others, after a copy of the file was made.  To change
+the schema: edit schema.sql or collection.sql, add 1 to SCHEMA_VERSION, and add the step that makes an old file
+equal to a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from meshsync.errors import StoreError
+from meshsync.store.sqlite.database import run
+from meshsync.store.sqlite.files import beside
+
+SCHEMA_VERSION = 1
+
+APPLICATION_ID = 0x6D737931
+"""In the header of the file ("msy1"), so that file(1) and we know what it is."""
+
+Step = Callable[[apsw.Connection], None]
+
+STEPS: Mapping[int, Step] = {}
+"""STEPS[v] makes version v + 1 from version v."""
+
+
+def schema() -> str:
+    """The statements that make an empty store."""
+    return _read("schema.sql")
+
+
+def collection_schema(number: int) -> str:
+    """The statements that make the tables of a collection."""
+    return _read("collection.sql").replace("{n}", str(number))
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def version_of(connection: apsw.Connection) -> int:
+    """The version of the schema in a file."""
+    version: int = run(connection, "PRAGMA user_version")[0][0]
+    return version
+
+
+def migrate(
+    connection: apsw.Connection, path: Path, *, target: int = SCHEMA_VERSION, steps: Mapping[int, Step] = STEPS
+) -> None:
+    """Bring a file to version `target`.  StoreError: it is newer, or there is no way."""
+    version = version_of(connection)
+    if version == target:
+        return
+    if version > target:
+        raise StoreError(
+            f"{path} has schema version {version}, and this meshsync knows versions up to {target}: "
+            "use a newer meshsync"
+        )
+    missing = [number for number in range(version, target) if number not in steps]
+    if missing:
+        raise StoreError(
+            f"{path} has schema version {version}, and nothing leads from {missing[0]} to {missing[0] + 1}"
+        )
+    _keep_copy(connection, beside(path, f"-v{version}"))
+    with connection:
+        for number in range(version, target):
+            steps[number](connection)
+        connection.execute(f"PRAGMA user_version = {target}")
+
+
+def _keep_copy(connection: apsw.Connection, copy: Path) -> None:
+    """The file as it was, next to it.  One from a migration that did not get to its end is replaced."""
+    copy.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(copy),))

@@ -1,0 +1,278 @@
+"""SqliteStore: all that a node remembers, in one file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from meshsync.core.limits import LIMITS, Limits
+from meshsync.errors import LocalError, MeshsyncError
+from meshsync.ids import CollectionId
+from meshsync.store.base import PeerRow
+from meshsync.store.sqlite import copies
+from meshsync.store.sqlite.checkpointer import Checkpointer
+from meshsync.store.sqlite.database import Database
+from meshsync.store.sqlite.files import StoreFiles, StoreLock
+from meshsync.store.sqlite.incarnations import Incarnations
+from meshsync.store.sqlite.migrations import collection_schema
+from meshsync.store.sqlite.opening import open_files
+from meshsync.store.sqlite.syncer import Syncer
+from meshsync.store.sqlite.tables import SqliteTables
+
+_PAGE_BYTES = 4096
+_SPACE_CHECK_SECONDS = 1.0
+
+
+class _Transaction:
+    """What `SqliteStore.transaction` returns: one object for all, because a generator costs as much as BEGIN."""
+
+    def __init__(self, begin: Callable[[], None], commit: Callable[[], None], rollback: Callable[[], None]) -> None:
+        self._begin = begin
+        self._commit = commit
+        self._rollback = rollback
+
+    def __enter__(self) -> None:
+        self._begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._commit()
+        else:
+            self._rollback()
+
+
+class SqliteStore:
+    """Implements `Store`.  Owns its connections, descriptors, threads and lock; `close` releases them."""
+
+    epoch: bytes
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        boot_id: bytes | None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        limits: Limits = LIMITS,
+    ) -> Self:
+        """Open the store at `path`, or make it.
+
+        `boot_id` names this run of the machine (`meshsync.store.boot.boot_id`); None where it is not to be had.
+        StoreError: the file is damaged, of another program, from a newer version, in use, or cannot be written.
+        """
+        path = Path(path).absolute()
+        with ExitStack() as undo:
+            lock = StoreLock(path)
+            undo.callback(lock.release)
+            connection, files = open_files(path, random_bytes)
+            undo.callback(files.close)
+            undo.callback(connection.close)
+            store = cls(Database(connection, path), files, lock, boot_id, random_bytes, limits)
+            undo.pop_all()
+        return store
+
+    def __init__(
+        self,
+        database: Database,
+        files: StoreFiles,
+        lock: StoreLock,
+        boot_id: bytes | None,
+        random_bytes: Callable[[int], bytes],
+        limits: Limits,
+    ) -> None:
+        """Use `open`."""
+        self.path = database.path
+        self._database = database
+        self._files = files
+        self._lock = lock
+        self._limits = limits
+        self._closed = False
+        self._transaction = _Transaction(self._begin, self._commit, self._rollback)
+        self._recounted: list[SqliteTables] = []
+        """Those whose counts the transaction changed."""
+        self._space_checked_at = -_SPACE_CHECK_SECONDS
+        self._space_is_low = False
+        self._syncer = Syncer(lambda: database.commits, files.sync_wal, files.note_failed_sync)
+        self._checkpointer = Checkpointer(
+            self.path,
+            files.sync_database,
+            pages_soft=limits.wal_bytes_soft // _PAGE_BYTES,
+            pages_max=limits.wal_bytes_max // _PAGE_BYTES,
+        )
+        database.wal_grew = self._checkpointer.grew
+        self._incarnations = Incarnations(database, boot_id, random_bytes, self._syncer.sync_now)
+        self._begin_life(random_bytes)
+        self._tables: dict[CollectionId, SqliteTables] = {}
+        self._load_collections()
+
+    def _begin_life(self, random_bytes: Callable[[int], bytes]) -> None:
+        self.epoch, is_backup = self._database.row("SELECT epoch, backup FROM store")
+        if is_backup:
+            # The log goes on in the store that this is a backup of, so nothing here may go on in it.
+            self.epoch = random_bytes(8)
+            with self._transaction:
+                self._database.write("UPDATE collections SET incarnation = NULL, writer = NULL")
+                self._database.write("UPDATE store SET epoch = ?, backup = 0", (self.epoch,))
+            self._syncer.sync_now()
+        if self._files.failed_sync_noted():
+            self._incarnations.distrust()
+            self._files.forget_failed_sync()
+
+    def _load_collections(self) -> None:
+        for number, id, name, live, bare in self._database.rows(
+            "SELECT number, id, name, live, bare FROM collections ORDER BY number"
+        ):
+            self._add_tables(number, CollectionId(id), name, live, bare)
+
+    def _add_tables(self, number: int, id: CollectionId, name: str, live: int, bare: int) -> SqliteTables:
+        tables = SqliteTables(self._database, number, id, name, self._recounted.append)
+        tables.load_counts(live, bare)
+        self._tables[id] = tables
+        return tables
+
+    # Transactions
+
+    def transaction(self) -> _Transaction:
+        return self._transaction
+
+    def _begin(self) -> None:
+        self._syncer.require_sound()
+        self._database.begin()
+
+    def _commit(self) -> None:
+        try:
+            for tables in self._recounted:
+                tables.write_counts()
+            self._database.commit()
+        except MeshsyncError:
+            self._rollback()
+            raise
+        for tables in self._recounted:
+            tables.committed()
+        self._recounted.clear()
+
+    def _rollback(self) -> None:
+        self._database.rollback()
+        for tables in self._recounted:
+            tables.rolled_back()
+        self._recounted.clear()
+
+    def _write(self, sql: str, bindings: tuple[object, ...] = ()) -> None:
+        """Run one statement, inside a transaction or as one by itself."""
+        self._syncer.require_sound()
+        self._database.write(sql, bindings)
+
+    # Collections
+
+    def collection(self, id: CollectionId, name: str) -> SqliteTables:
+        tables = self._tables.get(id)
+        if tables is not None:
+            return tables
+        if self._database.active:
+            raise LocalError("a collection is made in a transaction of its own")
+        with self._transaction:
+            self._database.write("INSERT INTO collections (id, name, live, bare) VALUES (?, ?, 0, 0)", (id, name))
+            number: int = self._database.row("SELECT number FROM collections WHERE id = ?", (id,))[0]
+            self._database.write(collection_schema(number))
+        return self._add_tables(number, id, name, 0, 0)
+
+    def collections(self) -> list[tuple[CollectionId, str]]:
+        return [(tables.id, tables.name) for tables in self._tables.values()]
+
+    def drop_collection(self, id: CollectionId) -> None:
+        tables = self._tables.get(id)
+        if tables is None:
+            return
+        if self._database.active:
+            raise LocalError("a collection is dropped in a transaction of its own")
+        with self._transaction:
+            for table in ("branches", "entries", "documents", "cursors"):
+                self._database.write(f"DROP TABLE {table}_{tables.number}")
+            self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
+        del self._tables[id]
+        self._incarnations.forget(id)
+
+    def incarnation(self, id: CollectionId) -> bytes:
+        return self._incarnations.of(id)
+
+    def renew_incarnation(self, id: CollectionId) -> bytes:
+        return self._incarnations.renew(id)
+
+    # Small things
+
+    def meta(self, key: str) -> bytes | None:
+        row = self._database.row("SELECT value FROM meta WHERE key = ?", (key,))
+        return None if row is None else row[0]
+
+    def set_meta(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._write("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def peers(self) -> list[PeerRow]:
+        return [
+            PeerRow(*row) for row in self._database.rows("SELECT id, trust, name, address, seen FROM peers ORDER BY id")
+        ]
+
+    def put_peer(self, row: PeerRow) -> None:
+        self._write("INSERT OR REPLACE INTO peers (id, trust, name, address, seen) VALUES (?, ?, ?, ?, ?)", row)
+
+    def forget_peer(self, id: bytes) -> bool:
+        known = self._database.row("SELECT 1 FROM peers WHERE id = ?", (id,)) is not None
+        if known:
+            self._write("DELETE FROM peers WHERE id = ?", (id,))
+        return known
+
+    # Durability
+
+    async def synced(self) -> None:
+        await self._syncer.synced()
+
+    def low_space(self) -> bool:
+        now = time.monotonic()
+        if now - self._space_checked_at >= _SPACE_CHECK_SECONDS:
+            self._space_checked_at = now
+            self._space_is_low = self._files.free_bytes() < self._limits.free_bytes_min
+        return self._space_is_low
+
+    def backup(self, target: Path) -> None:
+        """Copy the store, as committed, to the new file `target`.  Takes long: run it in a thread.
+
+        Whoever opens the copy gets a new epoch and new incarnations.
+        StoreError: `target` exists, or the disk does not take it.
+        """
+        copies.backup(self.path, target)
+
+    def verify(self) -> Iterator[str]:
+        """See `Store.verify`.  Takes long, and uses nothing of this object but the path: run it in a thread."""
+        return copies.verify(self.path)
+
+    def size_bytes(self) -> int:
+        return self._files.size_bytes()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        if self._database.active:
+            raise LocalError("a store is not closed inside a transaction")
+        self._closed = True
+        try:
+            self._checkpointer.stop()
+            self._syncer.stop()
+            if self._syncer.failure is None:
+                self._incarnations.end()
+                self._syncer.sync_now()
+        finally:
+            self._syncer.answer_rest()
+            # The last connection moves the write-ahead log into the file, with syncs, and removes it.
+            self._database.close()
+            self._files.close()
+            self._lock.release()

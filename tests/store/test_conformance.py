@@ -1,0 +1,442 @@
+"""What every store does, whatever it is made of."""
+
+# ruff: noqa: PT012 -- what fails is the transaction with all that is in it.
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from meshsync.errors import LocalError, StoreError
+from meshsync.ids import CollectionId
+from meshsync.store.base import BranchRow, CursorRow, DocumentPayload, EntryHead, MergeRow, PeerRow, Store
+from meshsync.store.memory import MemoryStore
+from meshsync.store.sqlite import SqliteStore
+from tests.store.rows import AUTHOR, INCARNATION, PLACES, document, entry, fill, places
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A new store of each kind."""
+    made: Store
+    if request.param == "memory":
+        made = MemoryStore(random_bytes=random.Random(1).randbytes)
+    else:
+        made = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot", random_bytes=random.Random(1).randbytes)
+    yield made
+    made.close()
+
+
+class Oops(Exception):
+    """What a test raises inside a transaction."""
+
+
+# Collections
+
+
+def test_collection_is_made_once(store: Store) -> None:
+    """Otherwise two parts of a node would write to different tables of one name."""
+    tables = store.collection(PLACES, "places")
+    assert (tables.id, tables.name) == (PLACES, "places")
+    assert store.collection(PLACES, "places") is tables
+    assert store.collections() == [(PLACES, "places")]
+
+
+def test_dropped_collection_is_gone_and_others_stay(store: Store) -> None:
+    """Otherwise leaving a collection would keep its data, or take another's."""
+    other = CollectionId.of_name("other")
+    fill(store, 3)
+    store.collection(other, "other")
+    store.drop_collection(PLACES)
+    assert store.collections() == [(other, "other")]
+    assert places(store).counts() == (0, 0, 0)
+
+
+def test_dropped_collection_comes_back_under_a_new_incarnation(store: Store) -> None:
+    """Otherwise its log would begin a second time with seq 1, and fork."""
+    places(store)
+    before = store.incarnation(PLACES)
+    store.drop_collection(PLACES)
+    places(store)
+    assert store.incarnation(PLACES) != before
+
+
+def test_dropping_an_unknown_collection_does_nothing(store: Store) -> None:
+    """Otherwise a retry of a drop would fail."""
+    store.drop_collection(PLACES)
+    assert store.collections() == []
+
+
+# Branches
+
+
+def test_branches_are_numbered_from_one(store: Store) -> None:
+    """Otherwise packed parents, which name branches by number, would name others."""
+    tables = places(store)
+    with store.transaction():
+        assert tables.add_branch(AUTHOR, b"j" * 8, 1, 7) == 2
+    assert tables.branches() == [
+        BranchRow(1, AUTHOR, INCARNATION, None, 1, 0),
+        BranchRow(2, AUTHOR, b"j" * 8, 1, 7, 0),
+    ]
+
+
+def test_covered_seq_is_kept(store: Store) -> None:
+    """Otherwise the heads, and so the parents of the next entry, would be wrong after a start."""
+    tables = places(store)
+    with store.transaction():
+        tables.set_covered([(1, 5)])
+    assert tables.branches()[0].covered_seq == 5
+
+
+# Entries
+
+
+def test_entries_are_found_by_arrival_and_by_seq(store: Store) -> None:
+    """Everything above stands on these look-ups."""
+    tables = places(store)
+    rows = [entry(n) for n in range(1, 6)]
+    with store.transaction():
+        tables.insert_entries(rows)
+    assert tables.entry(3) == rows[2]
+    assert tables.entry(6) is None
+    assert tables.entry_at(1, 3) == EntryHead(3, rows[2].id, rows[2].hlc, rows[2].height)
+    assert tables.entry_at(1, 6) is None
+    assert tables.entry_at(2, 1) is None
+    assert tables.entries_from(2, 2) == rows[1:3]
+    assert tables.entries_from(6, 2) == []
+    assert tables.entries_of(1, 2, 2) == rows[2:4]
+    assert tables.entries_of(2, 0, 2) == []
+    assert tables.tip(1) == (5, EntryHead(5, rows[4].id, rows[4].hlc, rows[4].height))
+    assert tables.next_arrival() == 6
+
+
+def test_branch_without_entries_has_no_tip(store: Store) -> None:
+    """Otherwise an empty log would be announced to peers."""
+    assert places(store).tip(1) is None
+
+
+def test_entries_of_a_forked_branch_begin_where_it_forked(store: Store) -> None:
+    """Otherwise the second branch of a fork could not be read."""
+    tables = fill(store, 3)
+    with store.transaction():
+        branch = tables.add_branch(AUTHOR, INCARNATION, 1, 3)
+        tables.insert_entries([entry(4, branch, 3), entry(5, branch, 4)])
+    assert [row.seq for row in tables.entries_of(branch, 0, 10)] == [3, 4]
+    assert [row.seq for row in tables.entries_of(branch, 3, 10)] == [4]
+    tip = tables.tip(branch)
+    assert tip is not None
+    assert tip[0] == 4
+
+
+def test_arrivals_have_no_gap(store: Store) -> None:
+    """A cursor counts arrivals: a gap would be waited for, or entries skipped."""
+    tables = fill(store, 2)
+    with pytest.raises(LocalError, match="arrival"), store.transaction():
+        tables.insert_entries([entry(4)])
+    with pytest.raises(LocalError, match="arrival"), store.transaction():
+        tables.insert_entries([entry(3), entry(5)])
+    assert tables.counts() == (2, 2, 0)
+
+
+def test_seq_is_taken_once(store: Store) -> None:
+    """Two entries with one seq in one branch would be a fork that nobody noticed."""
+    tables = fill(store, 2)
+    with pytest.raises(StoreError), store.transaction():
+        tables.insert_entries([entry(3, 1, 2)])
+    assert tables.next_arrival() == 3
+
+
+def test_merges_are_walked_backwards(store: Store) -> None:
+    """Otherwise the search for what an entry knew of would start at the wrong end."""
+    tables = places(store)
+    with store.transaction():
+        tables.insert_entries([entry(n, parents=b"p%d" % n if n % 2 else None) for n in range(1, 8)])
+    assert tables.merges_before(1, 6, 2) == [MergeRow(5, 5 << 16, b"p5"), MergeRow(3, 3 << 16, b"p3")]
+    assert tables.merges_before(1, 7, 1) == [MergeRow(7, 7 << 16, b"p7")]
+    assert tables.merges_before(1, 0, 9) == []
+    assert tables.merges_before(2, 9, 9) == []
+
+
+def test_seal_can_come_later(store: Store) -> None:
+    """Own entries are sealed when they are first sent."""
+    tables = fill(store, 2)
+    with store.transaction():
+        tables.set_seal(2, b"s" * 64)
+    assert [row.seal for row in tables.entries_from(1, 9)] == [None, b"s" * 64]
+
+
+def test_payload_can_come_later(store: Store) -> None:
+    """A collection that was read by query is read whole later on."""
+    tables = places(store)
+    with store.transaction():
+        tables.insert_entries([entry(1), entry(2, payload=None), entry(3, payload=None)])
+    assert tables.counts() == (3, 0, 2)
+    assert [row.arrival for row in tables.bare_entries(9)] == [2, 3]
+    assert [row.arrival for row in tables.bare_entries(1)] == [2]
+    with store.transaction():
+        tables.fill_payload(2, b"here")
+    row = tables.entry(2)
+    assert row is not None
+    assert (row.payload, row.bare) == (b"here", None)
+    assert tables.counts() == (3, 0, 1)
+    assert [row.arrival for row in tables.bare_entries(9)] == [3]
+
+
+def test_payload_that_comes_twice_counts_once(store: Store) -> None:
+    """Otherwise the number of missing payloads would go below nothing."""
+    tables = places(store)
+    with store.transaction():
+        tables.insert_entries([entry(1, payload=None)])
+        tables.fill_payload(1, b"here")
+        tables.fill_payload(1, b"here")
+    assert tables.counts() == (1, 0, 0)
+
+
+def test_greatest_hlc_fits(store: Store) -> None:
+    """SQLite's integers end at 2**63 - 1; a clock in the year 4000 is far from there."""
+    tables = places(store)
+    row = entry(1)._replace(hlc=2**63 - 1)
+    with store.transaction():
+        tables.insert_entries([row])
+    assert tables.entry(1) == row
+
+
+# Documents
+
+
+def test_documents_are_found_by_id(store: Store) -> None:
+    """Every batch that arrives looks up the documents that it touches."""
+    tables = places(store)
+    rows = [document("a", 1), document("b", 2, live=False), document("ü", 3, state=b"merged")]
+    with store.transaction():
+        tables.put_documents(rows, 2)
+    assert tables.documents(["ü", "a", "none", "b", "a"]) == {row.id: row for row in rows}
+    assert tables.documents([]) == {}
+    found = tables.documents(["b"])["b"]
+    assert (found.live, found.conflict) == (False, False)
+    assert type(found.live) is bool
+
+
+def test_documents_are_replaced(store: Store) -> None:
+    """Otherwise a document could be written once."""
+    tables = places(store)
+    with store.transaction():
+        tables.put_documents([document("a", 1, state=b"old"), document("b", 1)], 2)
+        tables.put_documents([document("a", 2, live=False)], -1)
+    assert tables.documents(["a"]) == {"a": document("a", 2, live=False)}
+    assert tables.counts() == (0, 1, 0)
+
+
+def test_scan_is_in_the_order_of_bytes(store: Store) -> None:
+    """The same listing on every node, whatever its locale; and the same as a cursor into it assumes."""
+    tables = places(store)
+    ids = ["", "A", "Z", "a", "aa", "b", "~", "é", "中", "\uffff", "😀", "nul\0nul"]
+    with store.transaction():
+        tables.insert_entries([entry(1)])
+        tables.put_documents([document(id, 1) for id in ids], len(ids))
+    expected = sorted(ids, key=str.encode)
+    assert [found.row.id for found in tables.scan_documents()] == expected
+    assert [found.row.id for found in tables.scan_documents(reverse=True)] == expected[::-1]
+    assert [found.row.id for found in tables.scan_documents("b")] == expected[expected.index("b") + 1 :]
+    assert [found.row.id for found in tables.scan_documents("b", reverse=True)] == expected[: expected.index("b")][::-1]
+    assert [found.row.id for found in tables.scan_documents("no such id")] == [
+        id for id in expected if id > "no such id"
+    ]
+
+
+def test_scan_brings_what_a_listing_needs(store: Store) -> None:
+    """The payload where the row has no state, the state where it has one, and nothing of what was deleted."""
+    tables = places(store)
+    rows = [document("a", 1), document("b", 2, live=False), document("c", 2, state=b"merged")]
+    with store.transaction():
+        tables.insert_entries([entry(1, payload=b"one"), entry(2, payload=b"two")])
+        tables.put_documents(rows, 2)
+    assert list(tables.scan_documents()) == [DocumentPayload(rows[0], b"one"), DocumentPayload(rows[2], None)]
+
+
+def test_scan_brings_documents_whose_payload_stayed_away(store: Store) -> None:
+    """Otherwise a listing would be shorter than the count says."""
+    tables = places(store)
+    with store.transaction():
+        tables.insert_entries([entry(1, payload=None)])
+        tables.put_documents([document("a", 1)], 1)
+    assert list(tables.scan_documents()) == [DocumentPayload(document("a", 1), None)]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_others_write_while_a_scan_is_under_way(store: Store, reverse: bool) -> None:
+    """Otherwise a listing of a large collection would hold up the node, or end in an error."""
+    tables = fill(store, 1000)
+    seen = []
+    for found in tables.scan_documents(reverse=reverse):
+        seen.append(found.row.id)
+        if len(seen) % 100 == 0:
+            with store.transaction():
+                arrival = tables.next_arrival()
+                tables.insert_entries([entry(arrival)])
+                tables.put_documents([document(f"new{arrival}", arrival), document(seen[-1], 1, live=False)], 0)
+    assert len(set(seen)) == len(seen)
+    expected = [f"d{n:06}" for n in range(1, 1001)]
+    assert [id for id in seen if id.startswith("d")] == (expected[::-1] if reverse else expected)
+    assert tables.counts()[:2] == (len(seen) // 100 + 1000, 1000)
+
+
+# Cursors
+
+
+def test_cursor_moves_with_the_batch_or_not_at_all(store: Store) -> None:
+    """A cursor saved apart from its batch skips entries, or asks for them again."""
+    tables = fill(store, 1)
+    with store.transaction():
+        tables.set_cursor(b"peer", CursorRow(b"epoch...", 2, 1))
+    with pytest.raises(Oops), store.transaction():
+        tables.insert_entries([entry(2)])
+        tables.set_cursor(b"peer", CursorRow(b"epoch...", 3, 2))
+        tables.set_cursor(b"else", CursorRow(b"epoch...", 3, 2))
+        raise Oops
+    assert tables.cursor(b"peer") == CursorRow(b"epoch...", 2, 1)
+    assert tables.cursor(b"else") is None
+    assert tables.next_arrival() == 2
+
+
+# Transactions
+
+
+def test_failed_transaction_leaves_nothing(store: Store) -> None:
+    """Otherwise half a batch would be stored, and a document would differ from its entries."""
+    tables = fill(store, 3)
+    with store.transaction():
+        tables.insert_entries([entry(4, payload=None)])
+    before = (tables.branches(), tables.entries_from(1, 99), tables.documents(["d000001", "x"]), tables.counts())
+    with pytest.raises(Oops), store.transaction():
+        branch = tables.add_branch(AUTHOR, b"j" * 8, None, 1)
+        tables.insert_entries([entry(5), entry(6, branch, 1, payload=None, parents=b"p")])
+        tables.set_covered([(1, 3)])
+        tables.set_seal(1, b"s" * 64)
+        tables.fill_payload(4, b"here")
+        tables.put_documents([document("x", 5), document("d000001", 5, live=False), document("x", 6)], 0)
+        store.set_meta("key", b"value")
+        store.put_peer(PeerRow(b"p" * 32, "pending", "", "", 0.0))
+        raise Oops
+    after = (tables.branches(), tables.entries_from(1, 99), tables.documents(["d000001", "x"]), tables.counts())
+    assert after == before
+    assert [found.row.id for found in tables.scan_documents()] == ["d000001", "d000002", "d000003"]
+    assert tables.merges_before(1, 99, 9) == []
+    assert tables.bare_entries(9) == [entry(4, payload=None)]
+    assert store.meta("key") is None
+    assert store.peers() == []
+
+
+def test_store_works_after_a_failed_transaction(store: Store) -> None:
+    """Otherwise one bad batch would stop a node."""
+    tables = fill(store, 1)
+    with pytest.raises(StoreError), store.transaction():
+        tables.insert_entries([entry(2, 1, 1)])
+    fill(store, 1)
+    assert tables.counts() == (2, 2, 0)
+
+
+def test_transactions_do_not_nest(store: Store) -> None:
+    """Otherwise the inner one would commit half of the outer one."""
+    tables = places(store)
+    with pytest.raises(LocalError, match="nest"), store.transaction():
+        tables.insert_entries([entry(1)])
+        with store.transaction():
+            pass
+    assert tables.next_arrival() == 1
+
+
+def test_tables_are_written_in_transactions_only(store: Store) -> None:
+    """Otherwise a cursor would be stored without its batch, because someone forgot."""
+    tables = fill(store, 1)
+    writes: list[Callable[[], None]] = [
+        lambda: tables.insert_entries([entry(2)]),
+        lambda: tables.put_documents([document("a", 1)], 1),
+        lambda: tables.set_cursor(b"peer", CursorRow(b"epoch...", 1, 1)),
+        lambda: tables.set_covered([(1, 1)]),
+        lambda: tables.set_seal(1, b"s" * 64),
+        lambda: tables.fill_payload(1, b""),
+    ]
+    for write in writes:
+        with pytest.raises(LocalError, match="transaction"):
+            write()
+    assert tables.counts() == (1, 1, 0)
+
+
+# Small things
+
+
+def test_meta_is_kept_and_forgotten(store: Store) -> None:
+    """Subscriptions and settings live there."""
+    assert store.meta("key") is None
+    store.set_meta("key", b"value")
+    store.set_meta("key", b"other")
+    assert store.meta("key") == b"other"
+    store.set_meta("key", None)
+    store.set_meta("key", None)
+    assert store.meta("key") is None
+
+
+def test_peers_are_kept_and_forgotten(store: Store) -> None:
+    """Otherwise trust would have to be given again after each start."""
+    first = PeerRow(b"a" * 32, "accepted", "ada", "192.0.2.1:4433", 1.5)
+    second = PeerRow(b"b" * 32, "pending", "", "", 2.0)
+    store.put_peer(second)
+    store.put_peer(first._replace(trust="pending"))
+    store.put_peer(first)
+    assert store.peers() == [first, second]
+    assert store.forget_peer(first.id)
+    assert not store.forget_peer(first.id)
+    assert store.peers() == [second]
+
+
+def test_incarnation_stays_while_a_process_runs(store: Store) -> None:
+    """Otherwise each write would begin a log."""
+    places(store)
+    first = store.incarnation(PLACES)
+    assert len(first) == 8
+    assert store.incarnation(PLACES) == first
+    renewed = store.renew_incarnation(PLACES)
+    assert renewed != first
+    assert store.incarnation(PLACES) == renewed
+
+
+def test_incarnation_is_taken_outside_transactions(store: Store) -> None:
+    """Inside one the mark could be rolled back after the log was begun."""
+    places(store)
+    with pytest.raises(LocalError, match="transaction"), store.transaction():
+        store.incarnation(PLACES)
+
+
+async def test_synced_returns(store: Store) -> None:
+    """With and without something to sync; otherwise a put with full durability would hang."""
+    await store.synced()
+    fill(store, 10)
+    await store.synced()
+    await store.synced()
+
+
+def test_sound_store_has_no_faults(store: Store) -> None:
+    """Otherwise `verify` would cry wolf."""
+    fill(store, 100)
+    assert list(store.verify()) == []
+
+
+def test_size_grows(store: Store) -> None:
+    """Otherwise `status` would show nothing of use."""
+    before = store.size_bytes()
+    fill(store, 500)
+    assert store.size_bytes() > before
+
+
+def test_closed_store_refuses(store: Store) -> None:
+    """Otherwise a late task would write behind the clean end."""
+    tables = places(store)
+    store.close()
+    store.close()
+    with pytest.raises(LocalError, match="closed"), store.transaction():
+        tables.insert_entries([entry(1)])
