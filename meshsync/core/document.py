@@ -42,7 +42,7 @@ class DocumentState:
     exists: Stamp | None = None
     fields: dict[str, tuple[Any, Stamp]] = field(default_factory=dict)
     frontier: list[int] = field(default_factory=list)
-    """Arrival numbers of the entries on this document that no other entry on it has seen: more than one is a conflict."""
+    """Arrivals of the entries on this document that no other entry on it has seen: more than one is a conflict."""
 
     def apply(self, kind: int, body: Mapping[str, Any] | None, stamp: Stamp) -> None:
         """Merge one operation."""

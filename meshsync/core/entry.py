@@ -150,7 +150,7 @@ class HeaderBuilder:
         payload_size: int,
         tags: Sequence[bytes],
     ) -> bytes:
-        """The id of the entry with these fields: 32 bytes.  `parents` and `tags` must be sorted, `tags` without duplicates."""
+        """The id of the entry with these fields: 32 bytes.  `parents` and `tags` are sorted and without duplicates."""
         return hashlib.sha256(
             self._preimage(seq, prev, parents, height, hlc, payload_hash, payload_size, tags)
         ).digest()

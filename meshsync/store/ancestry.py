@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshsync.core.batch import PARENT
+from meshsync.core.anchor import PARENT
 
 if TYPE_CHECKING:
     from meshsync.store.base import CollectionTables

@@ -41,7 +41,7 @@ class DocumentMerger:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._recent: dict[int, EntryRow] = {}
-        """The entries of the batch at hand, by arrival: they are asked for again when a batch writes a document twice."""
+        """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
 
     def merge(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> int:
         """Merge the operations of newly stored entries; returns how many documents came into conflict."""

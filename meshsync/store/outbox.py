@@ -56,7 +56,7 @@ class Outbox:
         limits, limit = self._replica.limits, self._replica.limits.batch_entries_soft
         while True:
             rows = self._rows(missing, known, limit)
-            parcel = self._cut(rows, missing, known)
+            parcel = self._cut(rows, missing)
             if parcel is not None:
                 return parcel
             if limit >= limits.batch_entries_max:
@@ -80,7 +80,7 @@ class Outbox:
             arrival = page[-1].arrival + 1
         return found[:limit]
 
-    def _cut(self, rows: list[EntryRow], missing: list[Branch], known: Mapping[int, int]) -> Parcel | None:
+    def _cut(self, rows: list[EntryRow], missing: list[Branch]) -> Parcel | None:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
         open_branches: set[int] = set()
         size = end = 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core import cbor
-from meshsync.core.batch import ORIGIN, PARENT, Anchor, NewEntry, Skip, rebuild
+from meshsync.core.anchor import ORIGIN, PARENT, Anchor
 from meshsync.core.entry import (
     HeaderBuilder,
     Operation,
@@ -29,6 +29,7 @@ from meshsync.core.entry import (
 from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
+from meshsync.core.rebuild import NewEntry, Skip, rebuild
 from meshsync.core.tips import Tip, root_of
 from meshsync.errors import PeerError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
@@ -151,7 +152,7 @@ class Replica:
         """How many entries are held."""
         return self.tables.counts()[0]
 
-    # meshsync.core.batch.Held
+    # meshsync.core.rebuild.Held
 
     def find(self, log: LogId, seq: int, id: bytes | None) -> list[Anchor]:
         """The entries at this place whose ids begin with `id`."""
@@ -175,10 +176,10 @@ class Replica:
         origin = base.branch or None
         siblings = self.by_log.get(log, ())
         for branch in siblings:  # a branch that a batch opened and then left out
-            if not branch.tip.seq and branch.number not in self._claimed:
-                if (branch.base, branch.first_seq) == (origin, base.seq + 1):
-                    self._claimed.add(branch.number)
-                    return branch.number
+            free = not branch.tip.seq and branch.number not in self._claimed
+            if free and (branch.base, branch.first_seq) == (origin, base.seq + 1):
+                self._claimed.add(branch.number)
+                return branch.number
         if len(siblings) >= self.limits.branches_per_author_max:
             return None
         number = self.tables.add_branch(log.author, log.incarnation, origin, base.seq + 1)
@@ -273,8 +274,8 @@ class Replica:
 
     # Writing
 
-    def append(self, operations: Sequence[Operation], wall_ms: int) -> EntryId:
-        """Write one entry of this node's own.
+    def append(self, operations: Sequence[Operation], wall_ms: int) -> tuple[Applied, EntryId]:
+        """Write one entry of this node's own: what it changed, and its id.
 
         LocalError, RefusedError: the operations are not what may be written.  StoreError: the disk.
         """
@@ -301,8 +302,9 @@ class Replica:
             branch = own.number if own is not None else self.extend(log, ORIGIN)
             assert branch is not None
             entry = NewEntry(branch, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
-            self._insert([entry], Applied())
-        return EntryId(id)
+            applied = Applied()
+            self._insert([entry], applied)
+        return applied, EntryId(id)
 
     def _own_log(self) -> LogId:
         """The log that this process writes to."""

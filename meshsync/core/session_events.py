@@ -1,0 +1,101 @@
+"""What goes into a session, and what comes out: frozen events and effects, and the states that a session shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from meshsync.core.messages import Message
+
+
+class SessionState(StrEnum):
+    """Where a session stands."""
+
+    IDLE = "idle"
+    PULLING = "pulling"
+    PUSHING = "pushing"
+    SYNCED = "synced"
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The stream is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The peer sent a message."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """These branches grew here, whoever wrote the entries: {branch: tip seq}."""
+
+    tips: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The stream takes another message, and nothing is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What `Confirm(cursor)` asked for is on disk."""
+
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """It is time to compare roots on an idle link, or to resync if that is due."""
+
+
+Event = Start | Received | Changed | Ready | Durable | Check
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message, after those before it."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch was applied: tell the other sessions and the watchers."""
+
+    applied: Any
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Give Ready again at this time: small batches are paced so that many writes share one."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Give Durable(cursor) once everything committed by now is synced."""
+
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The session entered another state."""
+
+    state: SessionState
+
+
+Effect = Send | Stored | WakeAt | Confirm | StateChanged
