@@ -154,6 +154,25 @@ def test_changelog_knows_the_version() -> None:
     assert re.search(rf"^## .*\b{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
+def test_core_takes_chance_as_an_argument() -> None:
+    """The core may name the type random.Random; drawing by itself would make runs that no seed replays."""
+    found = []
+    for path in (ROOT / "meshsync" / "core").rglob("*.py"):
+        tree = ast.parse(text_of(path))
+        types = {id(node.annotation) for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign)}
+        found += [
+            f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("random.") and id(node) not in types
+        ]
+        found += [
+            f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "random"
+        ]
+    assert found == []
+
+
 def test_no_test_sleeps_for_real() -> None:
     """Waiting for time in place of a condition is slow on a fast machine and red on a slow one."""
     found = [
