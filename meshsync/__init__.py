@@ -1,1 +1,87 @@
-"""meshsync: offline-first documents for a mesh of peers, over QUIC."""
+"""meshsync: offline-first documents for a mesh of peers, over QUIC.
+
+The nouns: an *endpoint* is a node's identity, a *peer* another one; a *collection* is a named set of *documents*;
+a put, patch or delete is an *operation*, and an *entry* holds some of them, signed, in a Merkle-DAG; the entries
+of one author form a *log*, its last entry is the *tip*, and equal tips mean equal sets: that is what *synced* says.
+
+The layers, each importing only those before it: ids and errors, core (pure), store, transports, discovery, config
+and identity and events, sync, peering, node, api, cli.
+
+The names below are the public ones.  They are loaded when they are first used, because most commands need none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshsync.collection import Change, Collection, Document
+    from meshsync.config import Config
+    from meshsync.core.query import Query
+    from meshsync.errors import (
+        ConfigError,
+        LocalError,
+        MeshsyncError,
+        PeerError,
+        RefusedError,
+        StoreError,
+        TransportLost,
+    )
+    from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
+    from meshsync.node import Node, open_node
+    from meshsync.sync.engine import SyncEngine
+    from meshsync.sync.gate import Priority
+
+__all__ = [
+    "Change",
+    "Collection",
+    "CollectionId",
+    "Config",
+    "ConfigError",
+    "Document",
+    "EndpointId",
+    "EntryId",
+    "LocalError",
+    "LogId",
+    "MeshsyncError",
+    "Node",
+    "PeerError",
+    "Priority",
+    "Query",
+    "RefusedError",
+    "StoreError",
+    "SyncEngine",
+    "TransportLost",
+    "open_node",
+]
+
+_HOMES = {
+    "meshsync.collection": ("Change", "Collection", "Document"),
+    "meshsync.config": ("Config",),
+    "meshsync.core.query": ("Query",),
+    "meshsync.errors": (
+        "ConfigError",
+        "LocalError",
+        "MeshsyncError",
+        "PeerError",
+        "RefusedError",
+        "StoreError",
+        "TransportLost",
+    ),
+    "meshsync.ids": ("CollectionId", "EndpointId", "EntryId", "LogId"),
+    "meshsync.node": ("Node", "open_node"),
+    "meshsync.sync.engine": ("SyncEngine",),
+    "meshsync.sync.gate": ("Priority",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home at first use (PEP 562)."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'meshsync' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

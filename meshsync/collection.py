@@ -1,0 +1,233 @@
+"""A collection as a program uses it: reading, writing, and following what changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import trio
+
+from meshsync.core import cbor
+from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
+from meshsync.core.hlc import to_datetime
+from meshsync.core.query import Query
+from meshsync.errors import LocalError
+from meshsync.ids import CollectionId, EndpointId, EntryId
+from meshsync.notifier import Notifier
+from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.merge import MergedDocument
+from meshsync.store.replica import Applied, Replica
+
+_PAGE = 256
+_OPERATION_BITS = 9
+"""A cursor counts operations; an entry has at most 256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it stands now, and the write that contributed last."""
+
+    id: str
+    body: dict[str, Any]
+    author: EndpointId
+    time: datetime
+    entry: EntryId
+    conflict: bool
+    """Whether writes that did not know of each other stand side by side, unseen by a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One operation that was stored, and the document as it stood when it was read."""
+
+    cursor: str
+    """Where to continue: the next change, never this one."""
+    collection: str
+    id: str
+    document: dict[str, Any] | None
+    author: EndpointId
+    time: datetime
+    kind: str
+    """put, patch or delete."""
+    conflict: bool
+
+
+class Collection:
+    """One collection of a node.  Made by `Node.collection`."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        stored: Callable[[Replica, Applied], None],
+        watcher: Notifier,
+        wall_ms: Callable[[], int],
+        *,
+        wait_durable: bool,
+    ) -> None:
+        self._replica = replica
+        self._stored = stored
+        self._watcher = watcher
+        self._wall_ms = wall_ms
+        self._wait_durable = wait_durable
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._replica.name
+
+    @property
+    def id(self) -> CollectionId:
+        """Its id."""
+        return self._replica.id
+
+    def __len__(self) -> int:
+        """How many documents there are."""
+        return self._replica.tables.counts()[1]
+
+    # Writing
+
+    async def put(self, id: str, body: Mapping[str, Any]) -> EntryId:
+        """Write a whole document.  See `write`."""
+        return await self.write([Operation(PUT, id, _without_id(id, body))])
+
+    async def patch(self, id: str, body: Mapping[str, Any]) -> EntryId:
+        """Set some fields of a document; None removes one.  See `write`."""
+        return await self.write([Operation(PATCH, id, _without_id(id, body))])
+
+    async def delete(self, id: str) -> EntryId | None:
+        """Delete a document; None where there is no such document.  See `write`."""
+        if self._row(id) is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        return await self.write([Operation(DELETE, id)])
+
+    async def write(self, operations: Sequence[Operation]) -> EntryId:
+        """Write one entry, all of it or nothing, and return when it is as durable as the node was configured.
+
+        The write is done before the first wait: cancelling stops only the waiting for the disk.  LocalError,
+        RefusedError: the operations cannot be written, and nothing was.  StoreError: the disk does not take them.
+        """
+        applied, entry = self._replica.append(operations, self._wall_ms())
+        self._stored(self._replica, applied)
+        if self._wait_durable:
+            await self._replica.store.synced()
+        else:
+            await trio.lowlevel.checkpoint()
+        return entry
+
+    # Reading
+
+    def get(self, id: str) -> Document | None:
+        """A document, or None."""
+        row = self._row(id)
+        if row is None:
+            return None
+        return self._document(row, self._replica.merger.read(row))
+
+    def documents(self, query: Query | None = None) -> Iterator[Document]:
+        """The documents that match, by id.  Read in pages, so writes in between are seen; cheap to abandon."""
+        merger = self._replica.merger
+        for row, payload in self._replica.tables.scan_documents():
+            if query is None:
+                yield self._document(row, merger.read(row, payload))
+                continue
+            body = merger.body(row, payload)
+            if body is not None and query.matches(body, row.id):
+                yield self._document(row, merger.read(row, payload))
+
+    def bodies(self, query: Query | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ids and fields of the documents that match, by id: what listings need, and cheaper than `documents`."""
+        body_of = self._replica.merger.body
+        for row, payload in self._replica.tables.scan_documents():
+            body = body_of(row, payload)
+            if body is not None and (query is None or query.matches(body, row.id)):
+                yield row.id, body
+
+    def _row(self, id: str) -> DocumentRow | None:
+        row = self._replica.tables.documents([id]).get(id)
+        return row if row is not None and row.live else None
+
+    def _document(self, row: DocumentRow, merged: MergedDocument) -> Document:
+        stamp = merged.stamp
+        author = EndpointId(stamp.author)
+        return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict)
+
+    # Following
+
+    def cursor(self) -> str:
+        """Where `changes` begins without `since`: after all that is stored."""
+        return self._cursor(self._replica.tables.next_arrival(), 0)
+
+    async def changes(self, query: Query | None = None, since: str | None = None) -> AsyncIterator[Change]:
+        """Every operation that is stored, in the order of its arrival, those to come included.
+
+        `since`: the cursor of the last change that was seen, from this or an earlier process, to go on without
+        loss or repeat; "0" for the beginning; None for now.  Read from the store: a slow reader costs nothing.
+        LocalError: the cursor is not one of this store.  Cancelling loses nothing; go on from the last cursor.
+        """
+        arrival, number = self._position(self.cursor() if since is None else since)
+        while True:
+            rows = self._replica.tables.entries_from(arrival, _PAGE)
+            for row in rows:
+                for change in self._changes_of(row, number):
+                    if query is None or change.document is None or query.matches(change.document, change.id):
+                        yield change
+                arrival, number = row.arrival + 1, 0
+            if not rows:
+                await self._watcher.wait_until(lambda at=arrival: self._replica.tables.next_arrival() > at)  # type: ignore[misc]
+            else:
+                await trio.lowlevel.checkpoint()
+
+    async def changes_now(self, since: str) -> list[Change]:
+        """The changes from a cursor on that are stored already, at most some hundreds.  LocalError: as `changes`."""
+        found: list[Change] = []
+        arrival, number = self._position(since)
+        for row in self._replica.tables.entries_from(arrival, _PAGE):
+            found += self._changes_of(row, number)
+            number = 0
+        await trio.lowlevel.checkpoint()
+        return found
+
+    def _changes_of(self, row: EntryRow, first: int) -> Iterator[Change]:
+        if row.payload is None:
+            return
+        operations = cbor.decode_trusted(row.payload)
+        author = self._replica.branches[row.branch].log.author
+        documents = self._replica.tables.documents([operation[1] for operation in operations])
+        for number, operation in enumerate(operations[first:], first):
+            last = number + 1 == len(operations)
+            cursor = self._cursor(row.arrival + 1, 0) if last else self._cursor(row.arrival, number + 1)
+            document = documents[operation[1]]
+            body = self._replica.merger.body(document, None) if document.live else None
+            kind = KINDS[operation[0]]
+            yield Change(cursor, self.name, operation[1], body, author, to_datetime(row.hlc), kind, document.conflict)
+
+    def _cursor(self, arrival: int, number: int) -> str:
+        return f"{self._replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
+
+    def _position(self, cursor: str) -> tuple[int, int]:
+        if cursor == "0":
+            return 1, 0
+        epoch, _, position = cursor.partition("-")
+        if epoch != self._replica.epoch.hex() or not position.isascii() or not position.isdigit():
+            raise LocalError(
+                f"{cursor!r:.60} is no cursor of this store: the store was restored or it is another node's;"
+                ' begin anew with "0"'
+            )
+        return int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
+
+
+def _without_id(id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body as it is stored.  `id` is no field of its own, and must not name another document."""
+    if not isinstance(body, Mapping):
+        raise LocalError(f"document {id!r:.80}: a document must be a JSON object")
+    if "id" not in body:
+        return body
+    if body["id"] != id:
+        raise LocalError(f"document {id!r:.80}: its body names another id, {body['id']!r:.80}")
+    return {name: value for name, value in body.items() if name != "id"}

@@ -1,0 +1,1 @@
+"""Peers: who may connect, who is dialled, and the one connection with each."""

@@ -1,0 +1,112 @@
+"""Who may connect: the configuration, what the owner accepted or banned, and who knocked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from meshsync.core.limits import Limits
+from meshsync.errors import CloseCode, LocalError
+from meshsync.ids import EndpointId
+from meshsync.store.base import PeerRow, Store
+
+Mode = Literal["closed", "mesh-key", "open"]
+
+
+@dataclass(slots=True)
+class Knock:
+    """An endpoint that proved who it is and is not trusted yet.  Kept in memory: a stranger must not fill the disk."""
+
+    id: EndpointId
+    name: str
+    address: str
+    seen: float
+    """Seconds since the epoch (UTC)."""
+    times: int = 1
+
+
+class Trust:
+    """Decides for one node."""
+
+    def __init__(
+        self,
+        own: EndpointId,
+        mode: Mode,
+        named: Collection[EndpointId],
+        store: Store,
+        limits: Limits,
+        now: Callable[[], float],
+    ) -> None:
+        self.mode = mode
+        self._own = own
+        self._named = set(named)
+        self._store = store
+        self._limits = limits
+        self._now = now
+        self._decided: dict[EndpointId, PeerRow] = {EndpointId(row.id): row for row in store.peers()}
+        self.knocks: dict[EndpointId, Knock] = {}
+
+    def judge(self, peer: EndpointId, *, has_mesh_key: bool) -> CloseCode | None:
+        """None: welcome.  PENDING: the owner has to say.  BANNED: the owner has said."""
+        row = self._decided.get(peer)
+        if row is not None and row.trust == "banned":
+            return CloseCode.BANNED
+        if self.is_known(peer) or self.mode == "open" or (self.mode == "mesh-key" and has_mesh_key):
+            return None
+        return CloseCode.PENDING
+
+    def is_known(self, peer: EndpointId) -> bool:
+        """Whether the owner named or accepted this endpoint."""
+        row = self._decided.get(peer)
+        return peer in self._named or (row is not None and row.trust == "accepted")
+
+    def name(self, peer: EndpointId) -> None:
+        """The owner named this endpoint while the node runs: it is welcome until the end of the process."""
+        self._named.add(peer)
+
+    def knocked(self, peer: EndpointId, name: str, address: str) -> bool:
+        """Note a stranger; True where it is a new one.  Beyond the bound strangers are not remembered."""
+        knock = self.knocks.get(peer)
+        if knock is not None:
+            knock.times += 1
+            knock.seen, knock.name, knock.address = self._now(), name, address
+            return False
+        if len(self.knocks) >= self._limits.pending_peers_max:
+            return False
+        self.knocks[peer] = Knock(peer, name, address, self._now())
+        return True
+
+    def accept(self, peer: EndpointId) -> None:
+        """Let an endpoint in from now on."""
+        self._decide(peer, "accepted")
+
+    def ban(self, peer: EndpointId) -> None:
+        """Keep an endpoint out from now on, even where the configuration names it."""
+        self._decide(peer, "banned")
+
+    def forget(self, peer: EndpointId) -> bool:
+        """Forget what was decided; False where nothing was."""
+        knocked = self.knocks.pop(peer, None) is not None
+        decided = self._decided.pop(peer, None) is not None
+        if decided:
+            with self._store.transaction():
+                self._store.forget_peer(peer)
+        return knocked or decided
+
+    def accepted(self) -> list[PeerRow]:
+        """The endpoints that the owner accepted."""
+        return [row for row in self._decided.values() if row.trust == "accepted"]
+
+    def known(self) -> set[EndpointId]:
+        """Every endpoint of which anything is known."""
+        return self._named | set(self._decided) | set(self.knocks)
+
+    def _decide(self, peer: EndpointId, trust: str) -> None:
+        if peer == self._own:
+            raise LocalError(f"{peer} is this node itself")
+        knock = self.knocks.pop(peer, None)
+        row = PeerRow(peer, trust, knock.name if knock else "", knock.address if knock else "", self._now())
+        with self._store.transaction():
+            self._store.put_peer(row)
+        self._decided[peer] = row

@@ -1,0 +1,125 @@
+"""What `status`, `peers` and `collections` say, built from the live state: the keys are the interface's."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from meshsync.ids import EndpointId
+from meshsync.peering.peer import Peer
+from meshsync.store.replica import Replica
+
+if TYPE_CHECKING:
+    from meshsync.node import Node
+
+
+def node_status(node: Node) -> dict[str, Any]:
+    """The JSON of `status --json`."""
+    replicas = node.sync.subscribed()
+    entries = sum(replica.entry_count() for replica in replicas)
+    return {
+        "v": 1,
+        "id": node.id.hex(),
+        "name": node.name,
+        "version": version("meshsync"),
+        "uptime_s": round(trio.current_time() - node.started, 3),
+        "listen": list(node.listen),
+        "trust": node.config.trust,
+        "store": {"entries": entries, "bytes": node.store.size_bytes(), "fault": node.sync.store_fault},
+        "syncing": node.sync.is_syncing(),
+        "synced": node.sync.is_synced(),
+        "peers": peer_list(node),
+        "pending": len(node.trust.knocks),
+        "collections": [_collection(node, replica) for replica in replicas],
+    }
+
+
+def is_healthy(node: Node) -> bool:
+    """What `status --check` asks: synced with every connected peer, every static peer connected, the disk fine."""
+    static = [peer for peer in node.peering.peers.values() if peer.via == "static" and peer.wanted]
+    connected = set(node.sync.links)
+    return (
+        node.sync.store_fault is None
+        and all(peer.is_connected for peer in static)
+        and (not connected or node.sync.is_synced(None, connected))
+    )
+
+
+def peer_list(node: Node) -> list[dict[str, Any]]:
+    """The peers, in the order in which they became known."""
+    return [_peer(node, peer) for peer in node.peering.peers.values()]
+
+
+def pending_list(node: Node) -> list[dict[str, Any]]:
+    """The endpoints that knocked, with the keys of a peer."""
+    return [
+        {
+            "id": knock.id.hex(),
+            "name": knock.name,
+            "state": "pending",
+            "origin": "accepted",
+            "address": knock.address,
+            "via": "knock",
+            "rtt_ms": None,
+            "since": knock.seen,
+            "next_dial_s": None,
+            "last_error": None,
+        }
+        for knock in node.trust.knocks.values()
+    ]
+
+
+def _peer(node: Node, peer: Peer) -> dict[str, Any]:
+    connection = peer.connection
+    address = str(peer.addresses[0]) if peer.addresses else ""
+    if connection is not None:
+        host, port = connection.address
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    wait = None if peer.next_dial is None else max(0.0, round(peer.next_dial - trio.current_time(), 2))
+    link = node.sync.links.get(peer.id)
+    return {
+        "id": peer.id.hex(),
+        "name": peer.name,
+        "state": peer.state,
+        "origin": connection.origin.value if connection is not None else None,
+        "address": address,
+        "via": peer.via,
+        "rtt_ms": round(connection.rtt_seconds * 1000, 3) if connection is not None else None,
+        "since": peer.since,
+        "next_dial_s": wait,
+        "last_error": peer.last_error,
+        "bytes_sent": connection.bytes_sent if connection is not None else 0,
+        "bytes_received": connection.bytes_received if connection is not None else 0,
+        "clock_ahead_ms": link.clock_ahead_ms if link is not None else None,
+    }
+
+
+def _collection(node: Node, replica: Replica) -> dict[str, Any]:
+    entries, documents, _ = replica.tables.counts()
+    return {
+        "name": replica.name,
+        "id": replica.id.hex(),
+        "root": replica.root().hex(),
+        "entries": entries,
+        "documents": documents,
+        "logs": len(replica.by_log),
+        "forks": len(replica.forks()) if replica.has_forks() else 0,
+        "priority": node.sync.priority(replica).name.lower(),
+        "query": None,
+        "peers": [_session(node, replica, peer) for peer in node.sync.links],
+        "held": {str(log): why.value for log, why in node.sync.held(replica).items()},
+    }
+
+
+def _session(node: Node, replica: Replica, peer: EndpointId) -> dict[str, Any]:
+    state = node.sync.state(replica.name, peer)
+    return {
+        "id": peer.hex(),
+        "state": state.state.value,
+        "missing": state.missing,
+        "unsent": state.unsent,
+        "last_synced": state.last_synced,
+        "stall": state.stall,
+    }

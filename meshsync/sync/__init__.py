@@ -1,0 +1,1 @@
+"""Replication: sessions over connections, subscriptions, priorities."""
