@@ -224,7 +224,7 @@ class LoopbackEndpoint:
         near_end = self._make(far, Origin.DIALED, nonces)
         far_end = far._make(self, Origin.ACCEPTED, nonces)
         LoopbackConnection.join(near_end, far_end)
-        code = self._admit(far.id, near_end.hello, self._shares_key(far))
+        code = self._admit(far.id, near_end.hello, near_end.address, self._shares_key(far))
         if code is not None:
             near_end.close(code)
             raise CloseReason(code, "", by_peer=False).as_error()
@@ -276,7 +276,7 @@ class LoopbackEndpoint:
         """Take this side's end of a connection that a peer dialled, or say why not."""
         if len(self._accepted) >= self._limits.accept_queue_max:
             return CloseCode.BUSY
-        code = self._admit(connection.peer, connection.hello, mac_ok)
+        code = self._admit(connection.peer, connection.hello, connection.address, mac_ok)
         if code is None:
             self._accepted.append(connection)
             self._accept_ready.set()

@@ -15,14 +15,14 @@ from meshsync.core.hello import Hello
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.errors import CloseCode
 from meshsync.ids import EndpointId
-from meshsync.transports.base import Admit, Transport
+from meshsync.transports.base import Address, Admit, Transport
 from meshsync.transports.loopback import LoopbackNetwork
 from meshsync.transports.quic import DatagramSocket, QuicEndpoint, open_endpoint, open_udp_socket
 from meshsync.transports.quic.certificate import endpoint_id
 from meshsync.transports.quic.connection import QuicConnection
 from tests.simnet import LinkProfile, SimNet
 
-SECONDS_MAX = 600
+SECONDS_MAX = 3600
 """No scenario takes longer, by its own clock."""
 
 
@@ -31,9 +31,9 @@ def key(number: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
 
 
-def welcome(peer: EndpointId, hello: Hello, mac_ok: bool) -> CloseCode | None:
+def welcome(peer: EndpointId, hello: Hello, address: Address, mac_ok: bool) -> CloseCode | None:
     """Let everyone in."""
-    del peer, hello, mac_ok
+    del peer, hello, address, mac_ok
     return None
 
 
@@ -63,10 +63,11 @@ async def quic_endpoint(
 async def running_net(seed: int = 0, profile: LinkProfile | None = None) -> AsyncIterator[SimNet]:
     """Run a simulated network."""
     net = SimNet(random.Random(seed), profile or LinkProfile())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(net.run)
-        yield net
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(SECONDS_MAX):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(net.run)
+            yield net
+            nursery.cancel_scope.cancel()
 
 
 @dataclass(frozen=True)

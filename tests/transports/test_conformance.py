@@ -12,7 +12,7 @@ from meshsync.core.hello import Hello
 from meshsync.core.limits import LIMITS
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import EndpointId
-from meshsync.transports.base import CloseReason, Connection, MessageChannel, Origin, Transport
+from meshsync.transports.base import Address, CloseReason, Connection, MessageChannel, Origin, Transport
 from meshsync.transports.quic.certificate import endpoint_id
 from tests.transports.support import WORLDS, World, key
 
@@ -237,7 +237,8 @@ def test_closing_wakes_whoever_waits(world: World) -> None:
 def test_refused_peer_learns_the_code(world: World) -> None:
     """Otherwise a pending peer cannot tell its user to ask for acceptance."""
 
-    def refuse(peer: EndpointId, hello: Hello, mac_ok: bool) -> CloseCode | None:
+    def refuse(peer: EndpointId, hello: Hello, address: Address, mac_ok: bool) -> CloseCode | None:
+        del address
         assert (peer, hello.name, mac_ok) == (endpoint_id(key(1)), "node 1", False)
         return CloseCode.PENDING
 
@@ -257,8 +258,8 @@ def test_mesh_key_is_proved_to_those_who_share_it(world: World) -> None:
     """Otherwise nobody joins by the key, or everybody does."""
     seen: list[bool] = []
 
-    def note(peer: EndpointId, hello: Hello, mac_ok: bool) -> CloseCode | None:
-        del peer, hello
+    def note(peer: EndpointId, hello: Hello, address: Address, mac_ok: bool) -> CloseCode | None:
+        del peer, hello, address
         seen.append(mac_ok)
         return None
 

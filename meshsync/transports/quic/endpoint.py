@@ -123,7 +123,7 @@ class QuicEndpoint:
             return CloseCode.SHUTDOWN
         if is_accepted and not self._has_room_for(connection):
             return CloseCode.BUSY
-        code = self._admit(connection.peer, connection.hello, connection.mac_ok)
+        code = self._admit(connection.peer, connection.hello, connection.address, connection.mac_ok)
         self._doorman.leave(connection)
         if code is None and is_accepted:
             self._accepted.append(connection)
