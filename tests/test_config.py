@@ -100,6 +100,9 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"limits": {"rate_bytes_per_s": 1.5}}, "limits.rate_bytes_per_s: 1.5 is not a whole number"),
         ({"limits": {"rate_bytes_per_s": 999}}, "limits.rate_bytes_per_s: 999 is too small; expected at least 1000"),
         ({"limits": {"rate_bytes_per_s": -1}}, "limits.rate_bytes_per_s: -1 is too small"),
+        ({"limits": {"rate_bytes_per_s": "5000"}}, "limits.rate_bytes_per_s: a bound on the rate is not available yet"),
+        ({"interfaces": ["eth1"]}, "interfaces: a choice of interfaces is not available yet; expected no such key"),
+        ({"collections": [{"name": "n", "relay": True}]}, "collections[0].relay: subscriptions by query are not av"),
         ({"trust": "everyone"}, "trust: 'everyone' is not one of the choices; expected 'closed', 'mesh-key' or 'open'"),
         ({"trust": "mesh-key"}, "trust: mesh-key needs the key of the mesh; expected its file as mesh_key_file"),
         ({"listen": []}, "listen: an empty list; expected at least one item"),
@@ -151,9 +154,7 @@ def test_this_node_is_no_peer_of_itself() -> None:
 def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
     """The order that every program keeps; an empty variable is none."""
     file = tmp_path / "mesh.yaml"
-    file.write_text(
-        "name: file\ntrust: open\ndurability: normal\ncollections: [a, b]\nlimits: {rate_bytes_per_s: 5000}"
-    )
+    file.write_text("name: file\ntrust: open\ndurability: normal\ncollections: [a, b]")
     environ = {"MESHSYNC_NAME": "environment", "MESHSYNC_TRUST": "closed", "MESHSYNC_DURABILITY": ""}
     config = resolve_settings({"name": "flag", "trust": None, "peer": ()}, environ, file).config
     assert config.name == "flag"
@@ -161,7 +162,6 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
     assert config.durability == "normal"
     assert config.log_format == "text"
     assert [collection.name for collection in config.collections] == ["a", "b"]
-    assert config.limits.rate_bytes_per_s == 5000
 
     config = resolve_settings({"collection": ("c",)}, {"MESHSYNC_COLLECTIONS": "d,e"}, file).config
     assert [collection.name for collection in config.collections] == ["c"]
@@ -169,18 +169,19 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
 
 def test_every_variable_is_read(tmp_path: Path) -> None:
     """Containers are configured by variables alone."""
+    for refused in ({"MESHSYNC_INTERFACES": "eth1,"}, {"MESHSYNC_RATE_BYTES_PER_S": "60000"}):
+        with pytest.raises(ConfigError, match=f"^{next(iter(refused))}: .* not available yet"):
+            resolve_settings({}, refused, None)
     environ = {
         "MESHSYNC_NAME": "n",
         "MESHSYNC_DATA_DIR": str(tmp_path),
         "MESHSYNC_LISTEN": "127.0.0.1:1, [::1]:2",
-        "MESHSYNC_INTERFACES": "eth1,eth2,",
         "MESHSYNC_TRUST": "mesh-key",
         "MESHSYNC_DURABILITY": "normal",
         "MESHSYNC_MESH_KEY_FILE": "/run/key",
         "MESHSYNC_MDNS": "false",
         "MESHSYNC_PEERS": f"{A}@h:1, {B}@[::1]:2",
         "MESHSYNC_COLLECTIONS": "a, b",
-        "MESHSYNC_RATE_BYTES_PER_S": "60000",
         "MESHSYNC_HTTP": "localhost:8080",
         "MESHSYNC_LOG_FORMAT": "json",
         "MESHSYNC_LOG_LEVEL": "debug",
@@ -190,14 +191,12 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         name="n",
         data_dir=tmp_path,
         listen=["127.0.0.1:1", "[::1]:2"],
-        interfaces=["eth1", "eth2"],
         trust="mesh-key",
         durability="normal",
         mesh_key_file="/run/key",
         discovery={"mdns": False},
         peers=[f"{A}@h:1", f"{B}@[::1]:2"],
         collections=["a", "b"],
-        limits={"rate_bytes_per_s": 60000},
         http="127.0.0.1:8080",
         log_format="json",
         log_level="debug",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator as After
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -27,27 +27,22 @@ PriorityName = Literal["critical", "high", "medium", "low"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+T = TypeVar("T")
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _no_query_yet(where: tuple[str, ...]) -> tuple[str, ...]:
-    if where:
-        raise ValueError("subscriptions by query are not available yet; expected no `where`: the whole collection")
-    return where
+def _not_yet(what: str, instead: str) -> After:
+    """Refuse all but the default.  Whoever makes it available removes this, and nothing else."""
 
+    def refuse(value: T) -> T:
+        if value not in (False, (), "full"):
+            raise ValueError(f"{what} not available yet; expected {instead}")
+        return value
 
-def _no_latest_yet(history: History) -> History:
-    if history == "latest":
-        raise ValueError("subscriptions by query are not available yet; expected `full`: the whole history")
-    return history
-
-
-def _no_mdns_yet(mdns: bool) -> bool:
-    if mdns:
-        raise ValueError("discovery by mDNS is not available yet; expected false, and addresses under `peers`")
-    return mdns
+    return After(refuse)
 
 
 class PeerConfig(_Model):
@@ -79,12 +74,12 @@ class CollectionConfig(_Model):
     """Its name: the same on all nodes that share it."""
     priority: PriorityName = "medium"
     """Which collection goes first when there is more to send than the network takes."""
-    where: Annotated[tuple[str, ...], After(_no_query_yet)] = ()
+    where: Annotated[tuple[str, ...], _not_yet("subscriptions by query are", "no `where`: all documents")] = ()
     """Which documents: all of the conditions hold.  Not available yet."""
-    history: Annotated[History, After(_no_latest_yet)] = "full"
+    history: Annotated[History, _not_yet("subscriptions by query are", "`full`: the whole history")] = "full"
     """Whether superseded payloads are fetched too; only `full` is available yet."""
-    relay: values.Truth = False
-    """Whether documents that no subscription here matches are held for others."""
+    relay: Annotated[values.Truth, _not_yet("subscriptions by query are", "false")] = False
+    """Whether documents that no subscription here matches are held for others.  Not available yet."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,15 +90,18 @@ class CollectionConfig(_Model):
 class DiscoveryConfig(_Model):
     """How peers are found, besides those that are named."""
 
-    mdns: Annotated[values.Truth, After(_no_mdns_yet)] = False
+    mdns: Annotated[values.Truth, _not_yet("discovery by mDNS is", "false, and addresses under `peers`")] = False
     """Look for peers on the local network.  Not available yet."""
 
 
 class LimitsConfig(_Model):
     """Bounds that an owner sets."""
 
-    rate_bytes_per_s: values.Rate | None = None
-    """How much this node sends in a second, over all peers; without it, as much as the network takes."""
+    rate_bytes_per_s: Annotated[values.Rate, _not_yet("a bound on the rate is", "no such key")] | None = None
+    """How much this node sends in a second, over all peers; without it, as much as the network takes.
+
+    Not available yet.
+    """
 
 
 class Config(_Model):
@@ -121,8 +119,10 @@ class Config(_Model):
         HostPort("0.0.0.0", DEFAULT_PORT),
     )
     """Where to listen, as IP:PORT; port 0 lets the system choose."""
-    interfaces: Annotated[tuple[values.Name, ...], After(values.distinct)] = ()
-    """The network interfaces for discovery and dialling; all where none is named."""
+    interfaces: Annotated[
+        tuple[values.Name, ...], After(values.distinct), _not_yet("a choice of interfaces is", "no such key")
+    ] = ()
+    """The network interfaces for discovery and dialling; all where none is named.  Not available yet."""
     trust: Trust = "closed"
     """Who may connect: named and accepted peers, whoever holds the mesh key, or anyone."""
     durability: Durability = "full"
