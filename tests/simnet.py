@@ -60,6 +60,12 @@ class SimNet:
         """Undo every cut."""
         self._cuts.clear()
 
+    def rebind(self, host: str, port: int, new_port: int) -> None:
+        """Let a socket appear at another port from now on, as when a router forgets its mapping."""
+        socket = self._sockets.pop((host, port))
+        socket.address = (host, new_port)
+        self._sockets[socket.address] = socket
+
     def forget(self, socket: SimSocket) -> None:
         """Nobody is bound there any more."""
         self._sockets.pop(socket.address, None)
@@ -99,21 +105,16 @@ class SimSocket:
 
     def __init__(self, network: SimNet, address: Address) -> None:
         """Be bound to `address`."""
+        self.address = address
         self._network = network
-        self._address = address
         self._queue: deque[Datagram] = deque(maxlen=4096)
         self._ready = trio.Event()
         self._closed = False
 
-    @property
-    def address(self) -> Address:
-        """Where it is bound."""
-        return self._address
-
     def send(self, datagrams: Sequence[bytes], address: Address) -> int:
         """Send; the simulated system always has room."""
         for datagram in datagrams:
-            self._network.transmit(datagram, self._address, address)
+            self._network.transmit(datagram, self.address, address)
         return len(datagrams)
 
     async def wait_sendable(self) -> None:

@@ -21,9 +21,9 @@ Address = tuple[str, int]
 """A numeric IP address and a port.  Names are resolved above the transport."""
 
 Admit = Callable[[EndpointId, Hello, Address, bool], CloseCode | None]
-"""Decides who may stay: called once for every connection, on both sides, with the peer, its verified hello, its address and
-whether it proved that it holds the mesh key.  None: welcome.  Else the connection is closed with that code.
-It must not block and may be called with this node's own id (dialled itself, or a clone: see Hello.instance)."""
+"""Decides who may stay: called once for every connection, on both sides, with the peer, its verified hello, its
+address and whether it proved that it holds the mesh key.  None: welcome.  Else the connection is closed with that
+code.  It must not block, and may be called with this node's own id (dialled itself, or a clone: Hello.instance)."""
 
 
 class Origin(enum.Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,17 @@ from meshsync.transports.quic import DatagramSocket, QuicEndpoint, open_endpoint
 from meshsync.transports.quic.certificate import endpoint_id
 from meshsync.transports.quic.connection import QuicConnection
 from tests.simnet import LinkProfile, SimNet
+
+
+def virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Run an async test on a clock that moves only when nothing else does."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    return run
+
 
 SECONDS_MAX = 3600
 """No scenario takes longer, by its own clock."""

@@ -226,7 +226,7 @@ def test_closing_wakes_whoever_waits(world: World) -> None:
         async with trio.open_nursery() as nursery:
             for connection, channel in ((near, here), (far, there)):
                 for accept in (True, False):
-                    nursery.start_soon(lambda c=connection, h=channel, a=accept: wait(c, h, accept=a))  # type: ignore[misc]
+                    nursery.start_soon(lambda c=connection, h=channel, a=accept: wait(c, h, accept=a))
             await trio.testing.wait_all_tasks_blocked()
             near.close(CloseCode.DUPLICATE)
         assert lost == [CloseCode.DUPLICATE] * 4
@@ -242,10 +242,13 @@ def test_refused_peer_learns_the_code(world: World) -> None:
         assert (peer, hello.name, mac_ok) == (endpoint_id(key(1)), "node 1", False)
         return CloseCode.PENDING
 
+    async def dial_and_read(first: Transport, second: Transport) -> None:
+        connection = await first.dial(second.address, second.id)
+        await connection.control.receive()
+
     async def scenario(first: Transport, second: Transport) -> None:
         with pytest.raises(TransportLost) as caught:
-            connection = await first.dial(second.address, second.id)
-            await connection.control.receive()
+            await dial_and_read(first, second)
         assert caught.value.code is CloseCode.PENDING
         with trio.move_on_after(1):
             await second.accept()
@@ -313,8 +316,7 @@ def test_sender_waits_for_a_reader_that_does_not_read(world: World) -> None:
         here, there = await open_both(*await connect(first, second))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, here)
-            with trio.move_on_after(1):
-                await trio.sleep_forever()
+            await trio.sleep(1)
             assert len(sent) <= 4
             for _ in range(40):
                 assert await there.receive() == bytes(50_000)

@@ -104,8 +104,9 @@ class QuicConnection:
 
     @property
     def address(self) -> Address:
-        """Where the peer is."""
-        return self._address
+        """Where the peer is; it may move."""
+        address: Address | None = self.machine.get_peer_address()
+        return address or self._address
 
     @property
     def nonces(self) -> tuple[bytes, bytes]:
@@ -213,7 +214,7 @@ class QuicConnection:
             self._peer_error = error
             self.close(error.code, str(error))
         except Exception:  # noqa: BLE001  # the same boundary
-            _log.exception("an event could not be processed", address=self._address)
+            _log.exception("an event could not be processed", address=self.address)
             self.close(CloseCode.INTERNAL)
         self._wake_writers()
         self.kick()
@@ -288,7 +289,7 @@ class QuicConnection:
         """The peer still speaks, so the close was lost (RFC 9000 section 10.2.1)."""
         if self._farewells_left:
             self._farewells_left -= 1
-            self._socket.send(self._farewell, self._address)
+            self._socket.send(self._farewell, self.address)
 
     def _wake_writers(self) -> None:
         if self.parked:
@@ -339,7 +340,7 @@ class QuicConnection:
             self.close(code)
             return
         self.machine.raise_connection_window(self.limits.connection_window_bytes)
-        if is_loopback(self._address):
+        if is_loopback(self.address):
             self.machine.raise_datagram_bytes(self.limits.datagram_bytes_loopback)
         self._control = self._channel(self.streams.add(_CONTROL_STREAM), self.limits.control_frame_bytes_max)
         self._settled.set()

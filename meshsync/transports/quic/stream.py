@@ -5,6 +5,7 @@ Data goes straight to and from the connection's state machine; only the connecti
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 import trio
@@ -87,7 +88,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has arrived, at most `max_bytes`, waiting for the first byte; b"" at the end."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receive_use:
             await trio.lowlevel.checkpoint()

@@ -28,6 +28,10 @@ class StreamTable:
         self._ready = trio.Event()
         self._loss: TransportLost | None = None
 
+    def __len__(self) -> int:
+        """How many streams are known, the control stream included."""
+        return len(self._streams)
+
     def open(self) -> QuicStream:
         """Make the next stream of this side."""
         machine = self._connection.machine
