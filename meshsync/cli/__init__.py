@@ -1,0 +1,14 @@
+"""The command line.  `main` runs it; each command lives in a module of its own, imported when it is asked for.
+
+A command other than `node` is a client of the running node's API and never opens the database.  It imports
+click and the standard library only, because most of the time of a short command is spent importing.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and exit.  The entry point of the package."""
+    from meshsync.cli.main import run
+
+    run()

@@ -47,9 +47,7 @@ def _parse(text: str) -> Condition:
     if not value:
         raise LocalError(f'column {position + 1}: a value is expected (an empty string is "")')
     if value[0] in "=<>~!?":
-        raise LocalError(
-            f"column {position + 1}: a value that begins with {value[0]} needs double quotes"
-        )
+        raise LocalError(f"column {position + 1}: a value that begins with {value[0]} needs double quotes")
     try:
         return _condition(path, operator, value)
     except LocalError as error:

@@ -1,0 +1,129 @@
+"""Documents: reading, writing and listing them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from meshsync.api.errors import NotHereError
+from meshsync.api.requests import collection_of, path_text, query_of, read_body, refuse_unknown, whole_number
+from meshsync.api.responses import Lines, Write, answer, line
+from meshsync.core.limits import INT_MAX
+from meshsync.core.strictjson import decode_untrusted_json
+from meshsync.errors import LocalError
+
+if TYPE_CHECKING:
+    from meshsync.collection import Change, Document
+    from meshsync.ids import EntryId
+    from meshsync.node import Node
+
+_SLICE_SECONDS = 0.005
+"""How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
+_SLICE_DOCUMENTS = 64
+_CHUNK_CHARACTERS = 64 * 1024
+
+
+async def get_document(node: Node, request: Request) -> Response:
+    """One document with its author and time."""
+    refuse_unknown(request)
+    collection, id = collection_of(node, request), path_text(request, "id")
+    document = collection.get(id)
+    if document is None:
+        raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
+    return answer(collection=collection.name, doc=document.body, **describe_document(document))
+
+
+async def put_document(node: Node, request: Request) -> Response:
+    """Write a whole document."""
+    refuse_unknown(request)
+    collection, id = collection_of(node, request), path_text(request, "id")
+    body = body_of(await read_body(request), id)
+    return _written(collection.name, id, await collection.put(id, body))
+
+
+async def patch_document(node: Node, request: Request) -> Response:
+    """Set some fields; null removes one."""
+    refuse_unknown(request)
+    collection, id = collection_of(node, request), path_text(request, "id")
+    body = body_of(await read_body(request), id)
+    return _written(collection.name, id, await collection.patch(id, body))
+
+
+async def delete_document(node: Node, request: Request) -> Response:
+    """Delete a document."""
+    refuse_unknown(request)
+    collection, id = collection_of(node, request), path_text(request, "id")
+    entry = await collection.delete(id)
+    if entry is None:
+        raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
+    return _written(collection.name, id, entry)
+
+
+async def list_documents(node: Node, request: Request) -> Response:
+    """The documents of a collection, by id, a line each: its fields and `id`."""
+    refuse_unknown(request, "where", "query", "after", "limit", "ids")
+    collection, query = collection_of(node, request), query_of(request)
+    after = request.query_params.get("after")
+    limit = whole_number(request, "limit", 0, INT_MAX)
+    ids_only = request.query_params.get("ids") in ("true", "1")
+
+    async def produce(write: Write) -> None:
+        left = INT_MAX if limit is None else limit
+        chunk: list[str] = []
+        size = seen = 0
+        began = trio.current_time()
+        for id, body in collection.bodies():
+            # The clock is looked at now and then: a look costs as much as matching.
+            seen += 1
+            if seen % _SLICE_DOCUMENTS == 0 and trio.current_time() - began > _SLICE_SECONDS:
+                await trio.lowlevel.checkpoint()
+                began = trio.current_time()
+            if left == 0:
+                break
+            if (after is not None and id <= after) or not query.matches(body, id):
+                continue
+            left -= 1
+            text = line({"id": id} if ids_only else {**body, "id": id})
+            chunk.append(text)
+            size += len(text)
+            if size > _CHUNK_CHARACTERS:
+                await write("".join(chunk))
+                chunk.clear()
+                size = 0
+        if chunk:
+            await write("".join(chunk))
+
+    return Lines(produce)
+
+
+def body_of(data: bytes, id: str | None, what: str = "the document") -> dict[str, Any]:
+    """Read a document.  Its `id`, where it has one, must be `id` and is no field of its own."""
+    body = decode_untrusted_json(data, what)
+    if not isinstance(body, dict):
+        raise LocalError(f"{what} must be a JSON object; put a single value into a field")
+    if id is not None and body.pop("id", id) != id:
+        raise LocalError(f"{what} names another id than {id!r}; remove its field `id`")
+    return body
+
+
+def describe_document(document: Document) -> dict[str, Any]:
+    """What stands beside a document's fields."""
+    return {
+        "id": document.id,
+        "author": str(document.author),
+        "time": time_text(document),
+        "entry": str(document.entry),
+        "conflict": document.conflict,
+    }
+
+
+def time_text(of: Document | Change) -> str:
+    """The time of a document or a change: RFC 3339, UTC, milliseconds."""
+    return of.time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _written(collection: str, id: str, entry: EntryId) -> Response:
+    return answer(collection=collection, id=id, entry=str(entry))

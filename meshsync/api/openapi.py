@@ -1,0 +1,195 @@
+"""/openapi.json, made from the table of routes and the schemas below (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from meshsync.api.errors import STATUS_OF_CODE
+
+if TYPE_CHECKING:
+    from meshsync.api.routes import Parameter, Route
+    from meshsync.node import Node
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_NUMBER: dict[str, Any] = {"type": "number"}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_FLAG: dict[str, Any] = {"type": "boolean"}
+_HEX: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+
+
+def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _list(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema}
+
+
+def _object(required: dict[str, Any], /, **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": sorted(required), "properties": {**required, **optional}}
+
+
+def _answer(**keys: Any) -> dict[str, Any]:
+    return _object({"v": {"const": 1}, **keys})
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_SESSION = _object(
+    {
+        "id": _HEX,
+        "state": {"enum": ["idle", "pulling", "pushing", "synced"]},
+        "missing": _maybe(_COUNT),
+        "unsent": _maybe(_COUNT),
+        "last_synced": _maybe(_NUMBER),
+        "stall": _maybe(_TEXT),
+    }
+)
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "Error": _answer(error=_object({"code": {"enum": sorted(STATUS_OF_CODE)}, "message": _TEXT, "hint": _TEXT})),
+    "Health": _answer(healthy=_FLAG),
+    "Peer": _object(
+        {
+            "id": _HEX,
+            "name": _TEXT,
+            "state": {"enum": ["connected", "dialing", "waiting", "pending", "down"]},
+            "origin": {"enum": ["dialed", "accepted", None]},
+            "address": _maybe(_TEXT),
+            "via": _maybe(_TEXT),
+            "rtt_ms": _maybe(_NUMBER),
+            "since": _maybe(_NUMBER),
+            "next_dial_s": _maybe(_NUMBER),
+            "last_error": _maybe(_TEXT),
+        }
+    ),
+    "Collection": _object(
+        {
+            "name": _TEXT,
+            "id": _HEX,
+            "root": _HEX,
+            "entries": _COUNT,
+            "documents": _COUNT,
+            "logs": _COUNT,
+            "priority": {"enum": ["critical", "high", "medium", "low"]},
+            "query": _maybe({"type": "object"}),
+            "peers": _list(_SESSION),
+            "held": {"type": "object"},
+        }
+    ),
+    "Status": _answer(
+        id=_HEX,
+        name=_TEXT,
+        version=_TEXT,
+        uptime_s=_NUMBER,
+        listen=_list(_TEXT),
+        trust={"enum": ["closed", "mesh-key", "open"]},
+        store=_object({"entries": _COUNT, "bytes": _COUNT}),
+        peers=_list(_ref("Peer")),
+        collections=_list(_ref("Collection")),
+    ),
+    "Peers": _answer(peers=_list(_ref("Peer"))),
+    "PeerId": _answer(id=_HEX),
+    "Connect": _object({"peer": {"type": "string", "description": "HEX@HOST:PORT"}}),
+    "Connected": _answer(id=_HEX, connected=_FLAG),
+    "Sync": _object({}, collection=_TEXT),
+    "Cycle": _answer(pulled=_COUNT, pushed=_COUNT, conflicts=_COUNT, peers={}),
+    "Wait": _object({}, collections=_list(_TEXT), peers=_list(_TEXT), timeout_s=_NUMBER),
+    "Waited": _answer(synced=_FLAG, waited_s=_NUMBER),
+    "Verify": _object({}, repair=_FLAG),
+    "Collections": _answer(collections=_list(_ref("Collection"))),
+    "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}),
+    "Joined": _answer(collection=_TEXT),
+    "Graph": _answer(
+        nodes=_list(_object({"id": _HEX, "name": _TEXT, "age_s": _NUMBER, "collections": _list(_TEXT)})),
+        links=_list(_object({"a": _HEX, "b": _HEX, "state": _TEXT, "rtt_ms": _maybe(_NUMBER), "age_s": _NUMBER})),
+    ),
+    "Body": {"type": "object", "description": "The document's fields, and optionally its `id`."},
+    "Document": _answer(
+        collection=_TEXT, id=_TEXT, doc=_ref("Body"), author=_HEX, time=_TIME, entry=_HEX, conflict=_FLAG
+    ),
+    "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),
+    "Loaded": _answer(stored=_COUNT, bad=_COUNT, bad_lines=_list({"type": "object"})),
+}
+
+
+def describe_api(routes: tuple[Route, ...], version: str) -> dict[str, Any]:
+    """The OpenAPI document of `routes`."""
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "meshsync control API",
+            "version": "1",
+            "description": f"Interface version 1, served by meshsync {version} on its Unix socket and on localhost.",
+        },
+        "security": [{}, {"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "On localhost: the content of api.token in the data directory.",
+                }
+            },
+        },
+    }
+
+
+async def get_openapi(_node: Node, _request: Request) -> Response:
+    """This description."""
+    # The table of routes holds this function, so it can only be imported when the function runs.
+    from importlib.metadata import version
+
+    from meshsync.api.routes import ROUTES
+
+    return JSONResponse(describe_api(ROUTES, version("meshsync")))
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": (inspect.getdoc(route.handler) or "").partition("\n")[0],
+        "description": inspect.getdoc(route.handler),
+        "parameters": [*in_path, *map(_parameter, route.parameters)],
+        "responses": {"200": {"description": "Done.", "content": _content(route.answer)}},
+    }
+    if route.body is not None:
+        operation["requestBody"] = {"content": _content(route.body)}
+    for code in ("bad_request", "unauthorized", *route.errors, "internal"):
+        status = str(STATUS_OF_CODE[code])
+        known = operation["responses"].setdefault(status, {"description": "", "content": _content("Error")})
+        known["description"] = f"{known['description']} `{code}`".strip()
+    return operation
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": parameter.schema}
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "schema": _list(schema) if parameter.many else schema,
+    }
+
+
+def _content(names: str) -> dict[str, Any]:
+    """`names` is a schema, or media types joined by "or"."""
+    if names in SCHEMAS:
+        return {"application/json": {"schema": _ref(names)}}
+    return {media_type: {} for media_type in names.split(" or ")}

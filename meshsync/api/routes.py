@@ -1,0 +1,141 @@
+"""The one table of routes: what is served, and what /openapi.json says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from meshsync.api import bulk, control, documents, feeds, metrics, openapi
+from meshsync.api.responses import EVENT_STREAM, JSON, JSON_LINES
+
+if TYPE_CHECKING:
+    from meshsync.node import Node
+
+TEXT = "text/plain"
+
+Handler = Callable[["Node", Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in the query of a request."""
+
+    name: str
+    description: str
+    schema: str = "string"
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method on one path.  The handler's docstring is its description."""
+
+    method: str
+    path: str
+    handler: Handler
+    parameters: tuple[Parameter, ...] = ()
+    body: str | None = None
+    """The name of its schema in `meshsync.api.openapi`, or a media type."""
+    answer: str = "Answer"
+    """The same for the answer."""
+    errors: tuple[str, ...] = ()
+    """Codes besides bad_request and internal."""
+
+    @property
+    def name(self) -> str:
+        """What the operation is called."""
+        return self.handler.__name__
+
+
+_WHERE = (
+    Parameter("where", "a condition such as `team=blue`; several are all required", many=True),
+    Parameter("query", "a query as a JSON tree"),
+)
+_COLLECTION = "/v1/collections/{collection}"
+_DOCUMENT = f"{_COLLECTION}/documents/{{id}}"
+_WRITE_ERRORS = ("no_collection", "refused", "too_large", "store_failed")
+
+ROUTES = (
+    Route("GET", "/v1/health", control.get_health, answer="Health"),
+    Route("GET", "/v1/status", control.get_status, answer="Status"),
+    Route("GET", "/v1/graph", control.get_graph, answer="Graph"),
+    Route(
+        "GET",
+        "/v1/peers",
+        control.list_peers,
+        (Parameter("state", "only peers in this state; `pending` are those that wait to be accepted"),),
+        answer="Peers",
+    ),
+    Route("POST", "/v1/peers/{id}/accept", control.accept_peer, answer="PeerId", errors=("no_peer",)),
+    Route("POST", "/v1/peers/{id}/forget", control.forget_peer, answer="PeerId", errors=("no_peer",)),
+    Route("POST", "/v1/peers/{id}/ban", control.ban_peer, answer="PeerId", errors=("no_peer",)),
+    Route("POST", "/v1/connect", control.connect, body="Connect", answer="Connected", errors=("network", "refused")),
+    Route("POST", "/v1/sync", control.sync, body="Sync", answer="Cycle", errors=("no_collection", "network")),
+    Route("POST", "/v1/wait", control.wait_synced, body="Wait", answer="Waited", errors=("no_collection", "no_peer")),
+    Route(
+        "GET",
+        "/v1/events",
+        feeds.follow_events,
+        (
+            Parameter("since", "the number of the first event wanted; without it, from now on", "integer"),
+            Parameter("type", "only events of this type", many=True),
+            Parameter("follow", "false: only the events that are kept", "boolean"),
+        ),
+        answer=f"{JSON_LINES} or {EVENT_STREAM}",
+    ),
+    Route("POST", "/v1/verify", control.verify, body="Verify", answer=JSON_LINES),
+    Route("GET", "/v1/collections", control.list_collections, answer="Collections"),
+    Route("POST", "/v1/collections", control.join_collection, body="Join", answer="Joined", errors=("refused",)),
+    Route("DELETE", _COLLECTION, control.leave_collection, answer="Joined", errors=("no_collection",)),
+    Route(
+        "GET",
+        f"{_COLLECTION}/documents",
+        documents.list_documents,
+        (
+            *_WHERE,
+            Parameter("after", "only documents with an id after this one: the last one of the page before"),
+            Parameter("limit", "at most so many", "integer"),
+            Parameter("ids", "true: only the ids", "boolean"),
+        ),
+        answer=JSON_LINES,
+        errors=("no_collection",),
+    ),
+    Route("GET", _DOCUMENT, documents.get_document, answer="Document", errors=("no_document", "no_collection")),
+    Route("PUT", _DOCUMENT, documents.put_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
+    Route("PATCH", _DOCUMENT, documents.patch_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
+    Route("DELETE", _DOCUMENT, documents.delete_document, answer="Written", errors=("no_document", *_WRITE_ERRORS)),
+    Route(
+        "POST",
+        f"{_COLLECTION}/load",
+        bulk.load_documents,
+        (
+            Parameter("skip_bad", "true: go on after a bad line and list it", "boolean"),
+            Parameter("progress", "true: answer with JSON lines while it runs", "boolean"),
+        ),
+        body=JSON_LINES,
+        answer="Loaded",
+        errors=_WRITE_ERRORS,
+    ),
+    Route(
+        "GET",
+        f"{_COLLECTION}/changes",
+        feeds.follow_changes,
+        (*_WHERE, Parameter("since", "a cursor; `0` is the beginning; without it, from now on")),
+        answer=f"{JSON_LINES} or {EVENT_STREAM}",
+        errors=("no_collection",),
+    ),
+    Route(
+        "GET",
+        f"{_COLLECTION}/log",
+        control.list_log,
+        (Parameter("limit", "at most so many", "integer"),),
+        answer=JSON_LINES,
+        errors=("no_collection",),
+    ),
+    Route("GET", "/metrics", metrics.get_metrics, answer=TEXT),
+    Route("GET", "/openapi.json", openapi.get_openapi, answer=JSON),
+)

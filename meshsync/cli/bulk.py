@@ -1,0 +1,129 @@
+"""`load` and `dump`: many documents as JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
+from meshsync.cli.main import client, client_options, complain
+from meshsync.cli.output import print_json, to_json, write_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK_BYTES = 64 * 1024
+
+
+@click.command("load")
+@client_options
+@click.option("--skip-bad", is_flag=True, help="Go on after a bad line, and list the bad lines in the end.")
+@click.argument("collection")
+@click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
+def load_command(*, as_json: bool, skip_bad: bool, collection: str, file: Path | None) -> None:
+    """Write many documents from JSON lines, in FILE or on standard input: {"id": "…", …} each.
+
+    It stops at the first bad line and names it; what comes before is stored.  Loading the same lines again is
+    harmless.
+    """
+    parameters = [("progress", "true")] + ([("skip_bad", "true")] if skip_bad else [])
+    with ExitStack() as cleanup:
+        source, total = cleanup.enter_context(_open(file))
+        advance, show = cleanup.enter_context(_progress(total))
+        reports = cleanup.enter_context(
+            client().upload(
+                "v1", "collections", collection, "load", parameters=parameters, body=_chunks(source, advance)
+            )
+        )
+        result: dict[str, Any] = {}
+        for result in reports:
+            show(result)
+    if not result.pop("done", False):
+        raise CommandError(Exit.NO_NODE, "the node ended before it had stored everything; load the same lines again")
+    _finish(result, "standard input" if file is None or str(file) == "-" else str(file), as_json=as_json)
+
+
+def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
+    error = result.get("error")
+    if as_json:
+        print_json(result)
+    for bad in result["bad_lines"]:
+        complain(f"{source}: {bad['message']}")
+    if len(result["bad_lines"]) < result["bad"]:
+        complain(f"{source}: and {result['bad'] - len(result['bad_lines'])} more bad lines")
+    if error is not None:
+        text = "; ".join(part for part in (f"{source}: {error['message']}", error["hint"]) if part)
+        complain(text)
+        raise CommandError(
+            exit_of_api_code(error["code"]),
+            f"{result['stored']} documents are stored; go on with line {error['line']}, or with --skip-bad",
+        )
+    if not as_json:
+        write_line(f"{result['stored']} documents stored")
+    if result["bad"]:
+        raise CommandError(Exit.NOT_SO, f"{result['bad']} bad lines were left out")
+
+
+@contextmanager
+def _open(file: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
+    if file is None or str(file) == "-":
+        yield sys.stdin.buffer, None
+        return
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise CommandError(Exit.USAGE, f"{file}: {error.strerror}; name a file that can be read") from None
+    with opened:
+        yield opened, file.stat().st_size
+
+
+def _chunks(source: BinaryIO, advance: Callable[[int], None]) -> Iterator[bytes]:
+    # read1 gives what is there: lines from a pipe are stored as they come, and not when 64 kB are full.
+    read = getattr(source, "read1", source.read)
+    while chunk := read(_CHUNK_BYTES):
+        yield chunk
+        advance(len(chunk))
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[dict[str, Any]], None]]]:
+    """What to call with the bytes sent, and what with the node's reports: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield _ignore, _ignore
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[stored]} documents"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total, stored=0)
+        yield (
+            lambda count: progress.advance(task, count),
+            lambda report: progress.update(task, stored=report.get("stored", 0)),
+        )
+
+
+def _ignore(_fact: object) -> None:
+    """Nobody looks."""
+
+
+@click.command("dump")
+@client_options
+@click.argument("collection")
+def dump_command(*, as_json: bool, collection: str) -> None:  # noqa: ARG001  JSON lines are its only form
+    """Print all documents as JSON lines, as load reads them."""
+    import json
+
+    on_terminal = sys.stdout.isatty()
+    with client().raw_lines("v1", "collections", collection, "documents") as lines:
+        for line in lines:
+            if on_terminal:
+                write_line(to_json(json.loads(line)))
+            else:
+                sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()

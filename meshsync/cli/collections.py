@@ -1,0 +1,115 @@
+"""`collections`, `log` and `verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from meshsync.cli.documents import where_option
+from meshsync.cli.exits import CommandError, Exit
+from meshsync.cli.main import client, client_options
+from meshsync.cli.output import print_json, print_table, printable, write_line
+
+
+@click.group("collections", invoke_without_command=True)
+@client_options
+@click.pass_context
+def collections_command(context: click.Context, *, as_json: bool) -> None:
+    """List, join and leave collections."""
+    if context.invoked_subcommand is None:
+        _list(as_json=as_json)
+
+
+@collections_command.command("ls")
+@client_options
+def _ls(*, as_json: bool) -> None:
+    """List the collections of this node: the default."""
+    _list(as_json=as_json)
+
+
+def _list(*, as_json: bool) -> None:
+    answer = client().get("v1", "collections")
+    if as_json:
+        print_json(answer)
+    elif answer["collections"]:
+        rows = [(one["name"], one["documents"], one["entries"], one["priority"]) for one in answer["collections"]]
+        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY"), rows)
+    else:
+        write_line("no collections; meshsync collections join NAME")
+
+
+@collections_command.command("join")
+@client_options
+@where_option
+@click.option("--history", type=click.Choice(["full", "latest"]), default="full", help="Which history to fetch.")
+@click.option(
+    "--priority",
+    type=click.Choice(["critical", "high", "medium", "low"]),
+    default="medium",
+    help="What goes first when there is more to send than the network takes.",
+)
+@click.argument("name")
+def _join(*, as_json: bool, where: tuple[str, ...], history: str, priority: str, name: str) -> None:
+    """Replicate a collection from now on, also after a restart."""
+    body: dict[str, Any] = {"name": name, "priority": priority, "history": history}
+    if where:
+        body["where"] = list(where)
+    answer = client().request("POST", "v1", "collections", body=body)
+    if as_json:
+        print_json(answer)
+
+
+@collections_command.command("leave")
+@client_options
+@click.argument("name")
+def _leave(*, as_json: bool, name: str) -> None:
+    """Replicate a collection no longer.  What is stored stays."""
+    answer = client().request("DELETE", "v1", "collections", name)
+    if as_json:
+        print_json(answer)
+
+
+@click.command("log")
+@client_options
+@click.option("--graph", is_flag=True, help="Show which entries each one follows.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many entries.")
+@click.argument("collection")
+def log_command(*, as_json: bool, graph: bool, limit: int | None, collection: str) -> None:
+    """Print the entries of a collection, parents first."""
+    parameters = [] if limit is None else [("limit", str(limit))]
+    with client().lines("v1", "collections", collection, "log", parameters=parameters) as entries:
+        for entry in entries:
+            if as_json:
+                print_json(entry)
+            else:
+                write_line(_entry_text(entry, graph=graph))
+
+
+def _entry_text(entry: dict[str, Any], *, graph: bool) -> str:
+    parents = " ".join(parent[:8] for parent in entry["parents"])
+    mark = ("◆ " if entry["parents"] else "● ") if graph else ""
+    text = f"{mark}{entry['entry'][:8]}  {entry['author'][:8]}/{entry['seq']:<5} {printable(entry['time'])}"
+    text += f"  {printable(entry['ops'])}"
+    return f"{text}  after {parents}" if graph and parents else text
+
+
+@click.command("verify")
+@client_options
+@click.option("--repair", is_flag=True, help="Fetch what is damaged from peers.")
+def verify_command(*, as_json: bool, repair: bool) -> None:
+    """Check the store of the node against its hashes.  Exits with 1 where something is damaged."""
+    with client().lines("v1", "verify", method="POST", body={"repair": repair}) as lines:
+        result: dict[str, Any] = {}
+        for result in lines:
+            if as_json:
+                print_json(result)
+            elif "fault" in result:
+                write_line(printable(result["fault"], characters_max=1000))
+    faults = result.get("faults")
+    if faults is None:
+        raise CommandError(Exit.NOT_SO, "the check was not finished; see the node's log")
+    if faults:
+        raise CommandError(Exit.NOT_SO, f"{faults} faults" + ("" if repair else "; meshsync verify --repair"))
+    if not as_json:
+        write_line("no faults")

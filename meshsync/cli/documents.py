@@ -1,0 +1,124 @@
+"""`put`, `patch`, `get`, `rm` and `ls`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from meshsync.cli.main import client, client_options
+from meshsync.cli.output import print_json, printable, to_json, write_line
+
+where_option = click.option(
+    "--where", multiple=True, metavar="EXPR", help="Only documents that match, such as team=blue; again for more."
+)
+
+
+def _read_json(text: str) -> bytes:
+    """The JSON argument, or standard input for `-`.  It is checked by the node, which has to anyway."""
+    return sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
+
+
+@click.command("put")
+@client_options
+@click.argument("collection")
+@click.argument("id")
+@click.argument("document", metavar="JSON")
+def put_command(*, as_json: bool, collection: str, id: str, document: str) -> None:
+    """Write a document: a JSON object, or - to read it from standard input."""
+    _write("PUT", collection, id, _read_json(document), as_json=as_json)
+
+
+@click.command("patch")
+@client_options
+@click.argument("collection")
+@click.argument("id")
+@click.argument("fields", metavar="JSON")
+def patch_command(*, as_json: bool, collection: str, id: str, fields: str) -> None:
+    """Set some fields of a document; null removes one.  - reads the fields from standard input."""
+    _write("PATCH", collection, id, _read_json(fields), as_json=as_json)
+
+
+@click.command("rm")
+@client_options
+@click.argument("collection")
+@click.argument("id")
+def rm_command(*, as_json: bool, collection: str, id: str) -> None:
+    """Delete a document.  Exits with 1 where there is none."""
+    _write("DELETE", collection, id, None, as_json=as_json)
+
+
+def _write(method: str, collection: str, id: str, body: bytes | None, *, as_json: bool) -> None:
+    answer = client().request(method, "v1", "collections", collection, "documents", id, body=body)
+    if as_json:
+        print_json(answer)
+
+
+@click.command("get")
+@client_options
+@click.argument("collection")
+@click.argument("id")
+def get_command(*, as_json: bool, collection: str, id: str) -> None:
+    """Print a document's fields as JSON.  Exits with 1 where there is none."""
+    answer = client().get("v1", "collections", collection, "documents", id)
+    if as_json:
+        print_json(answer)
+    else:
+        write_line(to_json(answer["doc"], indent=2 if sys.stdout.isatty() else None))
+
+
+@click.command("ls")
+@client_options
+@where_option
+@click.option("--order", metavar="FIELD", help="Sort by a field instead of the id; -FIELD for descending.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many documents.")
+@click.option("--ids", "ids_only", is_flag=True, help="Print only the ids.")
+@click.argument("collection")
+def ls_command(
+    *, as_json: bool, where: tuple[str, ...], order: str | None, limit: int | None, ids_only: bool, collection: str
+) -> None:
+    """List documents by id; --json prints a line a document, its fields and its id, as load reads it."""
+    parameters = [("where", expression) for expression in where]
+    if order is None and limit is not None:
+        parameters.append(("limit", str(limit)))
+    if order is None and ids_only:
+        parameters.append(("ids", "true"))
+    with client().lines("v1", "collections", collection, "documents", parameters=parameters) as lines:
+        documents = lines if order is None else _ordered(lines, order, limit)
+        for document in documents:
+            _print_document(document, as_json=as_json, ids_only=ids_only)
+
+
+def _print_document(document: dict[str, Any], *, as_json: bool, ids_only: bool) -> None:
+    if as_json:
+        write_line(to_json({"id": document["id"]} if ids_only else document))
+    elif ids_only:
+        write_line(printable(document["id"], characters_max=1000))
+    else:
+        fields = {name: value for name, value in document.items() if name != "id"}
+        write_line(f"{printable(document['id'], characters_max=1000)}  {to_json(fields)}")
+
+
+def _ordered(documents: Iterable[dict[str, Any]], order: str, limit: int | None) -> Iterator[dict[str, Any]]:
+    """Sorted by a field: numbers, then strings, then the rest; documents without it come last either way."""
+    descending = order.startswith("-")
+    path = order.removeprefix("-").split(".")
+    keyed = [(_sort_key(document, path), document) for document in documents]
+    there = sorted((one for one in keyed if one[0] is not None), key=lambda one: one[0] or (), reverse=descending)
+    missing = [one for one in keyed if one[0] is None]
+    for _, document in (there + missing)[:limit]:
+        yield document
+
+
+def _sort_key(document: Any, path: list[str]) -> tuple[Any, ...] | None:
+    value = document
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, value)
+    return (1, value) if isinstance(value, str) else (2, json.dumps(value, sort_keys=True))

@@ -1,0 +1,79 @@
+"""Logs of a running node: structlog on standard error, text for people or JSON lines for programs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import structlog
+
+from meshsync.cli.output import printable
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+    from meshsync.events import EventLog
+
+_WARNINGS = frozenset({"pending", "fork", "held", "store_failed", "peer_error", "failed", "clock_differs"})
+_QUIET = frozenset({"dial_failed", "synced"})
+
+
+def configure_logs(log_format: str, log_level: str) -> None:
+    """Send every log of the process, those of libraries included, to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _strip_control_characters,
+    ]
+    renderer: list[structlog.typing.Processor]
+    if log_format == "json":
+        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    else:
+        renderer = [structlog.dev.ConsoleRenderer(colors=_wants_colours(), pad_event_to=0)]
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # A library's own chatter is of use only to those who look for a fault in it.
+    for name in ("quic", "zeroconf", "hypercorn"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+async def log_events(events: EventLog) -> None:
+    """Log every event of the node until cancelled."""
+    logger = structlog.get_logger("meshsync")
+    async with aclosing(events.follow(1)) as following:
+        async for event in following:
+            if event.type in _WARNINGS:
+                logger.warning(event.type, **event.facts)
+            elif event.type in _QUIET:
+                logger.debug(event.type, **event.facts)
+            else:
+                logger.info(event.type, **event.facts)
+
+
+def _wants_colours() -> bool:
+    import os
+
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _strip_control_characters(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """What a peer calls itself must not drive the terminal of whoever reads the log."""
+    return {key: printable(value, 2000) if isinstance(value, str) else value for key, value in event.items()}

@@ -1,0 +1,154 @@
+"""The group of commands, what all of them share, and how they end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from meshsync.cli.exits import CommandError, Exit, exit_of
+from meshsync.errors import MeshsyncError
+
+if TYPE_CHECKING:
+    from meshsync.cli.client import Client
+    from meshsync.datadir import DataDir
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Where each command lives, and its line in the help: both without importing it.
+_COMMANDS = {
+    "id": ("identity", "Print the endpoint id of this node."),
+    "node": ("node", "Run a node until SIGINT or SIGTERM."),
+    "put": ("documents", "Write a document."),
+    "patch": ("documents", "Set some fields of a document; null removes one."),
+    "get": ("documents", "Print a document."),
+    "rm": ("documents", "Delete a document."),
+    "ls": ("documents", "List documents."),
+    "load": ("bulk", "Write many documents from JSON lines."),
+    "dump": ("bulk", "Print all documents as JSON lines."),
+    "watch": ("feeds", "Print changes as they happen."),
+    "status": ("status", "Show whether this node is in sync, with whom, since when."),
+    "wait": ("status", "Wait until this node is in sync."),
+    "peers": ("peers", "List, accept, forget and ban peers."),
+    "connect": ("peers", "Connect to a peer now."),
+    "sync": ("peers", "Force a round of synchronisation now."),
+    "collections": ("collections", "List, join and leave collections."),
+    "graph": ("peers", "Show the mesh as this node sees it."),
+    "events": ("feeds", "Print events of the node as they happen."),
+    "log": ("collections", "Print the entries of a collection."),
+    "verify": ("collections", "Check the store of the node."),
+    "version": ("identity", "Print the version."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"meshsync.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _keep_data_dir(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The option is taken before and after the command's name; the later one counts."""
+    if value is not None:
+        context.ensure_object(dict)["data_dir"] = value
+    return value
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    is_eager=True,
+    callback=_keep_data_dir,
+    metavar="DIR",
+    help="The data directory of the node.  [env: MESHSYNC_DATA_DIR; default: the platform's]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def client_options(function: F) -> F:
+    """The options of every command that talks to a node."""
+    return data_dir_option(json_option(function))
+
+
+def data_dir() -> DataDir:
+    """The data directory that the command line, or the environment, names."""
+    from meshsync.datadir import resolve_data_dir
+
+    return resolve_data_dir(click.get_current_context().ensure_object(dict).get("data_dir"), os.environ)
+
+
+def client() -> Client:
+    """A client of the node of the data directory."""
+    from meshsync.cli.client import Client
+
+    return Client(data_dir())
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@data_dir_option
+def group() -> None:
+    """Offline-first documents for a mesh of peers.
+
+    Start a node with `meshsync node`; the other commands talk to the running node of the data directory.
+    Exit codes: 0 done; 1 not in the state asked for; 2 usage or configuration; 3 no node is running there;
+    4 refused; 5 the network failed.
+    """
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code of the interface."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        group.main(arguments, prog_name="meshsync", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return Exit.USAGE
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "meshsync"
+        complain(f"{error.format_message().rstrip('.')}; see {command} --help")
+        return Exit.USAGE
+    except CommandError as error:
+        if str(error):
+            complain(str(error))
+        return error.code
+    except MeshsyncError as error:
+        complain(str(error))
+        return exit_of(error)
+    except (click.Abort, KeyboardInterrupt):
+        # As a shell reports a process that SIGINT ended.
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`).  Python would complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    return Exit.DONE
+
+
+def complain(message: str) -> None:
+    """One line on standard error for each line of a message: what is wrong, and what to do."""
+    from meshsync.cli.output import printable
+
+    for line in message.splitlines():
+        print(f"meshsync: {printable(line, characters_max=2000)}", file=sys.stderr)

@@ -1,0 +1,97 @@
+"""What commands print: JSON for programs, text for people, and nothing of a peer's that could drive a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+# C0 and C1 control characters, and the marks that turn the direction of text (Unicode UAX #9): with either, a
+# peer's name could rewrite what stands before it.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_NEWLINE = re.compile(_CONTROL.pattern.replace("\x00-", "\x00-\x09\x0b-"))
+
+
+def printable(text: object, characters_max: int = 120) -> str:
+    """Text that came from elsewhere, on one line, without control characters, bounded."""
+    clean = _CONTROL.sub("", str(text))
+    return clean if len(clean) <= characters_max else clean[: characters_max - 1] + "…"
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON as text that is safe on a terminal: what could drive one stands as an escape."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":" if indent is None else ": "), indent=indent)
+    # Inside of JSON such a character can only stand in a string, where its escape means the same.
+    return _CONTROL_BUT_NEWLINE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One object on one line, flushed."""
+    write_line(to_json(value))
+
+
+def write_line(text: str) -> None:
+    """One line, flushed, so that a reader on the other side of a pipe sees it at once."""
+    data = f"{text}\n".encode(errors="backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def styled() -> bool:
+    """Whether standard output is a terminal that wants colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colour(text: str, name: str | None) -> str:
+    """Colour a text where that is wanted."""
+    return click.style(text, fg=name) if name and styled() else text
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table: drawn on a terminal, columns of plain text elsewhere."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(titles, cells)
+        return
+    table = [list(titles), *cells]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    for row in table:
+        write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _draw(titles: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
+    # Only here: rich takes longer to import than a short command to run.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(no_color=not styled(), highlight=False).print(table)
+
+
+def duration(seconds: float) -> str:
+    """A duration for people."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h"
+    return f"{whole // 86400} d"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,152 @@
+"""`status` and `wait`: am I in sync, with whom, since when, and tell me when I am."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from meshsync.cli.client import Client
+from meshsync.cli.durations import Duration
+from meshsync.cli.exits import CommandError, Exit
+from meshsync.cli.main import client, client_options
+from meshsync.cli.output import colour, duration, print_json, print_table, printable, size, write_line
+from meshsync.cli.peers import peer_row
+
+_REFRESH_SECONDS = 1.0
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+@click.command("status")
+@client_options
+@click.option("--check", is_flag=True, help="Exit with 1 unless all is in sync and every static peer is connected.")
+@click.option("--watch", is_flag=True, help="Go on showing it until interrupted.")
+def status_command(*, as_json: bool, check: bool, watch: bool) -> None:
+    """Show whether this node is in sync, with whom, since when, and what to do next."""
+    node = client()
+    while True:
+        status = node.get("v1", "status")
+        if watch and sys.stdout.isatty() and not as_json:
+            write_line(_CLEAR)
+        if as_json:
+            print_json(status)
+        else:
+            _show(status, _pending(node, status))
+        if not watch:
+            break
+        time.sleep(_REFRESH_SECONDS)
+    if check and (faults := find_faults(status)):
+        raise CommandError(Exit.NOT_SO, faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else ""))
+
+
+def _pending(node: Client, status: dict[str, Any]) -> list[dict[str, Any]]:
+    if not status.get("pending"):
+        return []
+    pending: list[dict[str, Any]] = node.get("v1", "peers", parameters=[("state", "pending")])["peers"]
+    return pending
+
+
+def find_faults(status: dict[str, Any]) -> list[str]:
+    """Why a node is not in the state that it should be in; nothing when it is."""
+    faults = []
+    if status["store"].get("fault"):
+        faults.append(f"the store fails: {printable(status['store']['fault'])}; free space or mend the disk")
+    names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
+    for peer in status["peers"]:
+        if peer["via"] == "static" and peer["state"] != "connected":
+            why = f": {peer['last_error']}" if peer.get("last_error") else ""
+            faults.append(printable(f"{names[peer['id']]} is not connected ({peer['state']}){why}", 400))
+    for collection in status["collections"]:
+        for session in collection["peers"]:
+            if session["state"] != "synced":
+                name = names.get(session["id"], session["id"][:8])
+                faults.append(
+                    printable(f"{collection['name']} is not synced with {name}: {_session_text(session)}", 400)
+                )
+    return faults
+
+
+def _session_text(session: dict[str, Any]) -> str:
+    parts = [session["state"]]
+    if session["missing"]:
+        parts.append(f"{session['missing']} entries to come")
+    if session["unsent"]:
+        parts.append(f"{session['unsent']} to send")
+    if session["stall"]:
+        parts.append(session["stall"])
+    return ", ".join(parts)
+
+
+def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
+    name = f"{printable(status['name'])}  " if status["name"] else ""
+    write_line(
+        f"{name}{status['id']}\nup {duration(status['uptime_s'])}, listening on {', '.join(status['listen'])},"
+        f" {status['store']['entries']} entries in {size(status['store']['bytes'])}, trust {status['trust']}"
+    )
+    if status["peers"]:
+        write_line("")
+        print_table(("PEER", "NAME", "STATE", "ADDRESS", "VIA", "NOTE"), map(peer_row, status["peers"]))
+    names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
+    rows = [row for collection in status["collections"] for row in _collection_rows(collection, names)]
+    if rows:
+        write_line("")
+        print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
+    write_line("")
+    _show_next(status, pending)
+
+
+def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for session in collection["peers"]:
+        last = session["last_synced"]
+        ago = "never" if last is None else f"{duration(max(0.0, time.time() - last))} ago"
+        if session["state"] == "synced":
+            ago = "now"
+        rows.append(("", "", names.get(session["id"], session["id"][:8]), _session_text(session), ago))
+    rows = rows or [("", "", "", "no peer is connected", "")]
+    return [(collection["name"], collection["documents"], *rows[0][2:]), *rows[1:]]
+
+
+def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
+    """The verdict, and what the owner can do about it."""
+    faults = find_faults(status)
+    for fault in faults:
+        write_line(colour(fault, "red"))
+    for peer in pending:
+        who = f"{printable(peer['name'])} ({peer['id'][:8]})" if peer["name"] else peer["id"][:8]
+        write_line(f"{who} at {printable(peer['address'])} wants to connect; to let it in:")
+        write_line(f"    meshsync peers accept {peer['id'][:16]}")
+    if not status["collections"]:
+        write_line("no collections yet; meshsync collections join NAME")
+    elif not faults and any(peer["state"] == "connected" for peer in status["peers"]):
+        write_line(colour("in sync with every connected peer", "green"))
+    elif not faults and not pending:
+        write_line("no peer is connected; --peer HEX@HOST:PORT of `node` names one")
+
+
+@click.group("wait")
+def wait_command() -> None:
+    """Wait until this node is in a state."""
+
+
+@wait_command.command("synced")
+@client_options
+@click.option("--collection", "collections", multiple=True, metavar="C", help="Only this one; again for more.")
+@click.option("--peer", "peers", multiple=True, metavar="ID", help="With this peer; again for more.")
+@click.option("--timeout", "timeout_s", type=Duration(), metavar="60s", help="Give up after this; exits with 1 then.")
+def _synced(*, as_json: bool, collections: tuple[str, ...], peers: tuple[str, ...], timeout_s: float | None) -> None:
+    """Wait until the collections are in sync with every connected peer, of which there must be one."""
+    body: dict[str, Any] = {"collections": list(collections), "peers": list(peers)}
+    if timeout_s is not None:
+        body["timeout_s"] = timeout_s
+    node = client()
+    answer = node.request("POST", "v1", "wait", body=body, answer_seconds=None)
+    if as_json:
+        print_json(answer)
+    if not answer["synced"]:
+        faults = find_faults(node.get("v1", "status")) or ["no peer is connected; meshsync peers"]
+        raise CommandError(Exit.NOT_SO, f"not synced after {answer['waited_s']:g} s: {faults[0]}")
+    if not as_json:
+        write_line("synced")
