@@ -298,6 +298,7 @@ class Replica:
         ids = [parent.id for parent in parents]
         id = builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
         decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
+        applied = Applied()
         with self._change():
             branch = own.number if own is not None else self.extend(log, ORIGIN)
             assert branch is not None
