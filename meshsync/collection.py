@@ -112,13 +112,25 @@ class Collection:
         The write is done before the first wait: cancelling stops only the waiting for the disk.  LocalError,
         RefusedError: the operations cannot be written, and nothing was.  StoreError: the disk does not take them.
         """
+        entry = self.write_soon(operations)
+        await self.wait_durable()
+        return entry
+
+    def write_soon(self, operations: Sequence[Operation]) -> EntryId:
+        """`write` without its wait: for many writes in a row, before one `wait_durable` for all of them."""
         applied, entry = self._replica.append(operations, self._wall_ms())
         self._stored(self._replica, applied)
+        return entry
+
+    async def wait_durable(self) -> None:
+        """Return when what was written is as durable as the node was configured.  Cancelling stops the waiting only.
+
+        StoreError: the disk does not take it.
+        """
         if self._wait_durable:
             await self._replica.store.synced()
         else:
             await trio.lowlevel.checkpoint()
-        return entry
 
     # Reading
 

@@ -1,7 +1,7 @@
 """Loading many documents from JSON lines.
 
-Every line is an entry of its own.  Many writes are on their way to the disk at once, so that all of them share its
-syncs; two writes of one document never overtake each other.
+Lines are committed in their order, one entry each or `batch` of them in one.  The disk is waited for behind that,
+for many entries at once, and at most so many are on their way to it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from starlette.responses import JSONResponse, Response
 
 from meshsync.api.documents import body_of
 from meshsync.api.errors import STATUS_OF_CODE, TooLargeError, describe
-from meshsync.api.requests import collection_of, flag, read_lines, refuse_unknown
+from meshsync.api.requests import collection_of, flag, read_lines, refuse_unknown, whole_number
 from meshsync.api.responses import Lines, Write, line
-from meshsync.core.limits import LIMITS
-from meshsync.errors import LocalError, MeshsyncError
+from meshsync.core.entry import PUT, Operation
+from meshsync.core.limits import LIMITS, OPERATIONS_MAX
+from meshsync.errors import LocalError, MeshsyncError, StoreError
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.node import Node
 
 _PROGRESS_SECONDS = 0.2
+_SLICE_SECONDS = 0.005
+"""How long committing may keep the event loop to itself."""
 _BAD_LINES_LISTED_MAX = 100
 
 Report = Callable[[], Awaitable[None]]
@@ -34,66 +37,120 @@ Report = Callable[[], Awaitable[None]]
 class _Load:
     """One load while it runs, and what came of it."""
 
-    def __init__(self, collection: Collection, *, skip_bad: bool) -> None:
+    def __init__(self, collection: Collection, *, batch: int, skip_bad: bool) -> None:
         self.collection = collection
-        self.skip_bad = skip_bad
         self.stored = 0
+        """Documents that are as durable as the node was configured."""
         self.bad: list[dict[str, Any]] = []
         self.bad_count = 0
         self.error: dict[str, Any] | None = None
-        self._ids_in_flight: dict[str, trio.Event] = {}
-        self._room = trio.Semaphore(LIMITS.load_writes_in_flight_max)
+        """Why it stopped, and at which line: everything before that line is stored."""
+        self._batch = batch
+        self._skip_bad = skip_bad
+        self._waiting: list[tuple[int, Operation]] = []
+        self._ids_waiting: set[str] = set()
+        self._committed = 0
+        self._committed_line = self._stored_line = 0
+        self._more = trio.Event()
+        self._done = trio.Event()
+        self._is_over = False
 
     async def run(self, request: Request, report: Report) -> None:
         """Store all lines, or those before the first bad one."""
-        async with trio.open_nursery() as nursery, aclosing(read_lines(request)) as lines:
-            reported, number = trio.current_time(), 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._confirm)
+            number = 0
             try:
-                async for number, text in lines:
-                    await self._take(nursery, number, text)
-                    if self.error is not None:
-                        break
-                    if trio.current_time() - reported > _PROGRESS_SECONDS:
-                        reported = trio.current_time()
-                        await report()
+                async with aclosing(read_lines(request)) as lines:
+                    reported = sliced = trio.current_time()
+                    async for number, text in lines:
+                        self._take(number, text)
+                        await self._hold_back()
+                        if self.error is not None:
+                            break
+                        now = trio.current_time()
+                        if now - sliced > _SLICE_SECONDS:
+                            await trio.lowlevel.checkpoint()
+                            sliced = trio.current_time()
+                        if now - reported > _PROGRESS_SECONDS:
+                            reported = now
+                            await report()
             except TooLargeError as error:
                 self._fail(number + 1, error)
+            self._commit()
+            self._is_over = True
+            self._more.set()
 
-    async def _take(self, nursery: trio.Nursery, number: int, text: bytes) -> None:
+    def _take(self, number: int, text: bytes) -> None:
+        """Read a line and commit it, or keep it until its entry is full."""
         try:
             body = body_of(text, None, f"line {number}")
             id = _id_of(body, number)
+            # An entry names a document once.
+            if id in self._ids_waiting:
+                self._commit()
+            self._waiting.append((number, Operation(PUT, id, body)))
+            self._ids_waiting.add(id)
         except LocalError as error:
+            if not self._skip_bad:
+                self._commit()
             self._fail(number, error)
-        else:
-            await self._start(nursery, number, id, body)
+        if len(self._waiting) >= self._batch:
+            self._commit()
 
-    async def _start(self, nursery: trio.Nursery, number: int, id: str, body: dict[str, Any]) -> None:
-        await self._room.acquire()
-        while (earlier := self._ids_in_flight.get(id)) is not None:
-            await earlier.wait()
-        self._ids_in_flight[id] = trio.Event()
-        nursery.start_soon(self._store, number, id, body)
-
-    async def _store(self, number: int, id: str, body: dict[str, Any]) -> None:
+    def _commit(self) -> None:
+        """Write the lines that wait as one entry; where that is refused, one by one, so that the bad one is found."""
+        waiting, self._waiting = self._waiting, []
+        self._ids_waiting.clear()
+        if not waiting or self.error is not None:
+            return
         try:
-            await self.collection.put(id, body)
-            self.stored += 1
-        except MeshsyncError as error:
-            self._fail(number, error)
-        finally:
-            self._ids_in_flight.pop(id).set()
-            self._room.release()
+            self.collection.write_soon([operation for _, operation in waiting])
+        except StoreError as error:
+            self._fail(waiting[0][0], error)
+        except LocalError as error:
+            if len(waiting) == 1:
+                self._fail(waiting[0][0], error)
+                return
+            for one in waiting:
+                self._waiting = [one]
+                self._commit()
+        else:
+            self._committed += len(waiting)
+            self._committed_line = waiting[-1][0]
+            self._more.set()
+
+    async def _confirm(self) -> None:
+        """Wait for the disk, again and again, for everything that was committed meanwhile."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            is_over, committed, last_line = self._is_over, self._committed, self._committed_line
+            try:
+                await self.collection.wait_durable()
+            except StoreError as error:
+                # Which of the lines are on the disk is not known; loading them again is harmless.
+                self._fail(self._stored_line + 1, error)
+            else:
+                self.stored, self._stored_line = committed, last_line
+            self._done.set()
+            if is_over:
+                return
+
+    async def _hold_back(self) -> None:
+        """Wait while too many documents are on their way to the disk."""
+        while self._committed - self.stored > LIMITS.load_writes_in_flight_max and self.error is None:
+            self._done = trio.Event()
+            await self._done.wait()
 
     def _fail(self, number: int, error: MeshsyncError) -> None:
         """Note a line that was not stored; unless only the line is to blame and is to be skipped, stop."""
         described = {"line": number, **describe(error)}
-        if self.skip_bad and isinstance(error, LocalError):
+        if self._skip_bad and isinstance(error, LocalError):
             self.bad_count += 1
             if len(self.bad) < _BAD_LINES_LISTED_MAX:
                 self.bad.append(described)
-        elif self.error is None or number < self.error["line"]:
-            # Writes that are under way finish; of several that fail, the first line is where to go on.
+        elif self.error is None:
             self.error = described
 
     def progress(self) -> dict[str, Any]:
@@ -102,7 +159,7 @@ class _Load:
 
     def result(self) -> dict[str, Any]:
         """What came of it."""
-        result = {"v": 1, "stored": self.stored, "bad": self.bad_count, "bad_lines": self.bad}
+        result = {**self.progress(), "bad_lines": self.bad}
         return result if self.error is None else {**result, "error": self.error}
 
 
@@ -113,8 +170,9 @@ async def load_documents(node: Node, request: Request) -> Response:
     loses nothing.  With `skip_bad` it goes on and lists the bad lines.  With `progress` the answer is a stream of
     lines while it runs, the last of which has `done`.
     """
-    refuse_unknown(request, "skip_bad", "progress")
-    load = _Load(collection_of(node, request), skip_bad=flag(request, "skip_bad"))
+    refuse_unknown(request, "batch", "skip_bad", "progress")
+    batch = whole_number(request, "batch", 1, OPERATIONS_MAX) or 1
+    load = _Load(collection_of(node, request), batch=batch, skip_bad=flag(request, "skip_bad"))
     if not flag(request, "progress"):
         await _run(load, request, trio.lowlevel.checkpoint)
         status = 200 if load.error is None else STATUS_OF_CODE[load.error["code"]]
@@ -135,7 +193,7 @@ async def _run(load: _Load, request: Request, report: Report) -> None:
     try:
         await load.run(request, report)
     except* ClientDisconnect:
-        # What was stored is stored; nobody is left to tell.
+        # What was committed stays; nobody is left to tell.
         pass
 
 

@@ -113,6 +113,7 @@ ROUTES = (
         f"{_COLLECTION}/load",
         bulk.load_documents,
         (
+            Parameter("batch", "how many lines make one entry, up to 256: faster, and less history; 1", "integer"),
             Parameter("skip_bad", "true: go on after a bad line and list it", "boolean"),
             Parameter("progress", "true: answer with JSON lines while it runs", "boolean"),
         ),

@@ -22,16 +22,21 @@ _CHUNK_BYTES = 64 * 1024
 
 @click.command("load")
 @client_options
+@click.option("--batch", type=click.IntRange(1, 256), metavar="N", help="N documents an entry: many times faster.  [1]")
 @click.option("--skip-bad", is_flag=True, help="Go on after a bad line, and list the bad lines in the end.")
 @click.argument("collection")
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
-def load_command(*, as_json: bool, skip_bad: bool, collection: str, file: Path | None) -> None:
+def load_command(*, as_json: bool, batch: int | None, skip_bad: bool, collection: str, file: Path | None) -> None:
     """Write many documents from JSON lines, in FILE or on standard input: {"id": "…", …} each.
 
     It stops at the first bad line and names it; what comes before is stored.  Loading the same lines again is
     harmless.
     """
-    parameters = [("progress", "true")] + ([("skip_bad", "true")] if skip_bad else [])
+    parameters = [("progress", "true")]
+    if skip_bad:
+        parameters.append(("skip_bad", "true"))
+    if batch is not None:
+        parameters.append(("batch", str(batch)))
     with ExitStack() as cleanup:
         source, total = cleanup.enter_context(_open(file))
         advance, show = cleanup.enter_context(_progress(total))
