@@ -158,6 +158,16 @@ class Machine(QuicConnection):
 
     # -- sending
 
+    def is_urgent(self, now: float) -> bool:
+        """Whether what just came in should be answered at once.  Anything else can wait for the ACK's timer."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        return (
+            not self._handshake_confirmed
+            or self.is_ending
+            or (space.ack_at is not None and space.ack_at <= now)
+            or self._is_ack_worth_sending()
+        )
+
     def has_stream(self, stream_id: int) -> bool:
         """Whether anything can still happen on the stream."""
         return stream_id in self._streams

@@ -85,6 +85,8 @@ class QuicConnection:
         now = trio.current_time()
         self._prove_by = now + limits.handshake_seconds_max
         self._active_at = now
+        self._due = now
+        self._nap = trio.CancelScope()
         self._bytes_sent = 0
         self._bytes_received = 0
 
@@ -207,7 +209,7 @@ class QuicConnection:
             self.close(CloseCode.INTERNAL)
 
     def after_input(self) -> None:
-        """Act on what the datagrams brought, and have the pump run.  Never raises."""
+        """Act on what the datagrams brought.  Never raises."""
         try:
             self._dispatch()
         except PeerError as error:
@@ -217,19 +219,26 @@ class QuicConnection:
             _log.exception("an event could not be processed", address=self.address)
             self.close(CloseCode.INTERNAL)
         self._wake_writers()
-        self.kick()
+        now = trio.current_time()
+        if self.machine.is_urgent(now):
+            self.kick()
+        elif now + TIMER_GRANULARITY < self._nap.deadline:
+            # Whoever was woken may have an answer, and the acknowledgement travels with it.
+            self._nap.deadline = now + TIMER_GRANULARITY
 
     async def run(self) -> None:
         """Pump until the connection has ended and its drain period is over."""
         while True:
             now = trio.current_time()
-            self._run_timers(now)
-            self.after_input()
-            if self._terminated:
-                return
+            if now >= self._due:
+                self._run_timers(now)
+                self.after_input()
+                if self._terminated:
+                    return
             self._kicked = trio.Event()  # whatever was changed until here leaves with the next datagrams
             await self._flush(now)
-            with trio.CancelScope(deadline=self._next_deadline()):
+            self._due = self._next_due()
+            with trio.CancelScope(deadline=self._due) as self._nap:
                 await self._kicked.wait()
 
     def kick(self) -> None:
@@ -251,7 +260,7 @@ class QuicConnection:
             self._active_at = now
             self.machine.send_ping(0)
 
-    def _next_deadline(self) -> float:
+    def _next_due(self) -> float:
         now = trio.current_time()
         due = self.machine.get_timer()
         deadline = float("inf") if due is None else due

@@ -68,6 +68,7 @@ class UdpSocket:
         self._socket = socket
         self._is_ipv6 = socket.family == stdlib_socket.AF_INET6
         self._segments = offload
+        self._is_drained = True
         self._scratch = bytearray(65_536)
         self._view = memoryview(self._scratch)
         socket.setblocking(False)
@@ -101,12 +102,11 @@ class UdpSocket:
 
     async def receive(self) -> list[Datagram]:
         """Return what has arrived; see DatagramSocket."""
-        await trio.lowlevel.checkpoint()
-        while True:
-            batch = self._receive_nowait()
-            if batch:
-                return batch
-            await trio.lowlevel.wait_readable(self._socket.fileno())
+        # What was seen empty is waited for at once; what was not still has to let others run.
+        await (self._wait_readable() if self._is_drained else trio.lowlevel.checkpoint())
+        while not (batch := self._receive_nowait()):
+            await self._wait_readable()
+        return batch
 
     def close(self) -> None:
         """Close the socket."""
@@ -134,14 +134,19 @@ class UdpSocket:
             except OSError:
                 continue
 
-    def _receive_nowait(self) -> list[Datagram]:
-        batch: list[Datagram] = []
+    async def _wait_readable(self) -> None:
         if self._socket.fileno() < 0:
             raise trio.ClosedResourceError("this socket is closed")
+        await trio.lowlevel.wait_readable(self._socket.fileno())
+
+    def _receive_nowait(self) -> list[Datagram]:
+        batch: list[Datagram] = []
+        self._is_drained = False
         for _ in range(_RECEIVES_PER_BATCH):
             try:
                 size, ancillary, _, source = self._socket.recvmsg_into([self._scratch], 64)
             except BlockingIOError:
+                self._is_drained = True
                 break
             except OSError:
                 continue  # an earlier datagram could not be delivered: a lost packet
