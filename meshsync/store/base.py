@@ -241,6 +241,9 @@ class Store(Protocol):
     def low_space(self) -> bool:
         """Whether so little space is left that entries of others must be refused, to leave it to writes made here."""
 
+    def trouble(self) -> str:
+        """What is wrong with the disk at this moment, for people; "" when nothing is."""
+
     def verify(self) -> Iterator[str]:
         """Check the structure of the store; yields one line a fault."""
 

@@ -91,6 +91,8 @@ class MemoryStore:
         self._require_open()
         tables = self._tables.get(id)
         if tables is None:
+            if self._active:
+                raise LocalError("a collection is made in a transaction of its own")
             tables = MemoryTables(id, name)
             tables.attach(changed=self._changed, require_transaction=self._require_transaction)
             self._put(self._tables, id, tables)
@@ -101,6 +103,10 @@ class MemoryStore:
 
     def drop_collection(self, id: CollectionId) -> None:
         self._require_open()
+        if id not in self._tables:
+            return
+        if self._active:
+            raise LocalError("a collection is dropped in a transaction of its own")
         for rows in (self._tables, self._marks, self._incarnations):
             self._put(rows, id, None)
 
@@ -167,8 +173,8 @@ class MemoryStore:
 
     async def synced(self) -> None:
         await trio.lowlevel.checkpoint()
-        self._require_open()
-        self.sync_now()
+        if not self._closed:
+            self.sync_now()
 
     def kill(self) -> MemoryStore:
         """The process dies, the machine stays up: the store as the next process finds it.  This one is closed."""
@@ -225,6 +231,9 @@ class MemoryStore:
 
     def low_space(self) -> bool:
         return self.space_is_low
+
+    def trouble(self) -> str:
+        return self.broken or ("space is low" if self.space_is_low else "")
 
     def verify(self) -> Iterator[str]:
         for tables in list(self._tables.values()):

@@ -1,9 +1,9 @@
 """A thread with a connection of its own that moves the write-ahead log (WAL) into the database file.
 
-Passive checkpoints hold nobody up, but they reach the end of the WAL only when the writer rests for a moment, and
-only then can the WAL start again at its head.  So when a writer that never rests has let it grow past a bound, a
-checkpoint that excludes the writer takes the rest.  The database file is synced just before, so that this sync,
-which the writer may have to wait for, finds little to do.
+Its passive checkpoints hold nobody up, but they reach the end of the WAL only when the writer rests for a moment, and
+only then can the WAL start again at its head.  For a writer that never rests the thread comes as close as it can, and
+the writer does the little that is left before its next transaction.  (A checkpoint of the thread that shuts the writer
+out is no way: it would have to find the writer between two transactions, and could make it wait for any reader.)
 """
 
 from __future__ import annotations
@@ -15,33 +15,58 @@ from queue import SimpleQueue
 
 import apsw
 
-from meshsync.store.sqlite.database import connect
+from meshsync.store.sqlite.database import connect, is_failed_sync, run
+
+_APPROACHES_MAX = 3
+"""Each takes a fraction of the time of the one before, and so leaves a fraction of what that one left."""
 
 
 class Checkpointer:
-    """`grew` is called on the event loop's thread, the rest happens in the thread.
+    """`grew` and `finish` are called on the event loop's thread, the rest happens in the thread.
 
-    `sync_database` syncs the database file.  `error` is what the last checkpoint failed with, None after a good one;
-    a failed one loses nothing and is tried again when the WAL has grown further.
+    `sync_database` syncs the database file.  `sync_failed` is told, in either thread, when a sync failed: after that
+    nothing must touch the files any more (see `syncer`).
     """
 
-    def __init__(self, path: Path, sync_database: Callable[[], None], *, pages_soft: int, pages_max: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sync_database: Callable[[], None],
+        sync_failed: Callable[[str], None],
+        *,
+        pages_soft: int,
+        pages_max: int,
+    ) -> None:
         self._path = path
         self._sync_database = sync_database
+        self._sync_failed = sync_failed
         self._pages_soft = pages_soft
         self._pages_max = pages_max
+        self._pages = 0
         self._due_at = pages_soft
-        self._busy = False
+        self.idle = threading.Event()
+        self.idle.set()
         self._jobs: SimpleQueue[bool] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.error: Exception | None = None
-        self.checkpoints = 0
+        self.finish_due = False
+        """The writer should call `finish` before its next transaction."""
+        self.error = ""
+        """What the last checkpoint failed with, "" after a good one.  A failed one loses nothing and is tried again."""
 
     def grew(self, pages: int) -> None:
         """The WAL has this many pages."""
-        if pages < self._due_at or self._busy:
+        if pages < self._pages:
+            # The writer found all of it moved, and started again at its head.
+            self._due_at = self._pages_soft
+        self._pages = pages
+        if pages < self._due_at:
             return
-        self._busy = True
+        if not self.idle.is_set():
+            if pages >= 2 * self._pages_max:
+                # The thread cannot keep up, with the disk or with a loop that never lets go of the interpreter.
+                self.finish_due = True
+            return
+        self.idle.clear()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="meshsync store checkpoint", daemon=True)
             self._thread.start()
@@ -54,30 +79,44 @@ class Checkpointer:
                 try:
                     if connection is None:
                         connection = connect(self._path)
-                        # Waiting for readers with the writer shut out would hold up the event loop.
-                        connection.set_busy_timeout(0)
-                    self._due_at = self._checkpoint(connection)
-                    self.error = None
+                        # A connection that never read has not opened the WAL, and finds nothing to move in it.
+                        run(connection, "SELECT count(*) FROM sqlite_schema")
+                    self._approach(connection)
+                    self.error = ""
                 except (apsw.Error, OSError) as error:
-                    self.error = error
+                    self._failed(error)
                     self._due_at += self._pages_soft
-                self.checkpoints += 1
-                self._busy = False
+                self.idle.set()
         finally:
             if connection is not None:
                 connection.close()
 
-    def _checkpoint(self, connection: apsw.Connection) -> int:
-        """Move what can be moved; return at how many pages of WAL to do so again."""
+    def _approach(self, connection: apsw.Connection) -> None:
+        """Move what can be moved."""
         pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if moved < pages and pages >= self._pages_max:
-            self._sync_database()
-            try:
-                pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-            except apsw.BusyError:
-                # A long reader (a backup, a verify) needs the WAL as it is.  The next turn comes.
-                return pages + self._pages_soft
-        return self._pages_soft if moved >= pages else pages + self._pages_soft
+        if pages >= self._pages_max:
+            for _ in range(_APPROACHES_MAX):
+                if moved >= pages:
+                    break
+                # SQLite syncs the file only after the last page; the writer, who moves that, should find little to do.
+                self._sync_database()
+                pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self.finish_due = True
+        self._due_at = pages + self._pages_soft
+
+    def finish(self, connection: apsw.Connection) -> None:
+        """Wait for the checkpoint under way, and move the rest of the WAL with the writer's own connection."""
+        self.finish_due = False
+        self.idle.wait()
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            self._failed(error)
+
+    def _failed(self, error: apsw.Error | OSError) -> None:
+        self.error = str(error)
+        if isinstance(error, OSError) or is_failed_sync(error):
+            self._sync_failed(self.error)
 
     def stop(self) -> None:
         """End the thread after the checkpoint under way."""

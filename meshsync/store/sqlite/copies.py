@@ -7,6 +7,7 @@ Both take long on a large store; the caller runs them in a thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,20 +24,32 @@ _FAULTS_MAX = 100
 def backup(path: Path, target: Path) -> None:
     """Copy the store at `path`, as of now, to the new file `target`.
 
-    The copy is marked before it gets its name, so that whoever opens it gets a new epoch and new incarnations: the
-    log goes on in the original, and the copy must not go on in it as well.
     StoreError: `target` exists, or the disk does not take it.
     """
     if target.exists():
         raise StoreError(f"{target} exists already; a backup goes to a new file")
+    try:
+        source = connect(path, apsw.SQLITE_OPEN_READONLY)
+        try:
+            copy_marked(source, target)
+        finally:
+            source.close()
+    except apsw.Error as error:
+        raise meshsync_error(error, path) from error
+
+
+def copy_marked(source: apsw.Connection, target: Path) -> None:
+    """Copy a store to `target`, replacing what is there.
+
+    The copy is marked before it gets its name, so that whoever opens it gets a new epoch and new incarnations: the
+    logs go on in the original, and must not go on in the copy as well.
+    StoreError: the disk does not take it.
+    """
     part = beside(target, "-part")
     try:
         part.unlink(missing_ok=True)
-        source = connect(path, apsw.SQLITE_OPEN_READONLY)
-        try:
-            run(source, "VACUUM INTO ?", (str(part),))
-        finally:
-            source.close()
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        run(source, "VACUUM INTO ?", (str(part),))
         copy = connect(part)
         try:
             # In rollback mode and with a sync, which takes the pages that VACUUM wrote along.
@@ -44,15 +57,12 @@ def backup(path: Path, target: Path) -> None:
             run(copy, "UPDATE store SET backup = 1")
         finally:
             copy.close()
-        part.chmod(0o600)
         part.rename(target)
         sync_directory(target.parent)
-    except OSError as error:
+    except (apsw.Error, OSError) as error:
         part.unlink(missing_ok=True)
-        raise StoreError(f"cannot write the backup {target}: {error.strerror}") from error
-    except apsw.Error as error:
-        part.unlink(missing_ok=True)
-        raise meshsync_error(error, target) from error
+        why = str(error) if isinstance(error, apsw.Error) else error.strerror
+        raise StoreError(f"cannot write the copy {target}: {why}") from error
 
 
 def verify(path: Path) -> Iterator[str]:

@@ -37,6 +37,13 @@ def meshsync_error(error: apsw.Error, path: Path) -> MeshsyncError:
             return StoreError(f"{path} failed: {type(error).__name__}: {error}")
 
 
+def is_failed_sync(error: apsw.Error) -> bool:
+    """Whether the kernel said that it could not keep what was written."""
+    # apsw sets the extended result on every exception that stands for one, and its type stubs leave it out.
+    result = getattr(error, "extendedresult", apsw.SQLITE_OK)
+    return result in {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
+
+
 def damaged(path: Path, what: str) -> StoreError:
     """The error for a file that cannot be trusted."""
     return StoreError(
@@ -71,6 +78,8 @@ class Database:
         """Commits that wrote something."""
         self.wal_grew: Callable[[int], None] = lambda pages: None  # noqa: ARG005
         """Called after each of them with the length of the write-ahead log in pages."""
+        self.sync_failed: Callable[[str], None] = lambda what: None  # noqa: ARG005
+        """Called when SQLite could not sync a file."""
         self.active = False
         """Whether a transaction is open."""
         self._cursor = connection.cursor()
@@ -115,6 +124,8 @@ class Database:
 
     def _failed(self, error: apsw.Error) -> MeshsyncError:
         failure = meshsync_error(error, self.path)
+        if is_failed_sync(error):
+            self.sync_failed(str(error))
         if self.active:
             self._failure = failure
         return failure
@@ -146,9 +157,10 @@ class Database:
             # SQLite rolls back by itself what it cannot roll back on request (sqlite.org/lang_transaction.html).
             pass
 
-    def close(self) -> None:
-        """Close the connection."""
+    def close(self, *, checkpoint: bool) -> None:
+        """Close the connection, after moving the write-ahead log into the file and removing it, or leaving it as is."""
         try:
+            self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not checkpoint))
             self.connection.close()
         except apsw.Error as error:
             raise meshsync_error(error, self.path) from error

@@ -49,7 +49,9 @@ class StoreLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
-            raise StoreError(f"the store {path} is open in another process") from error
+            if isinstance(error, BlockingIOError):
+                raise StoreError(f"the store {path} is open in another process") from error
+            raise StoreError(f"cannot lock the store {path}: {name}: {error.strerror}") from error
 
     def release(self) -> None:
         """Let others in.  The file stays: removing it would let two processes lock two files of one name."""

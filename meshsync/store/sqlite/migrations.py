@@ -1,8 +1,8 @@
 """The versions of the schema, and the way from each to the next.
 
-A step gets a connection inside one transaction with all the others, after a copy of the file was made.  To change
-the schema: edit schema.sql or collection.sql, add 1 to SCHEMA_VERSION, and add the step that makes an old file
-equal to a new one.
+A step gets a connection inside one transaction with all the others, after a copy of the file was made next to it.
+To change the schema: edit schema.sql or collection.sql, add 1 to SCHEMA_VERSION, and add the step that makes an old
+file equal to a new one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import apsw
 
 from meshsync.errors import StoreError
+from meshsync.store.sqlite.copies import copy_marked
 from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 
@@ -65,14 +66,8 @@ def migrate(
         raise StoreError(
             f"{path} has schema version {version}, and nothing leads from {missing[0]} to {missing[0] + 1}"
         )
-    _keep_copy(connection, beside(path, f"-v{version}"))
+    copy_marked(connection, beside(path, f"-v{version}"))
     with connection:
         for number in range(version, target):
             steps[number](connection)
-        connection.execute(f"PRAGMA user_version = {target}")
-
-
-def _keep_copy(connection: apsw.Connection, copy: Path) -> None:
-    """The file as it was, next to it.  One from a migration that did not get to its end is replaced."""
-    copy.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(copy),))
+        run(connection, f"PRAGMA user_version = {target}")

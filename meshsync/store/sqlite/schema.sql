@@ -1,5 +1,6 @@
 -- What stands once in a store.  collection.sql has the tables of each collection.
 
+-- The same in all versions: a copy that is made before a migration is marked in it.
 CREATE TABLE store (          -- one row
     epoch BLOB NOT NULL,      -- 8 random bytes, renewed when a backup is opened
     backup INTEGER NOT NULL   -- 1: this file is a backup that no process has opened yet

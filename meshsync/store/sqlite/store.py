@@ -74,6 +74,7 @@ class SqliteStore:
             connection, files = open_files(path, random_bytes)
             undo.callback(files.close)
             undo.callback(connection.close)
+            connection.pragma("journal_size_limit", limits.wal_bytes_max)
             store = cls(Database(connection, path), files, lock, boot_id, random_bytes, limits)
             undo.pop_all()
         return store
@@ -103,10 +104,12 @@ class SqliteStore:
         self._checkpointer = Checkpointer(
             self.path,
             files.sync_database,
+            self._syncer.fail,
             pages_soft=limits.wal_bytes_soft // _PAGE_BYTES,
             pages_max=limits.wal_bytes_max // _PAGE_BYTES,
         )
         database.wal_grew = self._checkpointer.grew
+        database.sync_failed = self._syncer.fail
         self._incarnations = Incarnations(database, boot_id, random_bytes, self._syncer.sync_now)
         self._begin_life(random_bytes)
         self._tables: dict[CollectionId, SqliteTables] = {}
@@ -144,6 +147,8 @@ class SqliteStore:
 
     def _begin(self) -> None:
         self._syncer.require_sound()
+        if self._checkpointer.finish_due:
+            self._checkpointer.finish(self._database.connection)
         self._database.begin()
 
     def _commit(self) -> None:
@@ -243,6 +248,15 @@ class SqliteStore:
             self._space_is_low = self._files.free_bytes() < self._limits.free_bytes_min
         return self._space_is_low
 
+    def trouble(self) -> str:
+        if self._syncer.failure:
+            return f"the disk did not keep what was written: {self._syncer.failure}"
+        if self._checkpointer.error:
+            return f"the write-ahead log cannot be moved into the file: {self._checkpointer.error}"
+        if self.low_space():
+            return f"less than {self._limits.free_bytes_min >> 20} MiB are free on the disk"
+        return ""
+
     def backup(self, target: Path) -> None:
         """Copy the store, as committed, to the new file `target`.  Takes long: run it in a thread.
 
@@ -267,12 +281,18 @@ class SqliteStore:
         try:
             self._checkpointer.stop()
             self._syncer.stop()
-            if self._syncer.failure is None:
-                self._incarnations.end()
-                self._syncer.sync_now()
+            self._syncer.require_sound()
+            self._incarnations.end()
+            self._syncer.sync_now()
         finally:
             self._syncer.answer_rest()
-            # The last connection moves the write-ahead log into the file, with syncs, and removes it.
-            self._database.close()
+            self._release()
+
+    def _release(self) -> None:
+        # After a failed sync the write-ahead log may be damaged where it was read last: the checksums that tell are
+        # looked at when the store is opened, and not by a checkpoint.
+        try:
+            self._database.close(checkpoint=not self._syncer.failure)
+        finally:
             self._files.close()
             self._lock.release()

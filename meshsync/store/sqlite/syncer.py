@@ -13,10 +13,10 @@ through a descriptor of its own.  Why a return of that sync means that every com
 - The WAL stays one file with one inode while any connection is open, and at its creation the name is synced with
   the directory by `opening`.
 
-A failed sync is final.  The kernel reports it once, marks the pages clean, and the next sync succeeds although the
-data is lost (https://wiki.postgresql.org/wiki/Fsync_Errors).  So after one everybody gets a StoreError until the
-store is opened again, when the checksums in the WAL decide what is there; and because that may be less than what
-peers were given already, `on_failure` leaves a note that makes the next process take new incarnations.
+A failed sync is final, whoever made it.  The kernel reports it once, marks the pages clean, and the next sync succeeds
+although the data is lost (https://wiki.postgresql.org/wiki/Fsync_Errors).  So after one nothing is written, moved or
+promised any more until the store is opened again, when the checksums in the WAL decide what is there.  That may be less
+than peers were given already, so a note is left that makes the next process take new incarnations.
 """
 
 from __future__ import annotations
@@ -37,49 +37,56 @@ class _Turn:
         self.token = token
         self.answered = trio.Event()
         self.covers = 0
-        self.error: OSError | None = None
         self.done = False
 
 
 class Syncer:
-    """Runs on the event loop's thread, but for `_work`.  At most one turn is under way and one collects waiters.
+    """Runs on the event loop's thread, but for `_work` and `fail`.  At most one turn is under way and one collects.
 
-    `commits` tells how many commits there were, `sync` makes them durable or raises OSError.
+    `commits` tells how many commits there were, `sync` makes them durable or raises OSError, `note_failure` leaves a
+    note for the next process.
     """
 
-    def __init__(self, commits: Callable[[], int], sync: Callable[[], None], on_failure: Callable[[], None]) -> None:
+    def __init__(self, commits: Callable[[], int], sync: Callable[[], None], note_failure: Callable[[], None]) -> None:
         self._commits = commits
         self._sync = sync
-        self._on_failure = on_failure
+        self._note_failure = note_failure
         self._durable = 0
         self._running: _Turn | None = None
         self._collecting: _Turn | None = None
         self._jobs: SimpleQueue[_Turn | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.failure: OSError | None = None
-        """The sync that failed, for good."""
+        self.failure = ""
+        """What the sync that failed said; it stays."""
         self.turns = 0
         """Syncs that were made for waiters."""
 
+    def fail(self, what: str) -> None:
+        """A sync failed.  May be called in any thread."""
+        self.failure = self.failure or what
+        self._note_failure()
+
     def require_sound(self) -> None:
         """StoreError: a sync failed."""
-        if self.failure is not None:
+        if self.failure:
             raise StoreError(
-                f"the disk did not keep what was written ({self.failure.strerror}); "
-                "nothing more is written until the node is started again, see to the disk first"
-            ) from self.failure
+                f"the disk did not keep what was written ({self.failure}); nothing more is written until the node is "
+                "started again, and the disk is in doubt"
+            )
 
     def sync_now(self) -> None:
         """Sync on this very thread.  StoreError: the disk does not take it."""
         self.require_sound()
         covers = self._commits()
+        self._try_sync()
+        self.require_sound()
+        self._durable = max(self._durable, covers)
+
+    def _try_sync(self) -> None:
         try:
             self._sync()
         except OSError as error:
-            self._on_failure()
-            self.failure = error
-        self.require_sound()
-        self._durable = max(self._durable, covers)
+            self.fail(error.strerror or str(error))
 
     async def synced(self) -> None:
         """See `Store.synced`."""
@@ -90,8 +97,9 @@ class Syncer:
             return
         turn = self._turn_covering(commits, trio.lowlevel.current_trio_token())
         await turn.answered.wait()
-        if turn.error is not None:
+        if self._durable < commits:
             self.require_sound()
+            raise StoreError("the store was closed, with an error, before this was synced")
 
     def _turn_covering(self, commits: int, token: trio.lowlevel.TrioToken) -> _Turn:
         running = self._running
@@ -126,11 +134,7 @@ class Syncer:
     def _work(self) -> None:
         """The thread: one sync for each turn, one wake-up of the loop for each sync."""
         while (turn := self._jobs.get()) is not None:
-            try:
-                self._sync()
-            except OSError as error:
-                self._on_failure()
-                turn.error = error
+            self._try_sync()
             turn.done = True
             try:
                 turn.token.run_sync_soon(self._settle, turn)
@@ -142,19 +146,15 @@ class Syncer:
         if self._running is not turn:
             return
         self._running = None
-        if turn.error is not None:
-            self.failure = turn.error
-        else:
+        if not self.failure:
             self._durable = max(self._durable, turn.covers)
         turn.answered.set()
         if self._collecting is None:
             return
-        if self.failure is None:
-            self._start()
+        if self.failure:
+            self.answer_rest()
         else:
-            self._collecting.error = self.failure
-            self._collecting.answered.set()
-            self._collecting = None
+            self._start()
 
     def stop(self) -> None:
         """End the thread after the turn under way.  Who still collects is answered by `answer_rest`."""
@@ -162,14 +162,12 @@ class Syncer:
             self._jobs.put(None)
             self._thread.join()
             self._thread = None
-        waiting, self._collecting = self._collecting, None
         if self._running is not None:
-            self._settle(self._running)
-        self._collecting = waiting
+            running, self._running = self._running, None
+            running.answered.set()
 
     def answer_rest(self) -> None:
-        """After a last `sync_now`, good or bad: answer those that no turn took up."""
+        """Wake those that no turn took up; they see for themselves whether their commits are durable."""
         if self._collecting is not None:
-            self._collecting.error = self.failure
             self._collecting.answered.set()
             self._collecting = None

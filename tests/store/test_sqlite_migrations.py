@@ -1,0 +1,113 @@
+"""The way from one version of the schema to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from meshsync.errors import StoreError
+from meshsync.store.sqlite import SqliteStore, migrations, opening
+from meshsync.store.sqlite.database import run
+from tests.store.rows import PLACES, fill, places
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with 50 entries, closed."""
+    path = tmp_path / "store.db"
+    store = SqliteStore.open(path, boot_id=b"boot")
+    fill(store, 50)
+    store.incarnation(PLACES)
+    store.close()
+    return path
+
+
+def set_version(path: Path, version: int) -> None:
+    """Make a store claim a version."""
+    connection = apsw.Connection(str(path))
+    run(connection, f"PRAGMA user_version = {version}")
+    connection.close()
+
+
+@pytest.fixture
+def version_0(path: Path) -> Path:
+    """A store of an artificial version 0, in which peers had no name."""
+    connection = apsw.Connection(str(path))
+    run(connection, "ALTER TABLE peers DROP COLUMN name")
+    connection.close()
+    set_version(path, 0)
+    return path
+
+
+def add_names(connection: apsw.Connection) -> None:
+    """The step from version 0 to version 1."""
+    run(connection, "ALTER TABLE peers ADD COLUMN name TEXT NOT NULL DEFAULT ''")
+
+
+def migrate_with(monkeypatch: pytest.MonkeyPatch, steps: dict[int, migrations.Step]) -> None:
+    """Let opening a store take these steps."""
+
+    def migrate(connection: apsw.Connection, path: Path) -> None:
+        migrations.migrate(connection, path, steps=steps)
+
+    monkeypatch.setattr(opening, "migrate", migrate)
+
+
+def test_older_store_is_migrated(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an update of meshsync would cost the data."""
+    migrate_with(monkeypatch, {0: add_names})
+    store = SqliteStore.open(version_0, boot_id=b"boot")
+    assert places(store).counts() == (50, 50, 0)
+    assert store.peers() == []
+    store.close()
+    connection = apsw.Connection(str(version_0))
+    assert migrations.version_of(connection) == 1
+    connection.close()
+
+
+def test_copy_of_the_older_store_stays(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise there would be no way back to the older meshsync.  It counts as a backup, because the log went on."""
+    migrate_with(monkeypatch, {0: add_names})
+    SqliteStore.open(version_0, boot_id=b"boot").close()
+    copy = apsw.Connection(str(version_0.with_name("store.db-v0")))
+    assert migrations.version_of(copy) == 0
+    assert run(copy, "SELECT count(*) FROM entries_1") == [(50,)]
+    assert run(copy, "SELECT backup FROM store") == [(1,)]
+    copy.close()
+
+
+def test_failed_step_leaves_the_older_store(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a bug in a step, or a full disk, would leave a store of no version at all."""
+
+    def fail(connection: apsw.Connection) -> None:
+        add_names(connection)
+        run(connection, "SELECT * FROM nowhere")
+
+    migrate_with(monkeypatch, {0: fail})
+    with pytest.raises(StoreError, match="nowhere"):
+        SqliteStore.open(version_0, boot_id=b"boot")
+    migrate_with(monkeypatch, {0: add_names})
+    store = SqliteStore.open(version_0, boot_id=b"boot")
+    assert store.peers() == []
+    store.close()
+
+
+def test_newer_store_is_refused(path: Path) -> None:
+    """A newer version may mean its tables otherwise; both versions are named, so that one knows which to install."""
+    set_version(path, 7)
+    with pytest.raises(StoreError, match=r"version 7, and this meshsync knows versions up to 1\b"):
+        SqliteStore.open(path, boot_id=b"boot")
+
+
+def test_version_that_nothing_leads_from_is_refused(path: Path) -> None:
+    """Otherwise its tables would be taken for the present ones."""
+    set_version(path, 0)
+    with pytest.raises(StoreError, match="nothing leads from 0 to 1"):
+        SqliteStore.open(path, boot_id=b"boot")
+
+
+def test_there_is_a_step_from_every_version() -> None:
+    """A version that is raised without its step would lock every owner out."""
+    assert sorted(migrations.STEPS) == list(range(1, migrations.SCHEMA_VERSION))
