@@ -1,0 +1,62 @@
+"""scripts/bench: two nodes as processes on loopback do the work that other systems were measured by."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import trio
+from report import Row, as_json, as_text, heading
+from stage import Stage, WorkloadFailed
+from workers import WorkerFailed
+from workloads import WORKLOADS
+
+_UNASKED = [name for name in WORKLOADS if name != "MEM"]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False)
+    parser.add_argument("--workload", type=lambda text: text.upper().split(","), default=_UNASKED)
+    parser.add_argument("--n", type=lambda text: [int(one) for one in text.split(",")])
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.workload if name not in WORKLOADS]:
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    return arguments
+
+
+async def _run(name: str, n: int, stage: Stage) -> tuple[list[Row], bool]:
+    """One run of one workload, and whether it went well."""
+    workload = WORKLOADS[name]
+    reason = ""
+    rows: list[Row] = []
+    try:
+        with trio.fail_after(workload.seconds_max):
+            rows = await workload.run(stage, n)
+    except* trio.TooSlowError:
+        reason = f"not done after {workload.seconds_max:.0f} s"
+    except* (WorkerFailed, WorkloadFailed) as group:
+        reason = "; ".join(str(error) for error in group.exceptions)
+    return rows or [Row(name, n, notes=f"FAILED: {reason}")], bool(rows)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Run what was asked for; 1 where something failed."""
+    as_line = as_json if arguments.json or not sys.stdout.isatty() else as_text
+    if as_line is as_text:
+        print(heading())
+    well = True
+    for name in arguments.workload:
+        for n in arguments.n or WORKLOADS[name].sizes:
+            for _ in range(arguments.runs):
+                rows, went_well = await _run(name, n, Stage(arguments.profile))
+                well = well and went_well
+                for row in rows:
+                    print(as_line(row), flush=True)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(trio.run(main, _arguments()))

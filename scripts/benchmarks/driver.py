@@ -1,0 +1,178 @@
+"""One node in a process of its own, told what to do by JSON lines on standard input, a JSON line back for each.
+
+Times are CLOCK_MONOTONIC in seconds, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import hashlib
+import io
+import json
+import os
+import pstats
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+from documents import document, document_id, message
+from lines import read_lines, write_line
+
+import meshsync
+from meshsync.ids import EndpointId
+
+COLLECTION = "bench"
+PROFILE_LINES = 40
+Answer = dict[str, Any]
+now = time.monotonic
+
+
+class Driver:
+    """The node of this process.  Each public coroutine is a command; its arguments come from the line."""
+
+    def __init__(self, node: meshsync.Node, nursery: trio.Nursery) -> None:
+        self._node = node
+        self._notes = node.collection(COLLECTION)
+        self._nursery = nursery
+        self._seen: dict[str, float] = {}
+        self._sight = trio.Event()
+        self._profile = cProfile.Profile()
+
+    async def accept(self, id: str) -> Answer:
+        """Let the other node in."""
+        await self._node.accept_peer(EndpointId.parse(id))
+        return {}
+
+    async def write(
+        self, first: int, count: int, kind: str = "document", update: int = 0, in_flight: int = 1
+    ) -> Answer:
+        """Write documents, an entry each, so many calls at once; when the first began and the last ended."""
+        numbers = range(first, first + count)
+        made = [(document_id(one), message(one) if kind == "message" else document(one, update)) for one in numbers]
+        work = iter(made)
+        began = now()
+        if in_flight == 1:
+            await self._write_each(work)
+        else:
+            async with trio.open_nursery() as nursery:
+                for _ in range(in_flight):
+                    nursery.start_soon(self._write_each, work)
+        return {"began": began, "ended": now()}
+
+    async def _write_each(self, work: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        for id, body in work:
+            await self._notes.put(id, body)
+
+    async def pull(self, id: str, address: str) -> Answer:
+        """Connect and wait until the roots are equal."""
+        began = now()
+        await self._node.sync.connect_to_peer(id, [address])
+        connected = now()
+        await self._node.sync.wait_synced(peers=[EndpointId.parse(id)])
+        return {"began": began, "connected": connected, "ended": now(), "documents": len(self._notes)}
+
+    async def synced(self) -> Answer:
+        """Wait until the root equals that of the connected peer, of which there is one."""
+        await self._node.sync.wait_synced()
+        return {"ended": now()}
+
+    async def held(self, count: int) -> Answer:
+        """Wait until this many documents are here."""
+        while len(self._notes) < count:
+            seen = self._node.sync.cursors(COLLECTION)
+            await self._node.sync.watch_cursors(COLLECTION, seen)
+        return {"ended": now()}
+
+    async def follow(self) -> Answer:
+        """Follow the changes from now on, for `sight`."""
+        self._nursery.start_soon(self._follow, self._notes.cursor())
+        return {}
+
+    async def _follow(self, since: str) -> None:
+        async for change in self._notes.changes(since=since):
+            self._seen[change.id] = now()
+            self._sight.set()
+
+    async def sight(self, number: int) -> Answer:
+        """Wait until a document was seen among the changes; when that was."""
+        while document_id(number) not in self._seen:
+            self._sight = trio.Event()
+            await self._sight.wait()
+        return {"ended": self._seen[document_id(number)]}
+
+    async def part(self, id: str) -> Answer:
+        """Disconnect from the other node."""
+        self._node.peering.disconnect(EndpointId.parse(id))
+        return await self.parted()
+
+    async def parted(self) -> Answer:
+        """Wait until nobody is connected."""
+        await self._node.sync.progressed.wait_until(lambda: not self._node.sync.links)
+        return {}
+
+    async def verify(self, count: int) -> Answer:
+        """How many of the first documents are here exactly as they were written."""
+        bodies = dict(self._notes.bodies())
+        return {"right": sum(bodies.get(document_id(number)) == document(number) for number in range(count))}
+
+    async def state(self) -> Answer:
+        """The root, and a digest of all documents as this node reads them."""
+        digest = hashlib.sha256()
+        for id, body in self._notes.bodies():
+            digest.update(json.dumps([id, body], sort_keys=True).encode())
+        [collection] = self._node.status()["collections"]
+        return {"root": collection["root"], "documents": collection["documents"], "digest": digest.hexdigest()}
+
+    async def usage(self) -> Answer:
+        """CPU time and memory of this process, and the UDP payload of the present connection, both ways."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        pages = await trio.Path("/proc/self/statm").read_text()
+        resident = int(pages.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return {
+            "cpu_s": used.ru_utime + used.ru_stime,
+            "rss_mb": resident / 1e6,
+            "rss_max_mb": used.ru_maxrss * 1024 / 1e6,
+            "bytes": sum(peer["bytes_sent"] + peer["bytes_received"] for peer in self._node.peers()),
+        }
+
+    async def profile(self, order: str) -> Answer:
+        """Begin to count where the time goes, or end it and tell."""
+        if order == "begin":
+            self._profile.enable()
+            return {}
+        self._profile.disable()
+        text = io.StringIO()
+        pstats.Stats(self._profile, stream=text).sort_stats("tottime").print_stats(PROFILE_LINES)
+        self._profile = cProfile.Profile()
+        return {"text": text.getvalue()}
+
+
+async def main(directory: str, durability: str) -> None:
+    """Open the node, say so, and obey until standard input ends."""
+    standard_input, standard_output = (trio.lowlevel.FdStream(os.dup(number)) for number in (0, 1))
+    config = meshsync.Config.model_validate(
+        {
+            "data_dir": directory,
+            "name": Path(directory).name,
+            "listen": ["127.0.0.1:0"],
+            "collections": [COLLECTION],
+            "durability": durability,
+        }
+    )
+    began = now()
+    async with meshsync.open_node(config) as node, trio.open_nursery() as nursery:
+        driver = Driver(node, nursery)
+        opened = {"id": node.id.hex(), "address": node.listen[0], "seconds": now() - began}
+        await write_line(standard_output, opened)
+        async for line in read_lines(standard_input):
+            answer = await getattr(driver, line.pop("command"))(**line)
+            await write_line(standard_output, answer)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])
