@@ -11,7 +11,7 @@ import click
 from meshsync.cli.client import Client
 from meshsync.cli.durations import Duration
 from meshsync.cli.exits import CommandError, Exit
-from meshsync.cli.main import client, client_options
+from meshsync.cli.main import client, client_options, data_dir_option
 from meshsync.cli.output import colour, duration, print_json, print_table, printable, size, write_line
 from meshsync.cli.peers import peer_row
 
@@ -127,6 +127,7 @@ def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
 
 
 @click.group("wait")
+@data_dir_option
 def wait_command() -> None:
     """Wait until this node is in a state."""
 
