@@ -37,6 +37,11 @@ class Limits:
     batch_seals_max: int = 512
     open_tips_max: int = 20_000
     seals_per_second_max: float = 2000.0
+    answers_bytes_max: int = 8 * 1024 * 1024
+    """What may wait to be sent on one stream before no more of the peer's questions are read."""
+    answer_seconds_max: float = 30.0
+    """How long a peer may leave a ping, or its own answers, lying."""
+    ping_seconds: float = 60.0
 
     # Clocks
     clock_ahead_ms_max: int = 10 * 60 * 1000
@@ -51,6 +56,11 @@ class Limits:
     connections_max: int = 256
     connections_per_address_max: int = 8
     pending_peers_max: int = 64
+    peers_max: int = 1024
+    """Endpoints that are remembered; beyond, those that are neither named nor connected are forgotten first."""
+    redials_burst: int = 8
+    """So often a peer may put a new connection in the place of a good one, and then once in `redial_seconds`."""
+    redial_seconds: float = 5.0
     streams_per_connection_max: int = 128
     accept_queue_max: int = 16
     close_seconds_max: float = 3.0
@@ -83,6 +93,8 @@ class Limits:
     wal_bytes_max: int = 64 * 1024 * 1024
     """From this length on the writer may have to wait for it."""
     branches_per_author_max: int = 64
+    held_logs_max: int = 256
+    """Logs whose next entries wait that status tells of."""
     staging_bytes_max: int = 8 * 1024 * 1024
 
     # Queries

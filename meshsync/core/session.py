@@ -296,7 +296,7 @@ class Session:
             self._peer_root = message.root
         for index, first, count, _ in message.runs:
             self._view.told_of(self._peer_logs[index], first + count - 1)
-        effects: list[Effect] = [Stored(applied)] if applied.count else []
+        effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped else []
         if applied.forked:
             self._explicit = True
         if applied.skipped:

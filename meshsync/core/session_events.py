@@ -72,7 +72,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A batch was applied: tell the other sessions and the watchers."""
+    """A batch was applied, or parts of it were left out for now: tell the other sessions, the watchers, the owner."""
 
     applied: Any
 
