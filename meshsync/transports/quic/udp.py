@@ -103,14 +103,18 @@ class UdpSocket:
     async def receive(self) -> list[Datagram]:
         """Return what has arrived; see DatagramSocket."""
         # What was seen empty is waited for at once; what was not still has to let others run.
-        await (self._wait_readable() if self._is_drained else trio.lowlevel.checkpoint())
+        if self._is_drained:
+            await self._wait_readable()
+        else:
+            await trio.lowlevel.checkpoint()
         while not (batch := self._receive_nowait()):
             await self._wait_readable()
         return batch
 
     def close(self) -> None:
         """Close the socket."""
-        trio.lowlevel.notify_closing(self._socket.fileno())
+        with contextlib.suppress(RuntimeError):  # outside of trio nobody waits
+            trio.lowlevel.notify_closing(self._socket.fileno())
         self._socket.close()
 
     def _send_run(self, run: Sequence[bytes], target: tuple[str, int]) -> None:
