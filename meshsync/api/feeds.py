@@ -58,6 +58,9 @@ async def follow_events(node: Node, request: Request) -> Response:
     last = request.headers.get("last-event-id")
     if since is None and last is not None and last.isascii() and last.isdecimal():
         since = int(last) + 1
+    # Now, and not when the first event is asked for: what happens after the answer has begun is in it.
+    begin = node.events.next if since is None else since
+    only_kept = "follow" in request.query_params and not flag(request, "follow")
     as_events = wants_event_stream(request)
 
     async def produce(write: Write) -> None:
@@ -66,11 +69,11 @@ async def follow_events(node: Node, request: Request) -> Response:
                 value = describe_event(event)
                 await write(server_sent(str(event.n), event.type, value) if as_events else line(value))
 
-        if "follow" in request.query_params and not flag(request, "follow"):
+        if only_kept:
             for event in node.events.read(since or 1):
                 await tell(event)
             return
-        async with aclosing(node.events.follow(since)) as events:
+        async with aclosing(node.events.follow(begin)) as events:
             async for event in events:
                 await tell(event)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -74,10 +75,11 @@ def refuse_unknown(request: Request, *known: str) -> None:
 async def read_body(request: Request) -> bytes:
     """The body.  TooLargeError as soon as it is longer than a node takes."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LIMITS.request_bytes_max:
-            raise TooLargeError(f"the body has more than {LIMITS.request_bytes_max} bytes")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > LIMITS.request_bytes_max:
+                raise TooLargeError(f"the body has more than {LIMITS.request_bytes_max} bytes")
     return bytes(body)
 
 
@@ -103,14 +105,15 @@ async def read_lines(request: Request) -> AsyncGenerator[tuple[int, bytes], None
     """
     number = 0
     rest = b""
-    async for chunk in request.stream():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            number += 1
-            if line.strip():
-                yield number, line
-        if len(rest) > LIMITS.request_bytes_max:
-            raise TooLargeError(f"line {number + 1} has more than {LIMITS.request_bytes_max} bytes")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield number, line
+            if len(rest) > LIMITS.request_bytes_max:
+                raise TooLargeError(f"line {number + 1} has more than {LIMITS.request_bytes_max} bytes")
     if rest.strip():
         yield number + 1, rest
 

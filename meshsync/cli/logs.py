@@ -30,9 +30,11 @@ def configure_logs(log_format: str, log_level: str) -> None:
     ]
     renderer: list[structlog.typing.Processor]
     if log_format == "json":
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        # Plain tracebacks in both forms: the others of structlog print local variables, and those may hold a key.
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=_wants_colours(), pad_event_to=0)]
+        formatter = structlog.dev.plain_traceback
+        renderer = [structlog.dev.ConsoleRenderer(colors=_wants_colours(), exception_formatter=formatter)]
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
