@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -33,7 +33,8 @@ class MemoryTables:
         """For each branch the seqs of its entries with parents, ascending."""
         self._bare: set[int] = set()
         self._documents: dict[str, DocumentRow] = {}
-        self._sorted_ids: list[str] = []
+        self._sorted_ids: list[str] | None = []
+        """The keys of `_documents` in order; None when they changed since that was asked for."""
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
@@ -54,7 +55,6 @@ class MemoryTables:
         twin._merges = [merges.copy() for merges in self._merges]
         twin._bare = self._bare.copy()
         twin._documents = self._documents.copy()
-        twin._sorted_ids = self._sorted_ids.copy()
         twin._cursors = self._cursors.copy()
         return twin
 
@@ -200,17 +200,22 @@ class MemoryTables:
             self._set_document(id, row)
 
     def _set_document(self, id: str, row: DocumentRow | None) -> None:
-        if row is not None:
-            if id not in self._documents:
-                insort(self._sorted_ids, id)
+        if (row is None) == (id in self._documents):
+            self._sorted_ids = None
+        if row is None:
+            self._documents.pop(id, None)
+        else:
             self._documents[id] = row
-        elif self._documents.pop(id, None) is not None:
-            del self._sorted_ids[bisect_left(self._sorted_ids, id)]
+
+    def _ids(self) -> list[str]:
+        # Code points sort as their UTF-8 does, so comparing str is the bytewise order that is asked for.
+        if self._sorted_ids is None:
+            self._sorted_ids = sorted(self._documents)
+        return self._sorted_ids
 
     def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        # Code points sort as their UTF-8 does, so comparing str is the bytewise order that is asked for.
         while True:
-            ids = self._sorted_ids
+            ids = self._ids()
             if reverse:
                 at = (len(ids) if after is None else bisect_left(ids, after)) - 1
             else:

@@ -72,6 +72,21 @@ def test_only_the_owner_can_read_it(path: Path) -> None:
     assert modes == {0o600}
 
 
+def test_link_leads_to_the_same_store(path: Path, tmp_path: Path) -> None:
+    """The log is beside the file itself, and so must the lock be."""
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    store = opened(path)
+    fill(store, 10)
+    assert "open in another process" in refused(link)
+    store.close()
+    store = opened(link)
+    assert fill(store, 10).counts() == (20, 20, 0)
+    store.close()
+    assert list(link.parent.iterdir()) == [link]
+
+
 def test_second_opener_is_refused(path: Path) -> None:
     """Counts are kept in memory: two processes would overwrite each other's."""
     store = opened(path)

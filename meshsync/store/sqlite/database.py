@@ -16,8 +16,9 @@ from meshsync.errors import LocalError, MeshsyncError, StoreError
 # More than the statements of a dozen collections; a miss costs 10 to 20 µs.
 _CACHED_STATEMENTS = 256
 
-# A process that looks at the file with a tool of its own can hold the write lock for a moment.
-BUSY_MS = 10_000
+# Someone who looks into the file with a tool of their own can hold the write lock for a moment.  It is the event loop
+# that waits.
+_BUSY_MS = 1000
 
 
 def meshsync_error(error: apsw.Error, path: Path) -> MeshsyncError:
@@ -55,7 +56,7 @@ def damaged(path: Path, what: str) -> StoreError:
 def connect(path: Path, flags: int = apsw.SQLITE_OPEN_READWRITE) -> apsw.Connection:
     """Open a connection with the settings that all connections share."""
     connection = apsw.Connection(str(path), flags=flags, statementcachesize=_CACHED_STATEMENTS)
-    connection.set_busy_timeout(BUSY_MS)
+    connection.set_busy_timeout(_BUSY_MS)
     return connection
 
 

@@ -64,10 +64,11 @@ class SqliteStore:
     ) -> Self:
         """Open the store at `path`, or make it.
 
-        `boot_id` names this run of the machine (`meshsync.store.boot.boot_id`); None where it is not to be had.
+        `boot_id` changes exactly when the kernel starts anew; None where it is not to be had.
         StoreError: the file is damaged, of another program, from a newer version, in use, or cannot be written.
         """
-        path = Path(path).absolute()
+        # SQLite puts its files beside the one that a link leads to.
+        path = Path(os.path.realpath(path))
         with ExitStack() as undo:
             lock = StoreLock(path)
             undo.callback(lock.release)
@@ -96,7 +97,7 @@ class SqliteStore:
         self._limits = limits
         self._closed = False
         self._transaction = _Transaction(self._begin, self._commit, self._rollback)
-        self._recounted: list[SqliteTables] = []
+        self._recounted: dict[SqliteTables, None] = {}
         """Those whose counts the transaction changed."""
         self._space_checked_at = -_SPACE_CHECK_SECONDS
         self._space_is_low = False
@@ -135,7 +136,7 @@ class SqliteStore:
             self._add_tables(number, CollectionId(id), name, live, bare)
 
     def _add_tables(self, number: int, id: CollectionId, name: str, live: int, bare: int) -> SqliteTables:
-        tables = SqliteTables(self._database, number, id, name, self._recounted.append)
+        tables = SqliteTables(self._database, number, id, name, self._recounted.setdefault)
         tables.load_counts(live, bare)
         self._tables[id] = tables
         return tables
