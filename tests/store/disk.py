@@ -54,6 +54,8 @@ class Disk:
         self._directory = directory
         self._names = names
         self.content = {name: path.read_bytes() for name in names if (path := directory / name).exists()}
+        self.fails = False
+        """A knob for tests: while set, SQLite's own syncs fail."""
         self._vfs: _Vfs | None = None
 
     def install(self) -> None:
@@ -135,6 +137,8 @@ class _File(apsw.VFSFile):
         self._disk.events.append(Write(self._name, newsize, None))
 
     def xSync(self, flags: int) -> None:  # noqa: N802
+        if self._disk.fails:
+            raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
         began = len(self._disk.events)
         super().xSync(flags)
         self._disk.events.append(Synced(self._name, began))

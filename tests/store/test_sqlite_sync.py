@@ -18,6 +18,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.errors import StoreError
 from meshsync.store.sqlite import SqliteStore, files
 from meshsync.store.sqlite.database import run
+from tests.store import disk as simulation
 from tests.store.rows import PLACES, fill, places
 
 SMALL_WAL = dataclasses.replace(LIMITS, wal_bytes_soft=64 * 1024, wal_bytes_max=256 * 1024)
@@ -296,3 +297,35 @@ def test_incarnation_is_marked_before_it_is_given(store: SqliteStore, disk: Disk
     assert disk.syncs == before + 1
     store.incarnation(PLACES)
     assert disk.syncs == before + 1
+
+
+@pytest.mark.parametrize("by_thread", [True, False])
+def test_failed_sync_of_a_checkpoint_counts_as_well(tmp_path: Path, by_thread: bool) -> None:
+    """SQLite syncs by itself when it moves the log and when the log starts again, and the kernel tells only once."""
+    simulated = simulation.Disk(tmp_path, ("store.db", "store.db-wal"))
+    simulated.install()
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot", limits=SMALL_WAL)
+    tables = places(store)
+    first = store.incarnation(PLACES)
+    if by_thread:
+        simulated.fails = True
+        fill(store, 2000)
+        assert store._checkpointer.idle.wait(60)
+    else:
+        fill(store, 2000)
+        assert store._checkpointer.idle.wait(60)
+        simulated.fails = True
+        with pytest.raises(StoreError):
+            fill(store, 1)
+    assert tables.counts() == (2000, 2000, 0)
+    assert "did not keep" in store.trouble()
+    with pytest.raises(StoreError, match="did not keep"):
+        store.set_meta("key", b"value")
+    with pytest.raises(StoreError, match="did not keep"):
+        store.close()
+    simulated.remove()
+    again = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
+    assert places(again).counts() == (2000, 2000, 0)
+    assert again.incarnation(PLACES) != first
+    assert list(again.verify()) == []
+    again.close()

@@ -114,7 +114,7 @@ class Checkpointer:
             self._failed(error)
 
     def _failed(self, error: apsw.Error | OSError) -> None:
-        self.error = str(error)
+        self.error = str(error) or type(error).__name__
         if isinstance(error, OSError) or is_failed_sync(error):
             self._sync_failed(self.error)
 

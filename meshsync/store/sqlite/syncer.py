@@ -63,7 +63,7 @@ class Syncer:
 
     def fail(self, what: str) -> None:
         """A sync failed.  May be called in any thread."""
-        self.failure = self.failure or what
+        self.failure = self.failure or what or "a sync failed"
         self._note_failure()
 
     def require_sound(self) -> None:
