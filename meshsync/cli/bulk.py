@@ -12,7 +12,7 @@ import click
 
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
-from meshsync.cli.output import print_json, to_json, write_line
+from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,12 +66,13 @@ def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
         complain(text)
         raise CommandError(
             exit_of_api_code(error["code"]),
-            f"{result['stored']} documents are stored; go on with line {error['line']}, or with --skip-bad",
+            f"{counted(result['stored'], 'document')} stored before it; go on with line {error['line']}, or"
+            " with --skip-bad",
         )
     if not as_json:
-        write_line(f"{result['stored']} documents stored")
+        write_line(f"{counted(result['stored'], 'document')} stored")
     if result["bad"]:
-        raise CommandError(Exit.NOT_SO, f"{result['bad']} bad lines were left out")
+        raise CommandError(Exit.NOT_SO, f"{counted(result['bad'], 'bad line')} left out")
 
 
 @contextmanager
@@ -130,5 +131,4 @@ def dump_command(*, as_json: bool, collection: str) -> None:  # noqa: ARG001  JS
             if on_terminal:
                 write_line(to_json(json.loads(line)))
             else:
-                sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+                write_bytes(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from meshsync.cli.documents import where_option
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options
-from meshsync.cli.output import print_json, print_table, printable, write_line
+from meshsync.cli.output import counted, print_json, print_table, printable, write_line
 
 
 @click.group("collections", invoke_without_command=True)
@@ -89,8 +90,10 @@ def log_command(*, as_json: bool, graph: bool, limit: int | None, collection: st
 def _entry_text(entry: dict[str, Any], *, graph: bool) -> str:
     parents = " ".join(parent[:8] for parent in entry["parents"])
     mark = ("◆ " if entry["parents"] else "● ") if graph else ""
-    text = f"{mark}{entry['entry'][:8]}  {entry['author'][:8]}/{entry['seq']:<5} {printable(entry['time'])}"
-    text += f"  {printable(entry['ops'])}"
+    operations = entry["ops"]
+    done = "payload not here" if operations is None else ", ".join(f"{kind} {id}" for kind, id in operations)
+    at = datetime.fromisoformat(entry["time"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    text = f"{mark}{entry['entry'][:8]}  {entry['author'][:8]}/{entry['seq']:<5}  {at}  {printable(done)}"
     return f"{text}  after {parents}" if graph and parents else text
 
 
@@ -110,6 +113,6 @@ def verify_command(*, as_json: bool, repair: bool) -> None:
     if faults is None:
         raise CommandError(Exit.NOT_SO, "the check was not finished; see the node's log")
     if faults:
-        raise CommandError(Exit.NOT_SO, f"{faults} faults" + ("" if repair else "; meshsync verify --repair"))
+        raise CommandError(Exit.NOT_SO, counted(faults, "fault") + ("" if repair else "; meshsync verify --repair"))
     if not as_json:
         write_line("no faults")

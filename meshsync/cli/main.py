@@ -139,10 +139,6 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         # As a shell reports a process that SIGINT ended.
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).  Python would complain about it when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
     return Exit.DONE
 
 

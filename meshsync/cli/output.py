@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from meshsync.cli.exits import CommandError, Exit
+
 # C0 and C1 control characters, and the marks that turn the direction of text (Unicode UAX #9): with either, a
 # peer's name could rewrite what stands before it.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -37,9 +39,18 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def write_line(text: str) -> None:
     """One line, flushed, so that a reader on the other side of a pipe sees it at once."""
-    data = f"{text}\n".encode(errors="backslashreplace")
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    write_bytes(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes to standard output, flushed.  Ends the command where nobody reads any more (`| head`), which is no error."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandError(Exit.DONE, "") from None
 
 
 def styled() -> bool:
@@ -74,6 +85,11 @@ def _draw(titles: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     for row in cells:
         table.add_row(*map(Text, row))
     Console(no_color=not styled(), highlight=False).print(table)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 document`, `2 documents`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:
