@@ -36,6 +36,11 @@ class Limits:
     batch_entries_max: int = 4096
     batch_seals_max: int = 512
     open_tips_max: int = 20_000
+    """In one message; the rest follows in others."""
+    logs_max: int = 262_144
+    """That a peer may name in one session."""
+    locate_samples_max: int = 4096
+    want_entries_max: int = 256
     seals_per_second_max: float = 2000.0
     answers_bytes_max: int = 8 * 1024 * 1024
     """What may wait to be sent on one stream before no more of the peer's questions are read."""
@@ -69,7 +74,6 @@ class Limits:
     stream_window_bytes: int = 4 * 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
     send_high_water_bytes: int = 512 * 1024
-    send_slice_bytes: int = 64 * 1024
     unproven_window_bytes: int = 64 * 1024
     """What a peer may send before its identity is proved."""
     datagram_bytes: int = 1200

@@ -14,7 +14,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 
 from meshsync.core.limits import LIMITS
-from meshsync.transports.quic import _seam
+from meshsync.transports.quic import _seam, _seam_recovery
 from meshsync.transports.quic.certificate import make_certificate
 from meshsync.transports.quic.doorman import Doorman
 from tests.transports.support import key
@@ -55,6 +55,14 @@ def test_overridden_methods_have_not_changed(name: str, parameters: list[str]) -
     assert list(inspect.signature(getattr(QuicConnection, name)).parameters) == parameters
 
 
+@pytest.mark.parametrize("name", ["on_ack_received", "_detect_loss", "_on_packets_lost"])
+def test_overridden_methods_of_recovery_have_not_changed(name: str) -> None:
+    """Otherwise the same, where losses are found."""
+    base = inspect.signature(getattr(recovery.QuicPacketRecovery, name)).parameters
+    assert list(inspect.signature(getattr(_seam_recovery.Recovery, name)).parameters) == list(base)
+    assert f"self.{name}(" in inspect.getsource(recovery) + inspect.getsource(QuicConnection).replace("_loss.", "")
+
+
 def test_library_still_calls_what_is_overridden() -> None:
     """Otherwise an override is dead code and the library's own behaviour is back."""
     source = inspect.getsource(QuicConnection)
@@ -78,14 +86,24 @@ def test_every_private_attribute_exists() -> None:
         stream.QuicStream(stream_id=0).receiver,
         recovery.QuicPacketSpace(),
     ]
-    tree = ast.parse(Path(_seam.__file__).read_text(encoding="utf-8"))
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
-    own = set(vars(_seam.Machine)) | {"_stream_window", "_connection_window", "_consumed", "_consumed_total"}
-    missing = {
-        name
-        for name in used - own - {"_datagrams_since_ack", "__init__"}
-        if not any(hasattr(holder, name) for holder in holders)
-    }
+    own = {name for kind in (_seam.Machine, _seam_recovery.Recovery, _seam_recovery.Pacer) for name in vars(kind)}
+    library = set()
+    for module in (_seam, _seam_recovery):
+        tree = ast.parse(Path(inspect.getfile(module)).read_text(encoding="utf-8"))
+        library |= {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")
+        }
+        assigned_in_init = {
+            target.attr
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef) and function.name == "__init__"
+            for node in ast.walk(function)
+            if isinstance(node, (ast.Assign, ast.AnnAssign))
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Attribute)
+        }
+        own |= assigned_in_init - {"_loss", "_pacer", "_local_active_connection_id_limit"}
+    missing = {name for name in library - own if not any(hasattr(holder, name) for holder in holders)}
     assert not missing
 
 
@@ -97,7 +115,7 @@ def test_options_take_effect() -> None:
     assert made._local_max_streams_bidi.value == LIMITS.streams_per_connection_max
     assert made._local_max_streams_uni.value == 0
     assert made._state is QuicConnectionState.FIRSTFLIGHT
-    assert isinstance(made._loss._pacer, _seam.Pacer)
+    assert isinstance(made._loss._pacer, _seam_recovery.Pacer)
 
 
 def test_datagrams_grow_everywhere_at_once() -> None:

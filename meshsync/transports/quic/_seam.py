@@ -1,4 +1,4 @@
-"""The only file that touches aioquic's private names.
+"""The file that touches aioquic's private names; its other half, for loss recovery, is _seam_recovery.py.
 
 It bends the library's connection where the public interface has no handle: credit that follows what the
 application consumed, client certificates, the size of datagrams, when to acknowledge.  A test compares every
@@ -23,18 +23,20 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicFrameType, QuicHeader, QuicProtocolVersion, pull_quic_header
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
 from meshsync.core.limits import Limits
+from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY, Recovery
 
 SUPPORTED_VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
 CID_BYTES = 8
 CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
 """TLS still proves that the peer holds the certificate's key; whom to trust is decided by the key."""
 
-TIMER_GRANULARITY = 0.001  # seconds; the system's timers are no finer, nor is RFC 9002 (kGranularity)
+# Below this round-trip time the congestion window measures the queue at the receiver, not the path.
+_SHORT_PATH_SECONDS = 0.005
 
 # Acknowledge at once when this many datagrams came in, else with the next data or after the library's 1 ms.
 _DATAGRAMS_PER_ACK = 8
@@ -42,24 +44,10 @@ _DATAGRAMS_PER_ACK = 8
 # A frame's length is written in two bytes, which hold 14 bits (RFC 9000 section 16).
 DATAGRAM_BYTES_MAX = 16_383
 
-_INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002 section 7.2
-
 
 def parse_header(datagram: bytes) -> QuicHeader:
     """Read the first header of a datagram.  ValueError: there is none."""
     return pull_quic_header(Buffer(data=datagram), host_cid_length=CID_BYTES)
-
-
-class Pacer(QuicPacketPacer):
-    """Pacing for a timer of one millisecond: what falls due until the timer can fire may leave in one burst.
-
-    The library allows bursts of 16 packets and would then wait for times that the system cannot keep.
-    """
-
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        """Follow the congestion window."""
-        super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
-        self.bucket_max = max(self.bucket_max, 2 * TIMER_GRANULARITY)
 
 
 class Machine(QuicConnection):
@@ -83,7 +71,14 @@ class Machine(QuicConnection):
         self._consumed: dict[int, int] = {}
         self._consumed_total = 0
         self._datagrams_since_ack = 0
-        self._loss._pacer = Pacer(max_datagram_size=self._max_datagram_size)
+        self._loss: Recovery = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
         # One spare id is enough for a peer whose address changes; each costs 28 bytes at setup.
         self._local_active_connection_id_limit = 2
         for limit, value in (
@@ -131,12 +126,12 @@ class Machine(QuicConnection):
     @property
     def rtt_seconds(self) -> float:
         """The smoothed round-trip time, 0.0 before the first measurement."""
-        return float(self._loss._rtt_smoothed)
+        return self._loss.rtt_seconds
 
     @property
-    def probe_timeout_seconds(self) -> float:
-        """How long to wait for an acknowledgement before asking again (RFC 9002 section 6.2)."""
-        return float(self._loss.get_probe_timeout())
+    def path_bytes(self) -> int:
+        """How many bytes a long path is thought to hold; a short one holds nothing worth counting."""
+        return self._loss.congestion_window if self._loss.rtt_least_seconds > _SHORT_PATH_SECONDS else 0
 
     @property
     def host_cids(self) -> list[bytes]:
@@ -151,10 +146,7 @@ class Machine(QuicConnection):
         if size <= self._max_datagram_size:
             return
         self._max_datagram_size = size
-        controller: Any = self._loss._cc
-        controller._max_datagram_size = size
-        controller.congestion_window = max(controller.congestion_window, _INITIAL_WINDOW_DATAGRAMS * size)
-        self._loss._pacer._max_datagram_size = size
+        self._loss.raise_datagram_bytes(size)
 
     # -- sending
 

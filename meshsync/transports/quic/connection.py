@@ -17,7 +17,8 @@ from meshsync.core.limits import Limits
 from meshsync.errors import CloseCode, LocalError, PeerError
 from meshsync.ids import EndpointId
 from meshsync.transports.base import Address, CloseReason, MessageChannel, Origin
-from meshsync.transports.quic._seam import TIMER_GRANULARITY, Machine
+from meshsync.transports.quic._seam import Machine
+from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY
 from meshsync.transports.quic.close import reason_of
 from meshsync.transports.quic.identity import Authentication, LocalIdentity
 from meshsync.transports.quic.stream import QuicStream
@@ -180,6 +181,14 @@ class QuicConnection:
             self.machine.close(error_code=code, reason_phrase=reason)
             self._mark_closed(CloseReason(code=code, reason=reason, by_peer=False))
             self.kick()
+
+    # -- for the streams
+
+    @property
+    def send_high_water_bytes(self) -> int:
+        """How much of a stream may be unacknowledged before its sender waits: no less than the path can hold."""
+        path = min(self.machine.path_bytes, self.limits.stream_window_bytes)
+        return max(self.limits.send_high_water_bytes, path)
 
     # -- for the endpoint
 

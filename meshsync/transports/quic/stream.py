@@ -163,7 +163,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
 
     @property
     def _room(self) -> int:
-        return self._connection.limits.send_high_water_bytes - self.unacked_bytes
+        return self._connection.send_high_water_bytes - self.unacked_bytes
 
     async def _wait_writable(self) -> None:
         self._writable = trio.Event()

@@ -1,0 +1,135 @@
+"""The part of the seam that concerns loss: aioquic's private names of pacing and loss recovery.
+
+The library takes a packet for lost when three later ones are acknowledged.  Networks that reorder, such as
+wireless links and emulated ones with jitter, then lose nothing and yet look congested: the window collapses
+to a few packets.  So when packets that were taken for lost turn out to have arrived, this connection stops
+counting packets, waits by time alone (as RACK does, RFC 8985), and undoes the reduction of its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
+
+TIMER_GRANULARITY = 0.001  # seconds; the system's timers are no finer, nor is RFC 9002 (kGranularity)
+
+INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002 section 7.2
+
+# How long a packet may be overtaken before it counts as lost, in round-trip times; one step further with every
+# proof that this was too short.  RFC 9002 section 6.1.2 begins with 9/8.
+_TIME_THRESHOLDS = (9 / 8, 5 / 4, 3 / 2, 2.0)
+
+_REMEMBERED_MAX = 64  # packets taken for lost, in case they turn up
+
+
+class Pacer(QuicPacketPacer):
+    """Pacing for a timer of one millisecond: what falls due until the timer can fire may leave in one burst.
+
+    The library allows bursts of 16 packets and would then wait for times that the system cannot keep.
+    """
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """Follow the congestion window."""
+        super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
+        self.bucket_max = max(self.bucket_max, 2 * TIMER_GRANULARITY)
+
+    def raise_datagram_bytes(self, size: int) -> None:
+        """Count datagrams of this size."""
+        self._max_datagram_size = size
+
+
+class Recovery(QuicPacketRecovery):
+    """Loss recovery that learns when a network reorders."""
+
+    def __init__(self, *, max_datagram_size: int, **options: Any) -> None:
+        super().__init__(max_datagram_size=max_datagram_size, **options)
+        self._pacer: Pacer = Pacer(max_datagram_size=max_datagram_size)
+        self._patience = 0  # 0: count packets; above, _TIME_THRESHOLDS[_patience - 1] round-trip times
+        self._taken_for_lost: dict[int, None] = {}
+        self._before_loss: tuple[int, int | None] | None = None
+
+    @property
+    def rtt_seconds(self) -> float:
+        """The smoothed round-trip time, 0.0 before the first measurement."""
+        return float(self._rtt_smoothed)
+
+    @property
+    def rtt_least_seconds(self) -> float:
+        """The shortest round trip seen: what the path itself takes; 0.0 before the first measurement."""
+        return float(self._rtt_min) if self._rtt_initialized else 0.0
+
+    def raise_datagram_bytes(self, size: int) -> None:
+        """Begin anew with datagrams of this size, on a path that is known to carry them."""
+        controller: Any = self._cc
+        controller._max_datagram_size = size  # noqa: SLF001  # half of the seam
+        controller.congestion_window = max(controller.congestion_window, INITIAL_WINDOW_DATAGRAMS * size)
+        self._pacer.raise_datagram_bytes(size)
+
+    def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
+        """Take note of what arrived, late or not."""
+        if self._taken_for_lost and space.is_application_data:
+            found = [
+                number
+                for number in self._taken_for_lost
+                if any(acked.start <= number < acked.stop for acked in ack_rangeset)
+            ]
+            if found:
+                self._learn(found)
+        super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
+
+    def _learn(self, found: list[int]) -> None:
+        for number in found:
+            del self._taken_for_lost[number]
+        self._patience = min(self._patience + 1, len(_TIME_THRESHOLDS))
+        if self._before_loss is not None:
+            window, self._cc.ssthresh = self._before_loss
+            self._cc.congestion_window = max(self._cc.congestion_window, window)
+            self._before_loss = None
+
+    def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        if not self._patience:
+            super()._detect_loss(now=now, space=space)
+            return
+        delay = _TIME_THRESHOLDS[self._patience - 1] * max(self._rtt_latest, self._rtt_smoothed)
+        lost = []
+        space.loss_time = None
+        for number, packet in space.sent_packets.items():
+            if number > space.largest_acked_packet:
+                break
+            assert packet.sent_time is not None, "registered when it was sent"
+            if packet.sent_time > now - delay:
+                space.loss_time = packet.sent_time + delay
+                break
+            lost.append(packet)
+        self._on_packets_lost(
+            now=now, packets=lost, persistent_congestion=self._in_persistent_congestion(packets=lost), space=space
+        )
+
+    def _on_packets_lost(
+        self,
+        *,
+        congestion_event: bool = True,
+        now: float,
+        packets: Iterable[QuicSentPacket],
+        persistent_congestion: bool = False,
+        space: QuicPacketSpace,
+    ) -> None:
+        gone = list(packets)
+        before = (self._cc.congestion_window, self._cc.ssthresh)
+        super()._on_packets_lost(
+            congestion_event=congestion_event,
+            now=now,
+            packets=gone,
+            persistent_congestion=persistent_congestion,
+            space=space,
+        )
+        if congestion_event and space.is_application_data:
+            if self._cc.congestion_window < before[0]:
+                self._before_loss = before
+            self._taken_for_lost.update((packet.packet_number, None) for packet in gone)
+            while len(self._taken_for_lost) > _REMEMBERED_MAX:
+                del self._taken_for_lost[next(iter(self._taken_for_lost))]
