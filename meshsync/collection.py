@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from meshsync.core import cbor
 from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
-from meshsync.errors import LocalError
+from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
 from meshsync.store.base import DocumentRow, EntryRow
@@ -21,6 +22,7 @@ from meshsync.store.merge import MergedDocument
 from meshsync.store.replica import Applied, Replica
 
 _PAGE = 256
+_POSITION = re.compile("[0-9]{1,20}")
 _OPERATION_BITS = 9
 """A cursor counts operations; an entry has at most 256."""
 
@@ -61,6 +63,7 @@ class Collection:
         self,
         replica: Replica,
         stored: Callable[[Replica, Applied], None],
+        store_failed: Callable[[StoreError], None],
         watcher: Notifier,
         wall_ms: Callable[[], int],
         *,
@@ -68,6 +71,7 @@ class Collection:
     ) -> None:
         self._replica = replica
         self._stored = stored
+        self._store_failed = store_failed
         self._watcher = watcher
         self._wall_ms = wall_ms
         self._wait_durable = wait_durable
@@ -118,7 +122,11 @@ class Collection:
 
     def write_soon(self, operations: Sequence[Operation]) -> EntryId:
         """`write` without its wait: for many writes in a row, before one `wait_durable` for all of them."""
-        applied, entry = self._replica.append(operations, self._wall_ms())
+        try:
+            applied, entry = self._replica.append(operations, self._wall_ms())
+        except StoreError as error:
+            self._store_failed(error)
+            raise
         self._stored(self._replica, applied)
         return entry
 
@@ -175,25 +183,30 @@ class Collection:
         """Where `changes` begins without `since`: after all that is stored."""
         return self._cursor(self._replica.tables.next_arrival(), 0)
 
-    async def changes(self, query: Query | None = None, since: str | None = None) -> AsyncIterator[Change]:
+    def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
         """Every operation that is stored, in the order of its arrival, those to come included.
 
         `since`: the cursor of the last change that was seen, from this or an earlier process, to go on without
-        loss or repeat; "0" for the beginning; None for now.  Read from the store: a slow reader costs nothing.
-        LocalError: the cursor is not one of this store.  Cancelling loses nothing; go on from the last cursor.
+        loss or repeat; "0" for the beginning; None for the moment of this call.  Read from the store: a slow reader
+        costs nothing.  With a query, the changes of documents that match as they stand when they are read, and every
+        deletion.  LocalError: the cursor is not one of this store.  Cancelling loses nothing; go on from the last
+        cursor.
         """
-        arrival, number = self._position(self.cursor() if since is None else since)
+        return self._follow(query, *self._position(self.cursor() if since is None else since))
+
+    async def _follow(self, query: Query | None, arrival: int, number: int) -> AsyncGenerator[Change, None]:
+        tables = self._replica.tables
         while True:
-            rows = self._replica.tables.entries_from(arrival, _PAGE)
+            rows = tables.entries_from(arrival, _PAGE)
             for row in rows:
                 for change in self._changes_of(row, number):
                     if query is None or change.document is None or query.matches(change.document, change.id):
                         yield change
                 arrival, number = row.arrival + 1, 0
-            if not rows:
-                await self._watcher.wait_until(lambda at=arrival: self._replica.tables.next_arrival() > at)  # type: ignore[misc]
-            else:
+            if rows:
                 await trio.lowlevel.checkpoint()
+            else:
+                await self._watcher.wait_until(lambda at=arrival: tables.next_arrival() > at)  # type: ignore[misc]
 
     async def changes_now(self, since: str) -> list[Change]:
         """The changes from a cursor on that are stored already, at most some hundreds.  LocalError: as `changes`."""
@@ -226,12 +239,14 @@ class Collection:
         if cursor == "0":
             return 1, 0
         epoch, _, position = cursor.partition("-")
-        if epoch != self._replica.epoch.hex() or not position.isascii() or not position.isdigit():
-            raise LocalError(
-                f"{cursor!r:.60} is no cursor of this store: the store was restored or it is another node's;"
-                ' begin anew with "0"'
-            )
-        return int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
+        if epoch == self._replica.epoch.hex() and _POSITION.fullmatch(position):
+            arrival, number = int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
+            if arrival <= self._replica.tables.next_arrival():
+                return arrival, number
+        raise LocalError(
+            f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
+            ' it is another node\'s; begin anew with "0"'
+        )
 
 
 def _without_id(id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import structlog
 import trio
 
 from meshsync.addresses import HostPort, parse_address
 from meshsync.collection import Collection
 from meshsync.config import Config
+from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.datadir import DataDir, boot_id
 from meshsync.discovery.static import StaticDiscovery
@@ -30,16 +30,15 @@ from meshsync.status import node_status, peer_list, pending_list
 from meshsync.store.base import Store
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite.store import SqliteStore
-from meshsync.sync.engine import Subscription, SyncEngine
+from meshsync.sync.engine import SyncEngine
 from meshsync.sync.gate import Priority
+from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
-from meshsync.transports.quic.udp import open_udp_socket
-
-_log = structlog.get_logger("meshsync.node")
+from meshsync.transports.quic.udp import DatagramSocket, UdpSocket, open_udp_socket
 
 _JOINED = "joined"
-"""Under this name the store keeps the collections that were joined at run time, one name and priority a line."""
+"""Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority], …]."""
 PREFIX_DIGITS_MIN = 8
 
 
@@ -47,23 +46,35 @@ class Node:
     """A running node.  Made by `open_node`."""
 
     def __init__(
-        self, config: Config, identity: Identity, store: Store, limits: Limits, rng: random.Random, instance: bytes
+        self,
+        config: Config,
+        identity: Identity,
+        store: Store,
+        *,
+        limits: Limits,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+        instance: bytes,
     ) -> None:
+        def wall() -> float:
+            return wall_ms() / 1000
+
         self.config = config
         self.identity = identity
         self.id = identity.endpoint_id
         self.name = config.name
         self.store = store
         self.limits = limits
-        self.events = EventLog(limits)
+        self.events = EventLog(limits, wall)
         self.started = trio.current_time()
         self.listen: tuple[str, ...] = ()
         self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms)
         named = [peer.id for peer in config.peers]
-        self.trust = Trust(self.id, config.trust, named, store, limits, time.time)
-        self.peering = Peering(self.id, instance, self.trust, self.sync, self.events, limits, rng, time.time)
+        self.trust = Trust(self.id, config.trust, named, store, limits, wall)
+        self.peering = Peering(self.id, instance, self.trust, self.sync, self.events, limits, rng, wall)
         self.sync.connector = self.peering.connect
-        self._collections: dict[str, Collection] = {}
+        self._wall_ms = wall_ms
+        self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}
 
@@ -74,14 +85,15 @@ class Node:
 
     def collection(self, name: str) -> Collection:
         """A collection that this node replicates.  LocalError: it does not."""
-        found = self._collections.get(name)
+        replica = self.sync.replica(name)
+        found = self._collections.get(replica.id)
         if found is None:
-            replica = self.sync.replica(name)
-            found = self._collections[name] = Collection(
+            found = self._collections[replica.id] = Collection(
                 replica,
                 self.sync.stored,
+                self.sync.store_failed,
                 self.sync.watcher(replica),
-                wall_ms,
+                self._wall_ms,
                 wait_durable=self.config.durability == "full",
             )
         return found
@@ -91,22 +103,29 @@ class Node:
         return sorted(replica.name for replica in self.sync.subscribed())
 
     async def join(self, name: str, *, priority: Priority = Priority.MEDIUM) -> None:
-        """Replicate a collection from now on, also after a restart."""
-        if name not in self._joined:
+        """Replicate a collection from now on, also after a restart; or change its priority.
+
+        Done before the first wait: cancelling stops only the waiting for the disk.
+        """
+        if name in self._joined:
+            self.sync.set_priority(name, priority)
+            self._remember_joined()
+        else:
             self._join(name, priority)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
-        else:
-            self.sync.set_priority(name, priority)
         await self.store.synced()
 
     async def leave(self, name: str) -> None:
-        """Stop replicating a collection; what is held of it stays on the disk.  LocalError: it was not joined."""
+        """Stop replicating a collection; what is held of it stays on the disk.
+
+        Where the configuration names it the next start joins it again.  Done before the first wait: cancelling
+        stops only the waiting for the disk.  LocalError: it was not joined.
+        """
         subscription = self._joined.pop(name, None)
         if subscription is None:
             raise LocalError(f"this node has not joined {name!r}; it has: {', '.join(self.collections()) or 'none'}")
         subscription.close()
-        self._collections.pop(name, None)
         self._remember_joined()
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
@@ -120,15 +139,19 @@ class Node:
         """Join what the configuration names and what was joined in earlier runs."""
         for collection in self.config.collections:
             self._join(collection.name, Priority[collection.priority.upper()])
-        for line in (self.store.meta(_JOINED) or b"").decode().splitlines():
-            priority, _, name = line.partition(" ")
+        remembered = self.store.meta(_JOINED)
+        for name, priority in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
-                self._join(name, Priority[priority])
+                self._join(name, Priority(priority))
 
     def _remember_joined(self) -> None:
-        lines = [f"{subscription.priority.name} {name}" for name, subscription in self._joined.items()]
+        # What the configuration names is left to it: it may name other collections the next time.
+        configured = {collection.name for collection in self.config.collections}
+        rows = [
+            [name, int(subscription.priority)] for name, subscription in self._joined.items() if name not in configured
+        ]
         with self.store.transaction():
-            self.store.set_meta(_JOINED, "\n".join(lines).encode())
+            self.store.set_meta(_JOINED, cbor.encode(rows))
 
     def _open_replica(self, name: str) -> Replica:
         id = CollectionId.of_name(name)
@@ -192,7 +215,7 @@ class Node:
         """The entries of a collection in the order of their arrival."""
         return log_entries(self.sync.replica(collection))
 
-    async def verify(self, *, repair: bool = False) -> AsyncIterator[str]:
+    async def verify(self, *, repair: bool = False) -> AsyncGenerator[str, None]:
         """Check everything that is stored against its hashes; a line for each fault."""
         async for line in verify_store(
             self.store, [self._open_replica(name) for _, name in self.store.collections()], repair=repair
@@ -206,29 +229,28 @@ def wall_ms() -> int:
 
 
 @asynccontextmanager
-async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator[Node]:
-    """Run a node for the block.
+async def start_node(
+    config: Config,
+    identity: Identity,
+    store: Store,
+    sockets: Sequence[DatagramSocket],
+    *,
+    mesh_key: bytes | None = None,
+    limits: Limits = LIMITS,
+    rng: random.Random,
+    wall_ms: Callable[[], int],
+    instance: bytes,
+) -> AsyncIterator[Node]:
+    """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
-    ConfigError: the configuration, the key or the port cannot be used.  StoreError: the store cannot.
+    `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
-    directory = DataDir(config.data_dir)
-    directory.create()
     async with AsyncExitStack() as stack:
         stack.enter_context(unwrapped())
-        stack.enter_context(directory.lock())
-        identity = load_or_create(config.data_dir)
-        if any(peer.id == identity.endpoint_id for peer in config.peers):
-            raise ConfigError(
-                f"{identity.endpoint_id} is this node itself; expected the ids of other nodes under peers"
-            )
-        mesh_key = _mesh_key(config)
-        boot = boot_id()
-        store = SqliteStore.open(directory.database, boot_id=boot.encode() if boot else None, limits=limits)
-        stack.callback(store.close)
-        instance = os.urandom(16)
-        node = Node(config, identity, store, limits, random.SystemRandom(), instance)
+        for socket in sockets:
+            stack.callback(socket.close)
+        node = Node(config, identity, store, limits=limits, rng=rng, wall_ms=wall_ms, instance=instance)
         node.join_remembered()
-        sockets = [_bind(address) for address in config.listen]
         transports: list[Transport] = [
             await stack.enter_async_context(
                 open_endpoint(
@@ -246,9 +268,48 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
         node.listen = tuple(str(HostPort(*transport.address)) for transport in transports)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        nursery.start_soon(node.peering.run, transports, [StaticDiscovery(config.peers)])
+        node.peering.start(nursery, transports, [StaticDiscovery(config.peers)])
+        try:
+            yield node
+        finally:
+            node.events.emit("stopping")
+
+
+@asynccontextmanager
+async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator[Node]:
+    """Run a node for the block.
+
+    ConfigError: the configuration, the key or the port cannot be used.  StoreError: the store cannot.
+    """
+    directory = DataDir(config.data_dir)
+    directory.create()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(unwrapped())
+        stack.enter_context(directory.lock())
+        identity = load_or_create(config.data_dir)
+        config.refuse_self(identity.endpoint_id)
+        mesh_key = _mesh_key(config)
+        boot = boot_id()
+        store = SqliteStore.open(directory.database, boot_id=boot.encode() if boot else None, limits=limits)
+        stack.callback(store.close)
+        sockets: list[UdpSocket] = []
+        for address in config.listen:
+            sockets.append(_bind(address))
+            stack.callback(sockets[-1].close)
+        node = await stack.enter_async_context(
+            start_node(
+                config,
+                identity,
+                store,
+                sockets,
+                mesh_key=mesh_key,
+                limits=limits,
+                rng=random.SystemRandom(),
+                wall_ms=wall_ms,
+                instance=os.urandom(16),
+            )
+        )
         yield node
-        node.events.emit("stopping")
 
 
 def _mesh_key(config: Config) -> bytes | None:
@@ -259,10 +320,8 @@ def _mesh_key(config: Config) -> bytes | None:
     return None
 
 
-def _bind(address: HostPort):  # type: ignore[no-untyped-def]
+def _bind(address: HostPort) -> UdpSocket:
     try:
         return open_udp_socket(address.host, address.port)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {address}: {error.strerror or error}; stop what uses the port, or name another with --listen"
-        ) from error
+    except LocalError as error:
+        raise ConfigError(f"{error}; stop what uses the port, or name another with --listen") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -23,7 +24,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "v": 1,
         "id": node.id.hex(),
         "name": node.name,
-        "version": version("meshsync"),
+        "version": _version(),
         "uptime_s": round(trio.current_time() - node.started, 3),
         "listen": list(node.listen),
         "trust": node.config.trust,
@@ -36,9 +37,19 @@ def node_status(node: Node) -> dict[str, Any]:
     }
 
 
+@cache
+def _version() -> str:
+    """The version of the package; "0" in a checkout that was not installed."""
+    try:
+        return metadata.version("meshsync")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
 def is_healthy(node: Node) -> bool:
     """What `status --check` asks: synced with every connected peer, every static peer connected, the disk fine."""
-    static = [peer for peer in node.peering.peers.values() if peer.via == "static" and peer.wanted]
+    # A static peer without an address is the one that dials; one that the owner banned is not missed.
+    static = [peer for peer in node.peering.peers.values() if peer.is_static and not node.trust.is_banned(peer.id)]
     connected = set(node.sync.links)
     return (
         node.sync.store_fault is None
@@ -92,7 +103,7 @@ def _peer(node: Node, peer: Peer) -> dict[str, Any]:
         "last_error": peer.last_error,
         "bytes_sent": connection.bytes_sent if connection is not None else 0,
         "bytes_received": connection.bytes_received if connection is not None else 0,
-        "clock_ahead_ms": link.clock_ahead_ms if link is not None else None,
+        "clock_ahead_ms": link.control.clock_ahead_ms if link is not None else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -179,11 +179,11 @@ async def verify(node: Node, request: Request) -> Response:
     body = await read_object(request, "repair")
     if not isinstance(body.get("repair", False), bool):
         raise LocalError("repair is true or false")
-    faults: AsyncIterator[str] = node.verify(repair=body.get("repair", False))
+    faults: AsyncGenerator[str, None] = node.verify(repair=body.get("repair", False))
 
     async def produce(write: Write) -> None:
         count = 0
-        async with aclosing(faults):  # type: ignore[type-var]
+        async with aclosing(faults):
             async for fault in faults:
                 count += 1
                 await write(line({"v": 1, "fault": fault}))

@@ -39,7 +39,7 @@ async def follow_changes(node: Node, request: Request) -> Response:
     as_events = wants_event_stream(request)
 
     async def produce(write: Write) -> None:
-        async with aclosing(changes):  # type: ignore[type-var]
+        async with aclosing(changes):
             async for change in changes:
                 value = describe_change(change)
                 await write(server_sent(change.cursor, "change", value) if as_events else line(value))

@@ -1,4 +1,4 @@
-"""Who dials, which of two connections survives, and when to try again."""
+"""Which of two connections survives, when to try again, and whom to keep out for a while."""
 
 from __future__ import annotations
 
@@ -45,3 +45,50 @@ class Backoff:
     def reset(self) -> None:
         """A try succeeded."""
         self._bound = self._first
+
+
+class Penalties:
+    """Who broke the protocol is kept out for a while, each time longer; who then behaved well starts anew."""
+
+    def __init__(self, rng: random.Random, limits: Limits = LIMITS) -> None:
+        self._rng = rng
+        self._limits = limits
+        self._ends: dict[EndpointId, tuple[float, float]] = {}
+        """When it ends, and how long the next one is at most."""
+
+    def punish(self, peer: EndpointId, now: float) -> float:
+        """Keep a peer out from now on; returns for how many seconds."""
+        _, bound = self._ends.pop(peer, (now, 2 * self._limits.backoff_first_seconds))
+        seconds = self._rng.uniform(bound / 2, bound)
+        self._ends[peer] = (now + seconds, min(2 * bound, self._limits.backoff_last_seconds))
+        if len(self._ends) > self._limits.connections_max:
+            del self._ends[min(self._ends, key=lambda one: self._ends[one][0])]
+        return seconds
+
+    def remaining(self, peer: EndpointId, now: float) -> float:
+        """Seconds for which a peer is still kept out; 0.0 where it is not."""
+        end, _ = self._ends.get(peer, (now, 0.0))
+        return max(0.0, end - now)
+
+    def forgive(self, peer: EndpointId) -> None:
+        """It behaved well, or the owner wants it."""
+        self._ends.pop(peer, None)
+
+
+class Allowance:
+    """So many at once, and then one in every so many seconds."""
+
+    def __init__(self, burst: int, seconds_each: float) -> None:
+        self._burst = burst
+        self._seconds_each = seconds_each
+        self._left = float(burst)
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one; False where none is left."""
+        self._left = min(self._burst, self._left + (now - self._at) / self._seconds_each)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

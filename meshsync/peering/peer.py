@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
 
 from meshsync.addresses import HostPort
-from meshsync.core.dialing import Backoff
+from meshsync.core.dialing import Allowance, Backoff
+from meshsync.errors import PeerError, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
 from meshsync.transports.base import Connection
+
+STATIC = "static"
+MANUAL = "manual"
+
+Outcome = bool | TransportLost | PeerError
+"""What became of a try: connected, left to the peer, or why it failed."""
 
 
 @dataclass(slots=True)
@@ -19,27 +27,59 @@ class Peer:
 
     id: EndpointId
     backoff: Backoff
+    redials: Allowance
+    """How often it may put a new connection in the place of a good one."""
     name: str = ""
-    addresses: tuple[HostPort, ...] = ()
+    places: dict[str, tuple[HostPort, ...]] = field(default_factory=dict)
+    """Its addresses, by how they became known."""
     via: str = ""
     """How it was found: static, manual, accepted."""
     connection: Connection | None = None
     since: float | None = None
-    """Seconds since the epoch (UTC) when it was connected."""
+    """Seconds since the epoch (UTC) when it was connected; None: nobody was told that it is."""
     dialing: trio.CancelScope | None = None
     next_dial: float | None = None
     """trio time of the next try."""
+    tries_begun: int = 0
+    tries_ended: int = 0
+    outcome: Outcome = False
+    """Of the last try that ended."""
+    is_hurried: bool = False
+    """The owner wants it to be tried at once."""
     last_error: str | None = None
     is_pending_there: bool = False
     """The peer has yet to accept this node."""
     wanted: bool = False
     """It is dialled whenever it is not connected."""
+    has_dialer: bool = False
+    """A task dials it as long as it is wanted."""
     changed: Notifier = field(default_factory=Notifier)
+
+    @property
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Where it may be, each address once."""
+        return tuple(dict.fromkeys(address for place in self.places.values() for address in place))
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the configuration names it."""
+        return STATIC in self.places
+
+    def learn(self, addresses: Iterable[HostPort], via: str, name: str) -> None:
+        """It was seen.  What the owner says by hand adds up; every other way replaces what it said before."""
+        before = self.places.get(via, ()) if via == MANUAL else ()
+        self.places[via] = tuple(dict.fromkeys([*addresses, *before]))
+        self.via = STATIC if self.is_static else via
+        self.name = name or self.name
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection."""
-        return self.connection is not None and not self.connection.is_closed
+        return self.open_connection() is not None
+
+    def open_connection(self) -> Connection | None:
+        """The connection, where there is one that is not closed."""
+        return self.connection if self.connection is not None and not self.connection.is_closed else None
 
     @property
     def state(self) -> str:

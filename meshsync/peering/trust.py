@@ -49,8 +49,7 @@ class Trust:
 
     def judge(self, peer: EndpointId, *, has_mesh_key: bool) -> CloseCode | None:
         """None: welcome.  PENDING: the owner has to say.  BANNED: the owner has said."""
-        row = self._decided.get(peer)
-        if row is not None and row.trust == "banned":
+        if self.is_banned(peer):
             return CloseCode.BANNED
         if self.is_known(peer) or self.mode == "open" or (self.mode == "mesh-key" and has_mesh_key):
             return None
@@ -60,6 +59,11 @@ class Trust:
         """Whether the owner named or accepted this endpoint."""
         row = self._decided.get(peer)
         return peer in self._named or (row is not None and row.trust == "accepted")
+
+    def is_banned(self, peer: EndpointId) -> bool:
+        """Whether the owner banned this endpoint."""
+        row = self._decided.get(peer)
+        return row is not None and row.trust == "banned"
 
     def name(self, peer: EndpointId) -> None:
         """The owner named this endpoint while the node runs: it is welcome until the end of the process."""
@@ -86,13 +90,15 @@ class Trust:
         self._decide(peer, "banned")
 
     def forget(self, peer: EndpointId) -> bool:
-        """Forget what was decided; False where nothing was."""
+        """Forget what was decided or named; False where nothing was."""
         knocked = self.knocks.pop(peer, None) is not None
-        decided = self._decided.pop(peer, None) is not None
+        decided, named = peer in self._decided, peer in self._named
         if decided:
             with self._store.transaction():
                 self._store.forget_peer(peer)
-        return knocked or decided
+            del self._decided[peer]
+        self._named.discard(peer)
+        return knocked or decided or named
 
     def accepted(self) -> list[PeerRow]:
         """The endpoints that the owner accepted."""

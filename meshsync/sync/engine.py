@@ -1,116 +1,37 @@
 """SyncEngine: which collections are replicated, with whom, how urgently, and whether they are in sync.
 
-It owns no connection and no task of its own: peering gives it connections and runs `serve` for each.
+It owns no connection and no task of its own: peering gives it connections and runs their links.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import trio
 
 from meshsync.addresses import HostPort, parse_address
-from meshsync.core.rebuild import Skip
+from meshsync.core import cbor
+from meshsync.core.entry import Operation
 from meshsync.core.limits import Limits
 from meshsync.core.query import Query
+from meshsync.core.rebuild import Skip
 from meshsync.core.session import SessionState
-from meshsync.errors import LocalError, RefusedError, StoreError
+from meshsync.errors import LocalError, RefusedError, StoreError, TransportLost
 from meshsync.events import EventLog
-from meshsync.ids import CollectionId, EndpointId, LogId
+from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.notifier import Notifier
-from meshsync.store.base import EntryRow, Store
+from meshsync.store.base import Store
 from meshsync.store.replica import Applied, Replica
 from meshsync.sync.exchange import Exchange
 from meshsync.sync.gate import Priority
+from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
+from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats
+from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Connection
 
-CLOCK_WARNING_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class SyncCycleResult:
-    """What a forced round did."""
-
-    pulled: int
-    """Entries received."""
-    pushed: int
-    """Entries sent."""
-    conflicts: int
-    """Documents that came into conflict."""
-    peers: int
-    """Peers that took part."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncState:
-    """Where one collection stands with one peer."""
-
-    state: SessionState
-    missing: int
-    """Entries that the peer has and this node has not."""
-    unsent: int
-    """Entries that this node has yet to send."""
-    last_synced: float | None
-    """Seconds since the epoch (UTC) when both roots were last equal; None: not yet on this connection."""
-    stall: str | None
-    """Why it does not go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncStats:
-    """Sums since the start of the node."""
-
-    pulled: int
-    pushed: int
-    conflicts: int
-    batches_failed: int
-    links: int
-    sessions: int
-
-
-class Subscription:
-    """The wish to replicate a collection.  It lasts as long as the handle: `async with engine.subscribe(…)`."""
-
-    def __init__(self, engine: SyncEngine, name: str, priority: Priority) -> None:
-        self._engine = engine
-        self.collection = name
-        self.priority = priority
-        self._is_open = False
-
-    async def __aenter__(self) -> Self:
-        """Begin to replicate."""
-        self.open()
-        await trio.lowlevel.checkpoint()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop replicating, unless another handle wishes it."""
-        self.close()
-
-    def open(self) -> None:
-        """Begin to replicate: idempotent."""
-        if not self._is_open:
-            self._is_open = True
-            self._engine.add(self)
-
-    def close(self) -> None:
-        """Stop replicating, unless another handle wishes it: idempotent."""
-        if self._is_open:
-            self._is_open = False
-            self._engine.remove(self)
-
-    async def wait_synced(self) -> None:
-        """Wait until the roots are equal with every connected peer, of which there is at least one.  Cancelling stops the waiting only."""
-        if not self._is_open:
-            raise LocalError("the subscription is not open: use `async with node.sync.subscribe(…)`")
-        await self._engine.wait_synced([self.collection])
+__all__ = ["Priority", "Subscription", "SyncCycleResult", "SyncEngine", "SyncState", "SyncStats"]
 
 
 class SyncEngine:
@@ -133,6 +54,7 @@ class SyncEngine:
         self.progressed = Notifier()
         """Woken whenever a session changed its state, began or ended."""
         self.links: dict[EndpointId, Link] = {}
+        """The present connection with each peer that is connected."""
         self.connector: Callable[[EndpointId, Sequence[HostPort]], Awaitable[bool]] | None = None
         """Peering's way to connect; set where the node is composed."""
         self._open_replica = open_replica
@@ -140,10 +62,12 @@ class SyncEngine:
         self._subscriptions: dict[CollectionId, list[Subscription]] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._priorities: dict[CollectionId, Priority] = {}
+        self._exchanges: set[Exchange] = set()
+        """All that run, those on a link that was replaced and has yet to end included."""
         self._syncing = True
-        self._held: dict[tuple[CollectionId, LogId], Skip] = {}
+        self._resumed = Notifier()
+        self._holds = Holds(events, limits.held_logs_max)
         self._store_fault: str | None = None
-        self._clock_warned: set[EndpointId] = set()
         self._pulled = self._pushed = self._conflicts = self._failed = 0
 
     # What the owner asks for
@@ -151,8 +75,9 @@ class SyncEngine:
     async def start_sync(self) -> None:
         """Exchange documents with connected and discovered peers.  This is how a node begins."""
         self._syncing = True
-        for exchange in self._exchanges():
-            exchange.note_changed(())
+        self._resumed.notify()
+        for exchange in self._exchanges:
+            exchange.resume()
         await trio.lowlevel.checkpoint()
 
     async def stop_sync(self) -> None:
@@ -163,6 +88,10 @@ class SyncEngine:
     def is_syncing(self) -> bool:
         """Whether entries are exchanged."""
         return self._syncing
+
+    async def wait_syncing(self) -> None:
+        """Wait until entries are exchanged.  Cancelling stops the waiting only."""
+        await self._resumed.wait_until(self.is_syncing)
 
     def subscribe(
         self, collection: str, query: Query | None = None, priority: Priority = Priority.MEDIUM
@@ -176,27 +105,36 @@ class SyncEngine:
                 f"subscriptions by query are not available in this version: subscribe to all of {collection!r},"
                 " and choose when reading"
             )
-        return Subscription(self, collection, priority)
+        return Subscription(self, collection, Priority(priority))
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
-        self._priorities[self.replica(collection).id] = Priority(priority)
+        id = self.replica(collection).id
+        for subscription in self._subscriptions[id]:
+            subscription.priority = Priority(priority)
+        self._priorities[id] = Priority(priority)
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:
-        """Compare roots with every connected peer now, and return when all are synced or say why they are not.
+        """Ask every connected peer now, and return when each is synced or cannot go on; `state` says why not.
 
-        Cancelling stops the waiting only.  LocalError: the collection is not subscribed.
+        Cancelling stops the waiting only.  LocalError: the collection is not subscribed, or syncing is stopped.
         """
         chosen = self._chosen([collection] if collection is not None else None)
+        if not self._syncing:
+            raise LocalError("syncing is stopped: start_sync() first")
         before = self.stats()
-        exchanges = [one for one in self._exchanges() if one.replica.id in chosen]
-        for exchange in exchanges:
-            exchange.check()
+        # A round trip brings what the peers had to say, and the first message of sessions that have just begun.
+        asked = {link: link.control.ask() for link in self.links.values()}
         await self.progressed.wait_until(
             lambda: all(
-                one.done.is_set() or one.session.stall or one.session.state is SessionState.SYNCED for one in exchanges
+                link.control.answered >= number or self.links.get(link.peer) is not link
+                for link, number in asked.items()
             )
         )
+        exchanges = [one for one in self._exchanges if one.replica.id in chosen and one.link in self.links.values()]
+        for exchange in exchanges:
+            exchange.check()
+        await self.progressed.wait_until(lambda: all(map(_is_settled, exchanges)))
         after = self.stats()
         return SyncCycleResult(
             after.pulled - before.pulled,
@@ -227,33 +165,41 @@ class SyncEngine:
     def _is_level(self, collection: CollectionId, peer: EndpointId) -> bool:
         link = self.links.get(peer)
         exchange = link.exchanges.get(collection) if link is not None else None
-        return exchange is not None and exchange.session.state is SessionState.SYNCED
+        if exchange is None:
+            return False
+        exchange.absorb()
+        return exchange.session.state is SessionState.SYNCED
 
     def state(self, collection: str, peer: EndpointId) -> SyncState:
         """Where a collection stands with a peer.  LocalError: it is not subscribed."""
+        replica = self.replica(collection)
         link = self.links.get(peer)
-        exchange = link.exchanges.get(self.replica(collection).id) if link is not None else None
+        exchange = link.exchanges.get(replica.id) if link is not None else None
         if exchange is None:
             reason = "not connected" if link is None else "the peer does not subscribe to it"
             return SyncState(SessionState.IDLE, 0, 0, None, reason)
+        exchange.absorb()
         session = exchange.session
         last = session.last_synced
         if last is not None:
             last = self.wall_ms() / 1000 - (trio.current_time() - last)
-        return SyncState(session.state, session.missing, session.unsent, last, session.stall)
+        stall = session.stall if session.is_opened else "the peer has yet to say what it holds"
+        return SyncState(session.state, session.missing, session.unsent, last, stall)
 
     async def connect_to_peer(self, endpoint_id: str, addresses: Sequence[str]) -> bool:
         """Connect to a peer now, and keep doing so.
 
         True: connected.  False: the tie-break leaves it to the peer, which is connecting to us.  TransportLost,
-        PeerError: it failed.  LocalError: no id, or no address.  Cancelling abandons this try.
+        PeerError: it failed, and is tried again all the same.  LocalError: no id, no address, or a peer that is
+        banned.  Cancelling stops the waiting only.
         """
-        assert self.connector is not None
+        if self.connector is None:
+            raise TransportLost("this node has no network")
         return await self.connector(EndpointId.parse(endpoint_id), [parse_address(one) for one in addresses])
 
     def stats(self) -> SyncStats:
         """Sums since the start."""
-        sessions = [exchange.session for exchange in self._exchanges()]
+        sessions = [exchange.session for exchange in self._exchanges]
         return SyncStats(
             self._pulled + sum(session.pulled for session in sessions),
             self._pushed + sum(session.pushed for session in sessions),
@@ -269,27 +215,40 @@ class SyncEngine:
         """The next seq to come of each log that is held."""
         return {tip.log: tip.seq + 1 for tip in self.replica(collection).tips()}
 
-    async def watch_cursors(self, collection: str, seen: Mapping[LogId, int]) -> dict[LogId, int]:
-        """Wait until the cursors differ from `seen`, and return them.  Cancelling stops the waiting only."""
-        await self.watcher(self.replica(collection)).wait_until(lambda: self.cursors(collection) != dict(seen))
+    async def watch_cursors(self, collection: str, seen: Mapping[LogId, int] | None = None) -> dict[LogId, int]:
+        """Wait until the cursors differ from `seen`, or from those of now, and return them.
+
+        Cancelling stops the waiting only.
+        """
+        known = self.cursors(collection) if seen is None else dict(seen)
+        await self.watcher(self.replica(collection)).wait_until(lambda: self.cursors(collection) != known)
         return self.cursors(collection)
 
-    def read_since(self, collection: str, cursors: Mapping[LogId, int], limit: int = 512) -> list[EntryRow]:
-        """At most `limit` entries at or past the cursors, parents first."""
+    def read_since(self, collection: str, cursors: Mapping[LogId, int], limit: int = 512) -> list[OriginEntry]:
+        """At most `limit` entries at or past the cursors, parents first; [] where there are none."""
         replica = self.replica(collection)
         known = {branch.number: cursors[log] - 1 for log in cursors for branch in replica.branches_of(log)}
-        parcel = replica.parcel(known, list(replica.branches))
-        return parcel.rows[:limit] if parcel is not None else []
+        parcel = replica.parcel(known, replica.numbers())
+        return [
+            OriginEntry(
+                replica.branches[row.branch].log,
+                row.seq,
+                EntryId(row.id),
+                row.hlc,
+                None if row.payload is None else tuple(Operation(*one) for one in cbor.decode_trusted(row.payload)),
+            )
+            for row in (parcel.rows[:limit] if parcel is not None else ())
+        ]
 
     # Subscriptions and replicas
 
     def add(self, subscription: Subscription) -> None:
-        """Begin to replicate for a handle."""
+        """Begin to replicate for a handle.  LocalError: no name of a collection.  StoreError: the disk."""
         replica = self._open_replica(subscription.collection)
         self._replicas[replica.id] = replica
         handles = self._subscriptions.setdefault(replica.id, [])
         handles.append(subscription)
-        self._priorities.setdefault(replica.id, subscription.priority)
+        self._priorities[replica.id] = min(handle.priority for handle in handles)
         if len(handles) == 1:
             for link in self.links.values():
                 link.subscribed(replica)
@@ -299,20 +258,28 @@ class SyncEngine:
         replica = self.replica(subscription.collection)
         handles = self._subscriptions[replica.id]
         handles.remove(subscription)
-        if not handles:
-            del self._subscriptions[replica.id]
-            for link in self.links.values():
-                link.unsubscribed(replica)
+        if handles:
+            self._priorities[replica.id] = min(handle.priority for handle in handles)
+            return
+        del self._subscriptions[replica.id], self._priorities[replica.id]
+        self._holds.forget(replica)
+        for link in self.links.values():
+            link.unsubscribed(replica)
+        self.progressed.notify()
 
     def subscribed(self) -> list[Replica]:
         """The replicas of the subscribed collections, most urgent first."""
         chosen = [self._replicas[id] for id in self._subscriptions]
         return sorted(chosen, key=self.priority)
 
+    def is_subscribed(self, replica: Replica) -> bool:
+        """Whether there is a handle for the collection."""
+        return replica.id in self._subscriptions
+
     def replica(self, name: str) -> Replica:
         """The replica of a subscribed collection.  LocalError: it is not subscribed."""
         replica = self._replicas.get(CollectionId.of_name(name))
-        if replica is None or replica.id not in self._subscriptions:
+        if replica is None or not self.is_subscribed(replica):
             raise LocalError(f"this node does not subscribe to {name!r}: `meshsync collections join {name}` does that")
         return replica
 
@@ -326,59 +293,51 @@ class SyncEngine:
 
     def held(self, replica: Replica) -> dict[LogId, Skip]:
         """The logs whose next entries wait, and why."""
-        return {log: why for (collection, log), why in self._held.items() if collection == replica.id}
+        return self._holds.of(replica)
 
     def _chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
         return set(self._subscriptions) if names is None else {self.replica(name).id for name in names}
 
-    def _exchanges(self) -> list[Exchange]:
-        return [exchange for link in self.links.values() for exchange in link.exchanges.values()]
-
     # Connections
 
-    async def serve(self, connection: Connection) -> None:
+    def attach(self, connection: Connection) -> Link:
+        """Take a connection in the place of an earlier one with the same peer; then `serve` it."""
+        link = self.links[connection.peer] = Link(self, connection)
+        self.progressed.notify()
+        return link
+
+    async def serve(self, link: Link) -> None:
         """Exchange over a connection until it ends.
 
         PeerError: the peer broke the protocol; the caller closes and backs off.  TransportLost: it is gone.
         """
-        link = Link(self, connection)
-        self.links[connection.peer] = link
-        self.progressed.notify()
         try:
             await link.run()
         finally:
-            if self.links.get(connection.peer) is link:
-                del self.links[connection.peer]
+            if self.links.get(link.peer) is link:
+                del self.links[link.peer]
             self.progressed.notify()
 
     # What exchanges report
 
     def stored(self, replica: Replica, applied: Applied) -> None:
-        """Entries were stored, by whomever: wake the watchers and every session of the collection."""
-        for link in self.links.values():
-            if exchange := link.exchanges.get(replica.id):
-                exchange.note_changed(applied.tips)
-        if watcher := self._watchers.get(replica.id):
-            watcher.notify()
+        """Entries were stored, by whomever, or left out: wake the watchers and every session of the collection."""
+        tips = applied.tips
+        if tips:
+            for link in self.links.values():
+                if exchange := link.exchanges.get(replica.id):
+                    exchange.note_changed(tips)
+            if watcher := self._watchers.get(replica.id):
+                watcher.notify()
+            if self._store_fault is not None and not self.store.low_space():
+                self._store_fault = None
+                self.events.emit("store_recovered")
+            if self._holds:
+                self._holds.release(replica, tips)
         if applied.skipped:
-            self._note_held(replica, applied.skipped)
+            self._holds.note(replica, applied.skipped)
         for log in applied.forked:
             self.events.emit("fork", collection=replica.name, author=log.author, incarnation=log.incarnation)
-        if self._held and applied.tips:
-            self._release(replica, applied)
-
-    def _note_held(self, replica: Replica, skipped: Mapping[LogId, Skip]) -> None:
-        """Some entries were left out for now."""
-        for log, why in skipped.items():
-            if why in (Skip.CLOCK, Skip.QUOTA) and self._held.get((replica.id, log)) is not why:
-                self._held[replica.id, log] = why
-                self.events.emit("held", collection=replica.name, author=log.author, reason=why.value)
-
-    def _release(self, replica: Replica, applied: Applied) -> None:
-        for number in applied.tips:
-            log = replica.branches[number].log
-            if self._held.pop((replica.id, log), None) is not None:
-                self.events.emit("released", collection=replica.name, author=log.author)
 
     def state_changed(self, exchange: Exchange, state: SessionState) -> None:
         """A session entered another state."""
@@ -387,9 +346,15 @@ class SyncEngine:
             self.events.emit("synced", collection=exchange.replica.name, peer=exchange.link.peer, root=root)
         self.progressed.notify()
 
+    def exchange_began(self, exchange: Exchange) -> None:
+        """A session is there."""
+        self._exchanges.add(exchange)
+        self.progressed.notify()
+
     def exchange_ended(self, exchange: Exchange) -> None:
         """A session is over."""
         session, exchanges = exchange.session, exchange.link.exchanges
+        self._exchanges.discard(exchange)
         self._pulled += session.pulled
         self._pushed += session.pushed
         self._conflicts += session.conflicts
@@ -398,29 +363,20 @@ class SyncEngine:
         self.progressed.notify()
 
     def store_failed(self, error: StoreError) -> None:
-        """A batch of a peer could not be stored."""
+        """The store did not take something."""
         self._failed += 1
         if self._store_fault is None:
             self.events.emit("store_failed", reason=str(error))
         self._store_fault = str(error)
         self.progressed.notify()
 
-    def store_recovered(self) -> None:
-        """The store takes entries again."""
-        if self._store_fault is not None:
-            self._store_fault = None
-            self.events.emit("store_recovered")
-
     @property
     def store_fault(self) -> str | None:
         """Why the store takes nothing at present."""
-        return self._store_fault
+        return self._store_fault or self.store.trouble() or None
 
-    def clock_compared(self, link: Link) -> None:
-        """A peer told its wall clock."""
-        ahead = link.clock_ahead_ms or 0
-        if abs(ahead) < CLOCK_WARNING_MS:
-            self._clock_warned.discard(link.peer)
-        elif link.peer not in self._clock_warned:
-            self._clock_warned.add(link.peer)
-            self.events.emit("clock_differs", peer=link.peer, seconds_ahead=round(ahead / 1000))
+
+def _is_settled(exchange: Exchange) -> bool:
+    exchange.absorb()
+    session = exchange.session
+    return exchange.is_ending or session.state is SessionState.SYNCED or session.stall is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Batch, Close, Open, decode_untrusted, encode_message
+from meshsync.core.messages import Batch, Close, Message, Open, decode_untrusted, encode_message
 from meshsync.core.session import (
     Changed,
     Check,
@@ -27,11 +27,16 @@ from meshsync.core.session import (
     WakeAt,
 )
 from meshsync.errors import CloseCode, PeerError, StoreError, TransportLost
+from meshsync.groups import leaves
+from meshsync.notifier import Notifier
 from meshsync.store.replica import Applied, Replica
 from meshsync.transports.base import MessageChannel
 
 if TYPE_CHECKING:
     from meshsync.sync.link import Link
+
+STORE_RETRY_SECONDS = 1.0
+"""How soon to try again what the disk did not take."""
 
 
 class Exchange:
@@ -45,36 +50,31 @@ class Exchange:
         self.done = trio.Event()
         self._engine = link.engine
         self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._sent = Notifier()
         self._changed: set[int] = set()
-        self._wake_at = math.inf
         self._kick = trio.Event()
+        self._wake_at = math.inf
+        self._sleep: trio.CancelScope | None = None
+        """What the send loop sleeps in; it ends at `_wake_at`."""
         self._paced = False
         """While pushes are paced, news wakes nobody, so that many writes cost one batch."""
         self._confirm: int | None = None
         self._confirm_wanted = trio.Event()
         self._scope = trio.CancelScope()
-        self._failing = False
 
     async def run(self, first: Open | None) -> None:
         """Run until the stream ends.  `first`: the peer's OPEN, where it opened the stream.
 
         PeerError, TransportLost: why the whole connection is to be closed.
         """
-        failure: Exception | None = None
+        failure: PeerError | TransportLost | None = None
         try:
             with self._scope:
-                self._handle(Start())
-                if first is not None:
-                    self._handle(Received(first))
                 try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._send_loop)
-                        nursery.start_soon(self._confirm_loop)
-                        nursery.start_soon(self._check_loop)
-                        await self._receive_loop()
-                        nursery.cancel_scope.cancel()
-                except* (PeerError, TransportLost, StoreError) as group:
-                    failure = _first(group)
+                    await self._run(first)
+                except* (PeerError, TransportLost) as group:
+                    failure = _culprit(group)
         finally:
             self.done.set()
             self._engine.exchange_ended(self)
@@ -83,12 +83,29 @@ class Exchange:
             with trio.CancelScope(shield=True) as closing:
                 closing.deadline = trio.current_time() + self._engine.limits.close_seconds_max
                 await self.channel.aclose()
-        if failure is not None:
-            raise failure
+        if failure is None or (isinstance(failure, TransportLost) and self.link.is_end_of_stream(failure)):
+            return
+        raise failure
+
+    async def _run(self, first: Open | None) -> None:
+        self._handle(Start())
+        if first is not None:
+            self._handle(Received(first))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_loop)
+            nursery.start_soon(self._confirm_loop)
+            nursery.start_soon(self._check_loop)
+            await self._receive_loop()
+            nursery.cancel_scope.cancel()
 
     def close(self) -> None:
-        """End the session: this node no longer subscribes."""
+        """End the session: this node no longer subscribes, or another stream takes its place."""
         self._scope.cancel()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether `close` was called, or the stream has ended."""
+        return self._scope.cancel_called or self.done.is_set()
 
     def note_changed(self, branches: Iterable[int]) -> None:
         """These branches grew; cheap enough for every single write."""
@@ -96,30 +113,46 @@ class Exchange:
         if not self._paced:
             self._kick.set()
 
+    def absorb(self) -> None:
+        """Let the session know what has changed here, so that its state is that of this moment."""
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            branches = self.replica.branches
+            self._handle(Changed({number: branches[number].tip.seq for number in changed}))
+
+    def resume(self) -> None:
+        """Syncing was started again."""
+        self._kick.set()
+
     def check(self) -> None:
         """Compare roots with the peer now."""
         self._handle(Check())
+
+    # The machine
 
     def _handle(self, event: Event) -> None:
         """Give the machine an event and carry out what it answers."""
         try:
             effects = self.session.handle(event, trio.current_time(), self._engine.wall_ms())
         except StoreError as error:
-            self.session.not_stored(trio.current_time(), str(error))
-            self._wake(trio.current_time() + 1.0)
-            self._failing = True
-            self._engine.store_failed(error)
-            return
-        if self._failing and type(event) is Received and type(event.message) is Batch:
-            self._failing = False
-            self._engine.store_recovered()
-        self._carry_out(effects)
+            self._not_stored(error)
+        else:
+            self._carry_out(effects)
+
+    def _not_stored(self, error: StoreError) -> None:
+        """The session asks again later, which needs no more than to be given Ready then."""
+        now = trio.current_time()
+        self.session.not_stored(now, str(error))
+        self._wake(now + STORE_RETRY_SECONDS)
+        self._engine.store_failed(error)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Send(message):
-                    self._queue.append(encode_message(message))
+                    frame = encode_message(message)
+                    self._queue.append(frame)
+                    self._queued_bytes += len(frame)
                     self._kick.set()
                 case Stored(applied):
                     assert isinstance(applied, Applied)
@@ -133,7 +166,13 @@ class Exchange:
                     self._engine.state_changed(self, state)
 
     def _wake(self, time: float) -> None:
-        self._wake_at = min(self._wake_at, time)
+        """Have the send loop go round at this time, if not before."""
+        if time < self._wake_at:
+            self._wake_at = time
+            if self._sleep is not None:
+                self._sleep.deadline = time
+
+    # Receiving
 
     async def _receive_loop(self) -> None:
         while True:
@@ -144,34 +183,59 @@ class Exchange:
             message = decode_untrusted(frame, self._engine.limits)
             if isinstance(message, Close):
                 return
-            if isinstance(message, Batch):
-                await self.link.afford(len(message.seals))
-            self._handle(Received(message))
+            if not self._engine.is_syncing():
+                await self._engine.wait_syncing()
+            await self._take(message)
+            if self._queued_bytes > self._engine.limits.answers_bytes_max:
+                await self._wait_answers_read()
+
+    async def _take(self, message: Message) -> None:
+        if isinstance(message, Batch):
+            await self.link.afford(len(message.seals))
+            if self._engine.store.low_space():
+                # What is left is for the writes made here.
+                self._not_stored(StoreError(self._engine.store.trouble() or "too little space is left on the disk"))
+                return
+        self._handle(Received(message))
+
+    async def _wait_answers_read(self) -> None:
+        """Read no more questions of a peer that does not read the answers.  PeerError: it never does."""
+        limits = self._engine.limits
+        while (before := self._queued_bytes) > limits.answers_bytes_max:
+            with trio.move_on_after(limits.answer_seconds_max):
+                await self._sent.wait_until(lambda before=before: self._queued_bytes < before)  # type: ignore[misc]
+            if self._queued_bytes >= before:
+                raise PeerError("the peer asks and does not read the answers", CloseCode.TIMEOUT)
+
+    # Sending
 
     async def _send_loop(self) -> None:
-        gate, branches = self.link.gate, self.replica.branches
+        gate, interval = self.link.gate, self._engine.limits.push_interval_seconds
         while True:
             self._kick = trio.Event()
             self._wake_at = math.inf
-            if self._changed:
-                changed, self._changed = self._changed, set()
-                self._handle(Changed({number: branches[number].tip.seq for number in changed}))
+            self.absorb()
             await self._flush()
-            pushed = False
             if self._engine.is_syncing():
                 async with gate.turn(self._engine.priority(self.replica)):
                     self._handle(Ready())
-                    pushed = bool(self._queue)
+                    has_more = bool(self._queue)
                     await self._flush()
-            if not pushed:
-                self._paced = self._wake_at < math.inf
-                with trio.move_on_at(self._wake_at):
-                    await self._kick.wait()
-                self._paced = False
+                if has_more:
+                    continue
+            self._paced = self._wake_at <= trio.current_time() + interval
+            with trio.CancelScope(deadline=self._wake_at) as self._sleep:
+                await self._kick.wait()
+            self._sleep, self._paced = None, False
 
     async def _flush(self) -> None:
         while self._queue:
-            await self.channel.send(self._queue.popleft())
+            frame = self._queue.popleft()
+            await self.channel.send(frame)
+            self._queued_bytes -= len(frame)
+            self._sent.notify()
+
+    # Besides
 
     async def _confirm_loop(self) -> None:
         while True:
@@ -179,8 +243,14 @@ class Exchange:
             self._confirm_wanted = trio.Event()
             cursor = self._confirm
             assert cursor is not None
-            await self._engine.store.synced()
-            self._handle(Durable(cursor))
+            try:
+                await self._engine.store.synced()
+            except StoreError as error:
+                self._engine.store_failed(error)
+                await trio.sleep(STORE_RETRY_SECONDS)
+                self._confirm_wanted.set()
+            else:
+                self._handle(Durable(cursor))
 
     async def _check_loop(self) -> None:
         limits, rng = self._engine.limits, self._engine.rng
@@ -189,10 +259,7 @@ class Exchange:
             self._handle(Check())
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    """The first plain exception of a group: the others are its consequences."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)
-    return error
+def _culprit(group: BaseExceptionGroup[PeerError | TransportLost]) -> PeerError | TransportLost:
+    """Of several failures the one that the peer is to blame for, if any: the others follow from it."""
+    errors = [error for error in leaves(group) if isinstance(error, PeerError | TransportLost)]
+    return next((error for error in errors if isinstance(error, PeerError)), errors[0])

@@ -21,8 +21,8 @@ class Priority(enum.IntEnum):
 class PriorityGate:
     """Lets one sender at a time build and hand over a batch.
 
-    A sender that was passed over `patience` times goes next whatever its priority, so under load each level
-    still gets one batch in every few.
+    A sender that was passed over `patience` times goes next whatever its priority, the longest waiting of several
+    first, so under load each one still gets a turn in every few.
     """
 
     def __init__(self, patience: int = 8) -> None:
@@ -57,7 +57,10 @@ class PriorityGate:
             self._busy = False
             return
         starved = [turn for turn in self._waiting if turn.passed_over >= self._patience]
-        chosen = min(starved or self._waiting, key=lambda turn: (turn.priority, turn.number))
+        if starved:
+            chosen = min(starved, key=lambda turn: turn.number)
+        else:
+            chosen = min(self._waiting, key=lambda turn: (turn.priority, turn.number))
         self._waiting.remove(chosen)
         for turn in self._waiting:
             turn.passed_over += 1

@@ -1,17 +1,27 @@
-"""The exchanges with one peer over one connection: which streams there are, and the control stream."""
+"""The exchanges with one peer over one connection: which streams there are.
+
+One stream a collection, opened by the dialer once both sides subscribe.  Both sides may come and go, and what one
+says on the control stream may overtake what it does on another, so:
+
+    - the dialer opens a stream for each collection that it subscribes to, at once;
+    - an acceptor that does not subscribe answers with CLOSE, and sends SUBSCRIBED when it begins to;
+    - SUBSCRIBED while the stream is there means that its end is under way: the dialer opens another one after it;
+    - a new stream for a collection takes the place of the one before.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
-from meshsync.core.messages import Close, Open, Ping, Pong, Subscribed, decode_untrusted, encode_message
+from meshsync.core.messages import Close, Open, decode_untrusted, encode_message
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import CollectionId, EndpointId
-from meshsync.notifier import Notifier
 from meshsync.store.replica import Replica
+from meshsync.sync.control import Control
 from meshsync.sync.exchange import Exchange
 from meshsync.sync.gate import PriorityGate
 from meshsync.transports.base import Connection, MessageChannel, Origin
@@ -19,8 +29,9 @@ from meshsync.transports.base import Connection, MessageChannel, Origin
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
 
+Ts = TypeVarTuple("Ts")
+
 _TAG_DOMAIN = b"meshsync/tag/1\0"
-PING_SECONDS = 60.0
 
 
 def tag_of(nonces: tuple[bytes, bytes], collection: CollectionId) -> bytes:
@@ -37,14 +48,14 @@ class Link:
         self.peer: EndpointId = connection.peer
         self.gate = PriorityGate()
         self.exchanges: dict[CollectionId, Exchange] = {}
-        self.clock_ahead_ms: int | None = None
-        """By how much the peer's wall clock is ahead of ours."""
+        self.control = Control(self)
         self._nursery: trio.Nursery | None = None
-        self._failure: Exception | None = None
+        self._failure: PeerError | TransportLost | None = None
+        self._opening: set[CollectionId] = set()
+        self._again: set[CollectionId] = set()
+        """Collections whose stream ends, to be opened once more after that."""
         self._seals = engine.limits.seals_per_second_max
         self._seals_at = trio.current_time()
-        self._pongs = Notifier()
-        self._control_send = trio.Lock()  # two tasks send on the control stream, a frame at a time
 
     async def run(self) -> None:
         """Run until the connection ends.
@@ -54,9 +65,10 @@ class Link:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._guarded, self._read_control)
-                nursery.start_soon(self._guarded, self._accept_channels)
-                nursery.start_soon(self._guarded, self._ping)
+                self._start(self.control.read)
+                self._start(self.control.write)
+                self._start(self.control.keep_asking)
+                self._start(self._accept_channels)
                 if self.connection.origin is Origin.DIALED:
                     for replica in self.engine.subscribed():
                         self._open(replica)
@@ -67,17 +79,26 @@ class Link:
 
     def subscribed(self, replica: Replica) -> None:
         """This node has begun to subscribe to a collection."""
-        if self._nursery is None or replica.id in self.exchanges:
-            return
         if self.connection.origin is Origin.DIALED:
             self._open(replica)
-        else:
-            self._nursery.start_soon(self._guarded, self._tell_subscribed, self._tag(replica.id))
+        elif self._nursery is not None:
+            self.control.tell_subscribed(replica.id, self._tag(replica.id))
 
     def unsubscribed(self, replica: Replica) -> None:
         """This node no longer subscribes to a collection."""
         if exchange := self.exchanges.get(replica.id):
             exchange.close()
+
+    def peer_subscribed(self, tags: Iterable[bytes]) -> None:
+        """The peer says that it has begun to subscribe to these; unknown ones are none of our business."""
+        if self.connection.origin is not Origin.DIALED:
+            raise PeerError("SUBSCRIBED is for the side that opens the streams")
+        known = self._by_tag()
+        for replica in [known[tag] for tag in tags if tag in known]:
+            if replica.id in self.exchanges or replica.id in self._opening:
+                self._again.add(replica.id)
+            else:
+                self._open(replica)
 
     async def afford(self, seals: int) -> None:
         """Wait until the peer's budget of signature checks allows some more: it is slowed down, not refused."""
@@ -91,99 +112,89 @@ class Link:
     def _tag(self, collection: CollectionId) -> bytes:
         return tag_of(self.connection.nonces, collection)
 
-    def _by_tag(self, tag: bytes) -> Replica | None:
-        return next((replica for replica in self.engine.subscribed() if self._tag(replica.id) == tag), None)
+    def _by_tag(self) -> dict[bytes, Replica]:
+        return {self._tag(replica.id): replica for replica in self.engine.subscribed()}
 
-    async def _guarded(self, function, *args) -> None:  # type: ignore[no-untyped-def]
+    # Tasks
+
+    def _start(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        if self._nursery is not None and not self._nursery.cancel_scope.cancel_called:
+            self._nursery.start_soon(self._guarded, function, *args)
+
+    async def _guarded(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run one task of the link; what the peer or the network did ends the link, and nothing else."""
         try:
             await function(*args)
         except (PeerError, TransportLost) as error:
-            self._failure = self._failure or error
+            # Whoever is to blame outranks what follows from it.
+            if self._failure is None or (isinstance(error, PeerError) and not isinstance(self._failure, PeerError)):
+                self._failure = error
             assert self._nursery is not None
             self._nursery.cancel_scope.cancel()
 
+    # Streams that this side opens
+
     def _open(self, replica: Replica) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._guarded, self._dial_exchange, replica)
+        if replica.id not in self._opening:
+            self._opening.add(replica.id)
+            self._start(self._dial_exchange, replica)
 
     async def _dial_exchange(self, replica: Replica) -> None:
-        if replica.id not in self.exchanges:
+        try:
+            before = self.exchanges.get(replica.id)
+            if before is not None:
+                if not before.is_ending:
+                    return
+                await before.done.wait()
             channel = await self.connection.open_channel()
-            await self._run_exchange(replica, channel, None)
+            if not self.engine.is_subscribed(replica):
+                await channel.aclose()
+                return
+            exchange = self._begin(replica, channel)
+        finally:
+            self._opening.discard(replica.id)
+        await exchange.run(None)
+        if replica.id in self._again:
+            self._again.discard(replica.id)
+            self._open(replica)
 
-    async def _run_exchange(self, replica: Replica, channel: MessageChannel, first: Open | None) -> None:
-        exchange = Exchange(self, replica, channel, self._tag(replica.id))
-        if before := self.exchanges.get(replica.id):
-            before.close()
-            await before.done.wait()
-        self.exchanges[replica.id] = exchange
-        await exchange.run(first)
+    def _begin(self, replica: Replica, channel: MessageChannel) -> Exchange:
+        exchange = self.exchanges[replica.id] = Exchange(self, replica, channel, self._tag(replica.id))
+        self.engine.exchange_began(exchange)
+        return exchange
+
+    # Streams that the peer opens
 
     async def _accept_channels(self) -> None:
         while True:
             channel = await self.connection.accept_channel()
-            assert self._nursery is not None
-            self._nursery.start_soon(self._guarded, self._answer, channel)
+            if self.connection.origin is Origin.DIALED:
+                raise PeerError("a stream was opened by the side that must not")
+            self._start(self._answer, channel)
 
     async def _answer(self, channel: MessageChannel) -> None:
         try:
             frame = await channel.receive()
-        except trio.EndOfChannel:
-            await channel.aclose()
-            return
-        message = decode_untrusted(frame, self.engine.limits)
-        if not isinstance(message, Open):
-            raise PeerError("a stream must begin with OPEN")
-        replica = self._by_tag(message.tag)
-        if replica is None:
+            message = decode_untrusted(frame, self.engine.limits)
+            if not isinstance(message, Open):
+                raise PeerError("a stream must begin with OPEN")
+            replica = self._by_tag().get(message.tag)
+            while replica is not None and (before := self.exchanges.get(replica.id)) is not None:
+                before.close()
+                await before.done.wait()
+            if replica is not None and self.engine.is_subscribed(replica):
+                await self._begin(replica, channel).run(message)
+                return
             # Unknown and forbidden are the same answer, so that nobody can probe for collections.
             await channel.send(encode_message(Close(CloseCode.NOT_HERE, "")))
             await channel.aclose()
-            return
-        await self._run_exchange(replica, channel, message)
+        except trio.EndOfChannel:
+            await channel.aclose()
+        except TransportLost as error:
+            if not self.is_end_of_stream(error):
+                raise
+            await channel.aclose()
 
-    # The control stream
-
-    async def _read_control(self) -> None:
-        while True:
-            try:
-                frame = await self.connection.control.receive()
-            except trio.EndOfChannel:
-                raise TransportLost("the peer ended the control stream", CloseCode.OK) from None
-            message = decode_untrusted(frame, self.engine.limits)
-            match message:
-                case Subscribed(tags):
-                    for tag in tags[: self.engine.limits.streams_per_connection_max]:
-                        replica = self._by_tag(tag)
-                        if replica is not None and self.connection.origin is Origin.DIALED:
-                            self._open(replica)
-                case Ping(number, wall_ms):
-                    self._compare_clock(wall_ms)
-                    await self._send_control(encode_message(Pong(number, self.engine.wall_ms())))
-                case Pong(_, wall_ms):
-                    self._compare_clock(wall_ms)
-                    self._pongs.notify()
-                case _:
-                    raise PeerError(f"{type(message).__name__} does not belong on the control stream")
-
-    async def ping(self) -> None:
-        """Return once the peer answers.  TransportLost: the connection is gone."""
-        await self._send_control(encode_message(Ping(0, self.engine.wall_ms())))
-        await self._pongs.wait()
-
-    async def _ping(self) -> None:
-        while True:
-            await self.ping()
-            await trio.sleep(PING_SECONDS * self.engine.rng.uniform(0.75, 1.25))
-
-    def _compare_clock(self, wall_ms: int) -> None:
-        self.clock_ahead_ms = wall_ms - self.engine.wall_ms()
-        self.engine.clock_compared(self)
-
-    async def _tell_subscribed(self, tag: bytes) -> None:
-        await self._send_control(encode_message(Subscribed((tag,))))
-
-    async def _send_control(self, frame: bytes) -> None:
-        async with self._control_send:
-            await self.connection.control.send(frame)
+    def is_end_of_stream(self, error: TransportLost) -> bool:
+        """Whether the peer gave up one stream because it no longer subscribes, and nothing else is wrong."""
+        return error.code is CloseCode.NOT_HERE and not self.connection.is_closed

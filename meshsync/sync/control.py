@@ -1,0 +1,105 @@
+"""The control stream of one connection: pings, clocks, and who has begun to subscribe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshsync.core.messages import Message, Ping, Pong, Subscribed, decode_untrusted, encode_message
+from meshsync.errors import CloseCode, PeerError, TransportLost
+from meshsync.ids import CollectionId
+from meshsync.notifier import Notifier
+
+if TYPE_CHECKING:
+    from meshsync.sync.link import Link
+
+CLOCK_WARNING_MS = 60_000
+
+
+class Control:
+    """Reads and writes the control stream of one link.
+
+    What is to be said is kept by kind, the newest in the place of what was not said yet, so a peer that asks
+    without reading the answers costs no memory.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._engine = link.engine
+        self._channel = link.connection.control
+        self._unsaid: dict[type[Message] | CollectionId, bytes] = {}
+        self._news = Notifier()
+        self._pongs = Notifier()
+        self._asked = 0
+        self.answered = 0
+        """The number of the last ping that was answered; `SyncEngine.progressed` is woken when it rises."""
+        self._has_warned = False
+        self.clock_ahead_ms: int | None = None
+        """By how much the peer's wall clock is ahead of ours."""
+
+    def tell_subscribed(self, collection: CollectionId, tag: bytes) -> None:
+        """Let the dialer open a stream for a collection."""
+        self._say(collection, Subscribed((tag,)))
+
+    def ask(self) -> int:
+        """Ask for a sign of life; `answered` reaches the number that is returned when it comes."""
+        self._asked += 1
+        self._say(Ping, Ping(self._asked, self._engine.wall_ms()))
+        return self._asked
+
+    async def ping(self) -> None:
+        """Return once the peer answers.  Cancelling stops the waiting only."""
+        number = self.ask()
+        await self._pongs.wait_until(lambda: self.answered >= number)
+
+    async def keep_asking(self) -> None:
+        """Ping for ever.  TransportLost: the peer does not answer, though its machine may."""
+        limits, rng = self._engine.limits, self._engine.rng
+        while True:
+            with trio.move_on_after(limits.answer_seconds_max) as scope:
+                await self.ping()
+            if scope.cancelled_caught:
+                raise TransportLost(
+                    f"the peer did not answer a ping in {limits.answer_seconds_max:g} seconds", CloseCode.TIMEOUT
+                )
+            await trio.sleep(limits.ping_seconds * rng.uniform(0.75, 1.25))
+
+    async def write(self) -> None:
+        """Say what there is to say, for ever.  TransportLost: the connection is gone."""
+        while True:
+            await self._news.wait_until(lambda: bool(self._unsaid))
+            await self._channel.send(self._unsaid.pop(next(iter(self._unsaid))))
+
+    async def read(self) -> None:
+        """Take what the peer says, for ever.  PeerError: it does not belong here.  TransportLost: it is gone."""
+        while True:
+            try:
+                frame = await self._channel.receive()
+            except trio.EndOfChannel:
+                raise TransportLost("the peer ended the control stream", CloseCode.OK) from None
+            match decode_untrusted(frame, self._engine.limits):
+                case Subscribed(tags):
+                    self._link.peer_subscribed(tags)
+                case Ping(number, wall_ms):
+                    self._compare_clock(wall_ms)
+                    self._say(Pong, Pong(number, self._engine.wall_ms()))
+                case Pong(number, wall_ms):
+                    if number > self._asked:
+                        raise PeerError("an answer to a ping that was never sent")
+                    self._compare_clock(wall_ms)
+                    self.answered = max(number, self.answered)
+                    self._pongs.notify()
+                    self._engine.progressed.notify()
+                case message:
+                    raise PeerError(f"{type(message).__name__} does not belong on the control stream")
+
+    def _say(self, kind: type[Message] | CollectionId, message: Message) -> None:
+        self._unsaid[kind] = encode_message(message)
+        self._news.notify()
+
+    def _compare_clock(self, wall_ms: int) -> None:
+        ahead = self.clock_ahead_ms = wall_ms - self._engine.wall_ms()
+        if abs(ahead) >= CLOCK_WARNING_MS and not self._has_warned:
+            self._engine.events.emit("clock_differs", peer=self._link.peer, seconds_ahead=round(ahead / 1000))
+        self._has_warned = abs(ahead) >= CLOCK_WARNING_MS

@@ -1,0 +1,65 @@
+"""What the sync engine answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshsync.core.entry import Operation
+from meshsync.core.session import SessionState
+from meshsync.ids import EntryId, LogId
+
+
+@dataclass(frozen=True, slots=True)
+class SyncCycleResult:
+    """What a forced round did."""
+
+    pulled: int
+    """Entries received."""
+    pushed: int
+    """Entries sent."""
+    conflicts: int
+    """Documents that came into conflict."""
+    peers: int
+    """Peers that took part."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """Where one collection stands with one peer."""
+
+    state: SessionState
+    missing: int
+    """Entries that the peer has and this node has not."""
+    unsent: int
+    """Entries that this node has yet to send."""
+    last_synced: float | None
+    """Seconds since the epoch (UTC) when both roots were last equal; None: not yet on this connection."""
+    stall: str | None
+    """Why it does not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStats:
+    """Sums since the start of the node, but for the last two."""
+
+    pulled: int
+    pushed: int
+    conflicts: int
+    batches_failed: int
+    """How often the store did not take something."""
+    links: int
+    """Connections at present."""
+    sessions: int
+    """Sessions at present."""
+
+
+@dataclass(frozen=True, slots=True)
+class OriginEntry:
+    """An entry by its place in its author's log."""
+
+    log: LogId
+    seq: int
+    id: EntryId
+    hlc: int
+    operations: tuple[Operation, ...] | None
+    """None where the payload is not here."""

@@ -1,0 +1,58 @@
+"""The handle of a subscription."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from meshsync.errors import LocalError
+from meshsync.sync.gate import Priority
+
+if TYPE_CHECKING:
+    from meshsync.sync.engine import SyncEngine
+
+
+class Subscription:
+    """The wish to replicate a collection.  It lasts as long as the handle: `async with engine.subscribe(…)`."""
+
+    def __init__(self, engine: SyncEngine, name: str, priority: Priority) -> None:
+        self._engine = engine
+        self.collection = name
+        self.priority = priority
+        """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
+        self._is_open = False
+
+    async def __aenter__(self) -> Self:
+        """Begin to replicate."""
+        self.open()
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop replicating, unless another handle wishes it."""
+        self.close()
+
+    def open(self) -> None:
+        """Begin to replicate: idempotent.  LocalError: no name of a collection.  StoreError: the disk."""
+        if not self._is_open:
+            self._engine.add(self)
+            self._is_open = True
+
+    def close(self) -> None:
+        """Stop replicating, unless another handle wishes it: idempotent."""
+        if self._is_open:
+            self._is_open = False
+            self._engine.remove(self)
+
+    async def wait_synced(self) -> None:
+        """Wait until the roots are equal with every connected peer, of which there is at least one.
+
+        Cancelling stops the waiting only.  LocalError: the handle is not open.
+        """
+        if not self._is_open:
+            raise LocalError("the subscription is not open: use `async with node.sync.subscribe(…)`")
+        await self._engine.wait_synced([self.collection])
