@@ -86,8 +86,8 @@ class Limits:
     backoff_last_seconds: float = 60.0
 
     # Live push
-    push_burst: int = 16
-    push_interval_seconds: float = 0.002
+    push_burst: int = 32
+    push_interval_seconds: float = 0.004
     root_check_seconds: float = 30.0
 
     # Store
