@@ -26,7 +26,7 @@ PREV_HINT_BYTES = 8
 FLAG_COMPLETE = 1
 """OPEN: the sender has the payload of every entry that it holds."""
 FLAG_EXPLICIT = 2
-"""OPEN: the sender holds a fork; name every parent and predecessor by its whole id."""
+"""OPEN: the sender holds a fork, or met what may be one; name every parent and predecessor by its whole id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Open:
     """The epoch of the receiver's store and the next arrival number to read of it."""
     root: bytes
     tips: tuple[tuple[LogId, int, bytes], ...] | None
-    """(log, seq, TIP_ID_BYTES of the id); None: those below the cursor, no more is said."""
+    """(log, seq, TIP_ID_BYTES of the id); what does not fit follows in HAVEs.  None: those below the cursor."""
     flags: int
 
 
@@ -67,7 +67,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """What the sender has stored: the acknowledgement of batches, and the comparison of roots on an idle link."""
+    """What the sender has stored: the acknowledgement of batches, and the comparison of roots on an idle link.
+
+    With tips it is more of them than fit into OPEN, or the answer to LOCATE: those of the samples that the sender
+    holds, or (log, 0, zeros) for none.
+    """
 
     NUMBER: ClassVar[int] = 2
     cursor: int | None
@@ -99,10 +103,11 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Payloads that were asked for; an entry that the sender has no payload of is left out."""
+    """The answer to so many entries of the WANTs, in their order; one whose payload is not here is left out."""
 
     NUMBER: ClassVar[int] = 5
     logs: tuple[LogId, ...]
+    answered: int
     payloads: list[tuple[int, int, bytes]]
 
 
@@ -231,7 +236,7 @@ def _text(value: Any) -> str:
     return value
 
 
-_index = _uint(LIMITS.open_tips_max)
+_index = _uint(LIMITS.logs_max)
 _offset = _uint(LIMITS.batch_entries_max)
 _seq = _uint(SEQ_MAX)
 _stamp = _uint(HLC_MAX)
@@ -271,7 +276,11 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Have: (_optional(_seq), _blob(32), _logs, _many(_row(_index, _seq, _tip_id))),
     Locate: (_logs, _index, _many(_row(_seq, _tip_id))),
     Want: (_logs, _many(_row(_index, _seq))),
-    Payloads: (_logs, _many(_row(_index, _seq, lambda value: _payload_column([value])[0]))),
+    Payloads: (
+        _logs,
+        _uint(LIMITS.want_entries_max),
+        _many(_row(_index, _seq, lambda value: _payload_column([value])[0])),
+    ),
     Close: (_uint(255), _text),
     Subscribed: (_many(_blob(16), tuple),),
     Ping: (_uint(2**32), _uint(2**53)),

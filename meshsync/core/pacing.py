@@ -7,6 +7,8 @@ from meshsync.core.limits import Limits
 RESYNC_FIRST_SECONDS = 0.2
 RESYNC_HELD_SECONDS = 5.0
 RESYNC_LAST_SECONDS = 30.0
+MISFITS_MAX = 8
+"""A peer whose batches did not fit in so many rounds running is broken, and not unlucky."""
 
 
 class Pacer:

@@ -1,13 +1,18 @@
 """What a peer is known to have of a collection, branch by branch, and so what it may lack.
 
 What the peer said (tips), what was sent to it and what came from it all raise what it is `known` to have.  A
-branch of which it may lack something is `dirty`.  A log whose fork point is being looked for is neither: nothing
-of it is sent until the peer answered.
+branch of which it may lack something is `dirty`.  Two cases need care:
+
+    - The peer tells of an entry that is later than all we hold of a log.  It is *assumed* to have our part, too,
+      until its entries arrive: they go on from ours, or prove a fork and the assumption is dropped.
+    - The peer tells of an entry that should be here and is not: the log has forked.  Then the log is being
+      *located*, and nothing of it counts as dirty until the peer answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from meshsync.core.anchor import Anchor
 from meshsync.core.holding import Holding
@@ -15,6 +20,14 @@ from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.ids import LogId
 
 SAMPLES_PER_BRANCH = 40
+
+
+@dataclass(slots=True)
+class _Assumption:
+    proven: int
+    """The seq up to which the peer really is known to have the branch."""
+    until: int
+    """The seq up to which it is assumed to."""
 
 
 class PeerView:
@@ -25,45 +38,78 @@ class PeerView:
         self.known: dict[int, int] = {}
         """Per branch held here, the seq up to which the peer has it."""
         self.dirty: set[int] = set()
-        """Branches of which the peer may lack something."""
+        """The branches of which the peer lacks something, as far as is known."""
+        self.assumed: dict[int, _Assumption] = {}
+        """By branch, what the peer is taken to have until it shows."""
         self.locating: set[LogId] = set()
         """Forked logs of which the peer has been asked what it holds."""
+        self.floor = 0
+        """The peer lacks nothing that arrived here before; 0: not worked out."""
         self._tips: dict[LogId, int] = {}
         """The greatest seq of each log that the peer told of."""
+        self._ahead: set[LogId] = set()
+        """The logs of which the peer had more when it was last looked at."""
         self._told: set[int] = set()
         """Branches that the peer said itself to hold something of."""
+
+    # What a status shows
 
     @property
     def missing(self) -> int:
         """How many entries the peer said to have that are not here."""
         return sum(
-            max(0, seq - max((branch.tip.seq for branch in self._held.branches_of(log)), default=0))
-            for log, seq in self._tips.items()
+            self._tips[log] - self._greatest(log) for log in self._ahead if self._tips[log] > self._greatest(log)
         )
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the peer said to have an entry that is not here."""
+        while self._ahead:
+            log = next(iter(self._ahead))
+            if self._tips[log] > self._greatest(log):
+                return True
+            self._ahead.discard(log)
+        return False
+
+    def _greatest(self, log: LogId) -> int:
+        return max((branch.tip.seq for branch in self._held.branches_of(log)), default=0)
 
     @property
     def unsent(self) -> int:
         """How many entries here the peer is not known to have."""
         return self._held.unsent(self.known, self.dirty)
 
+    # What the peer says
+
     def opened(self, tips: Iterable[tuple[LogId, int, bytes]]) -> list[LogId]:
-        """The peer told all of its tips: begin anew.  Returns the logs that have forked, to be located."""
+        """The peer told its tips: begin anew.  Returns the logs that have forked, to be located."""
         self.known.clear()
-        self._told.clear()
+        self.assumed.clear()
         self.locating.clear()
-        self._tips = {}
+        self._told.clear()
+        self._tips.clear()
+        self._ahead.clear()
+        self.floor = 0
+        self.dirty = self._held.numbers()
+        return self.told(tips)
+
+    def told(self, tips: Iterable[tuple[LogId, int, bytes]]) -> list[LogId]:
+        """The peer told some of its tips.  Returns the logs that have forked, to be located."""
         by_log: dict[LogId, list[tuple[int, bytes]]] = {}
         for log, seq, id in tips:
             self.told_of(log, seq)
             by_log.setdefault(log, []).append((seq, id))
-        self.locating.update(log for log, places in by_log.items() if self._compare(log, places))
-        self.dirty = {
-            branch.number
-            for log in {tip.log for tip in self._held.tips()} - self.locating
-            for branch in self._held.branches_of(log)
-            if branch.tip.seq > self.known.get(branch.number, 0)
-        }
-        return list(self.locating)
+        forked = [log for log, places in by_log.items() if self._compare(log, places)]
+        for log in forked:
+            self.locating.add(log)
+            self._refresh(log)
+        return forked
+
+    def told_of(self, log: LogId, seq: int) -> None:
+        """The peer has an entry of a log, held here or not."""
+        if seq > self._tips.get(log, 0):
+            self._tips[log] = seq
+            self._ahead.add(log)
 
     def _compare(self, log: LogId, places: list[tuple[int, bytes]]) -> bool:
         """Place the peer's tips of one log among the branches held here; True when they prove a fork."""
@@ -79,50 +125,75 @@ class PeerView:
             return False
         if any(branch.tip.seq >= seq for branch in branches for seq in strangers):
             return True
-        # The peer is ahead; should it not hold what is here, it sees that in our tips and sends LOCATE.
+        # The peer is ahead.  Should it not hold what is here, it may see that in our tips and send LOCATE.
         for branch in branches:
-            self.known[branch.number] = branch.tip.seq
+            number, seq = branch.number, branch.tip.seq
+            if number not in self._told and number not in self.assumed:
+                self.assumed[number] = _Assumption(self.known.get(number, 0), seq)
+                self._set(number, seq)
         return False
 
-    def told_of(self, log: LogId, seq: int) -> None:
-        """The peer has an entry of a log, held here or not."""
-        self._tips[log] = max(seq, self._tips.get(log, 0))
+    # What the peer has
+
+    def _set(self, number: int, seq: int) -> None:
+        self.known[number] = seq
+        if seq >= self._held.branch(number).tip.seq:
+            self.dirty.discard(number)
 
     def has(self, number: int, seq: int) -> None:
         """The peer has the entry `seq` of a branch, hence all before it, also on the branches it forked from."""
-        if seq > self.known.get(number, 0):
-            self.known[number] = seq
-        branch = self._held.branch(number)
-        while branch.first_seq > 1:
-            base = self._held.anchor(branch.number, branch.first_seq - 1)
-            if self.known.get(base.branch, 0) >= base.seq:
+        while True:
+            assumption = self.assumed.get(number)
+            if assumption is None and seq <= self.known.get(number, 0):
                 return
-            self.known[base.branch] = base.seq
-            branch = self._held.branch(base.branch)
+            if assumption is not None:
+                assumption.proven = max(seq, assumption.proven)
+                if seq >= assumption.until:
+                    del self.assumed[number]
+            if seq > self.known.get(number, 0):
+                self._set(number, seq)
+            branch = self._held.branch(number)
+            if branch.first_seq == 1:
+                return
+            base = self._held.anchor(number, branch.first_seq - 1)
+            number, seq = base.branch, base.seq
 
     def reached(self, reached: Mapping[int, int]) -> None:
         """The peer sent the entries of these branches up to a seq."""
         for number, seq in reached.items():
+            is_new = number not in self.known
             self.has(number, seq)
-        self.dirty -= {number for number in reached if self.is_level(number)}
+            if is_new and self.assumed:
+                # It may be a fork: then what the peer is ahead by does not go on from what is here.
+                self._doubt(self._held.branch(number).log)
+
+    def _doubt(self, log: LogId) -> None:
+        for branch in self._held.branches_of(log):
+            assumption = self.assumed.pop(branch.number, None)
+            if assumption is not None:
+                self.known[branch.number] = assumption.proven
+        self._refresh(log)
+
+    def _refresh(self, log: LogId) -> None:
+        """Work out anew which branches of a log are dirty."""
+        for branch in self._held.branches_of(log):
+            if log not in self.locating and branch.tip.seq > self.known.get(branch.number, 0):
+                self.dirty.add(branch.number)
+                self.floor = 0
+            else:
+                self.dirty.discard(branch.number)
+
+    # What happens here
 
     def grew(self, tips: Mapping[int, int]) -> None:
         """These branches grew here."""
-        self.dirty.update(number for number, seq in tips.items() if self.known.get(number, 0) < seq)
+        for number, seq in tips.items():
+            if seq > self.known.get(number, 0) and self._held.branch(number).log not in self.locating:
+                self.dirty.add(number)
 
     def sent(self, number: int, seq: int) -> None:
         """An entry goes out to the peer now."""
-        self.known[number] = seq
-
-    def is_level(self, number: int) -> bool:
-        """Whether nothing of a branch is to be sent now."""
-        branch = self._held.branch(number)
-        return self.known.get(number, 0) >= branch.tip.seq or branch.log in self.locating
-
-    def sweep(self) -> bool:
-        """Forget the branches that are level; whether any are left."""
-        self.dirty = {number for number in self.dirty if not self.is_level(number)}
-        return bool(self.dirty)
+        self._set(number, seq)
 
     # Forks
 
@@ -137,13 +208,12 @@ class PeerView:
         return [(seq, id) for seq in sorted(samples, reverse=True) for id in sorted(samples[seq])]
 
     def place(self, log: LogId, common: Sequence[Anchor]) -> None:
-        """Of each branch of a forked log the peer has what `common` says; the rest is to be sent."""
+        """Of each branch of a forked log the peer has what `common` says, and what it told of; the rest is dirty."""
         self.locating.discard(log)
         for branch in self._held.branches_of(log):
+            self.assumed.pop(branch.number, None)
             if branch.number not in self._told:
                 self.known[branch.number] = 0
         for anchor in common:
             self.has(anchor.branch, anchor.seq)
-        for branch in self._held.branches_of(log):
-            if branch.tip.seq > self.known.get(branch.number, 0):
-                self.dirty.add(branch.number)
+        self._refresh(log)

@@ -33,9 +33,9 @@ class Held(Protocol):
         """The seq of the last entry of a branch."""
 
     def extend(self, log: LogId, base: Anchor) -> int | None:
-        """The branch for the entry after `base`: its own where it is a tip, otherwise a new one.
+        """The branch for the entry after `base`: its own where it is a tip, otherwise the number of a new one.
 
-        None: this node keeps no more branches of the author.
+        None: this node keeps no more branches of the log.  A number is good for this batch only.
         """
 
 
@@ -86,6 +86,8 @@ class _Chain:
     height: int
     overlap: bool
     """Entries that follow may be held already."""
+    implicit: bool
+    """An entry that it builds upon was named by place only, and may be another one here than at the sender."""
     fresh: int = -1
     """Position in the result of the last entry that is new, -1 while there is none."""
     offset: int = -1
@@ -172,6 +174,7 @@ class _Rebuilder:
         if prev is not None:
             for chain in chains:
                 if chain.seq == first_seq - 1 and chain.id.startswith(prev):
+                    chain.implicit = chain.implicit or len(prev) < len(chain.id)
                     return chain
         anchors = self.held.find(log, first_seq - 1, prev) if first_seq > 1 else [ORIGIN]
         if prev is not None:
@@ -182,7 +185,7 @@ class _Rebuilder:
             return None
         anchor = anchors[0]
         overlap = bool(self.held.find(log, first_seq, None)) or anchor.seq < self.held.tip_seq(anchor.branch)
-        chain = _Chain(*anchor, overlap=overlap)
+        chain = _Chain(*anchor, overlap=overlap, implicit=prev is not None and len(prev) < len(anchor.id))
         chains.append(chain)
         return chain
 
@@ -212,10 +215,12 @@ class _Rebuilder:
                 if found is None:
                     return
                 named = found
+                chain.implicit = chain.implicit or any(parent[2] is None for parent in parents_at[k])
                 height = max(height, *(1 + parent.height for parent in named))
                 last_hlc = max(last_hlc, *(parent.hlc for parent in named))
             if hlc <= last_hlc:
-                raise PeerError("an entry is not later than the entries before it")
+                self._refute(log_index, chain, "an entry is not later than the entries before it")
+                return
             payload, operations = payloads[k], ops[position]
             if payload is not None:
                 tags = self._tags(payload, operations, collection)
@@ -289,35 +294,49 @@ class _Rebuilder:
             raise PeerError("an entry names a parent twice")
         return found
 
+    def _refute(self, log_index: int, chain: _Chain, fault: str) -> None:
+        """Something does not fit.  It proves a lie only where every entry was named by its whole id."""
+        if not chain.implicit:
+            raise PeerError(fault)
+        self.skipped[log_index] = Skip.FORK
+
     def _finish(self) -> Rebuilt:
-        """Leave out the logs that depend on one left out, then verify one seal for each branch that remains."""
-        changed = True
-        while changed:
-            changed = False
-            for log_index, others in self.depends.items():
-                if log_index not in self.skipped and any(other in self.skipped for other in others):
-                    self.skipped[log_index] = self.skipped[next(o for o in others if o in self.skipped)]
-                    changed = True
-        rebuilt = Rebuilt(skipped={self.logs[index]: why for index, why in self.skipped.items()})
+        """Verify one seal for each branch that is new, and leave out the logs that depend on one left out."""
+        self._spread()
+        rebuilt = Rebuilt()
         for log_index, chains in self.chains.items():
-            if log_index in self.skipped:
-                continue
             for chain in chains:
-                rebuilt.reached[chain.branch] = max(chain.seq, rebuilt.reached.get(chain.branch, 0))
-                if chain.fresh >= 0:
-                    self._verify(self.logs[log_index], chain)
+                if log_index not in self.skipped and chain.fresh >= 0:
                     rebuilt.seals_checked += 1
+                    self._verify(log_index, chain)
+        self._spread()
+        rebuilt.skipped = {self.logs[index]: why for index, why in self.skipped.items()}
+        for log_index, chains in self.chains.items():
+            if log_index not in self.skipped:
+                for chain in chains:
+                    rebuilt.reached[chain.branch] = max(chain.seq, rebuilt.reached.get(chain.branch, 0))
         rebuilt.entries = [entry for log_index, entry in self.result if log_index not in self.skipped]
         return rebuilt
 
-    def _verify(self, log: LogId, chain: _Chain) -> None:
+    def _spread(self) -> None:
+        """Leave out the logs that depend on one left out."""
+        changed = bool(self.skipped)
+        while changed:
+            changed = False
+            for log_index, others in self.depends.items():
+                if log_index not in self.skipped and (left := others & self.skipped.keys()):
+                    self.skipped[log_index] = self.skipped[min(left)]
+                    changed = True
+
+    def _verify(self, log_index: int, chain: _Chain) -> None:
         seal = self.seals.get(chain.offset)
         if seal is None:
             raise PeerError("a batch brings entries of a log without a seal on the last one")
         entry = self.result[chain.fresh][1]
-        if not verify_seal(log.author, entry.id, seal):
-            raise PeerError(f"the seal of entry {entry.seq} of log {log.author.short} does not verify")
-        self.result[chain.fresh] = (self.result[chain.fresh][0], entry._replace(seal=seal))
+        if verify_seal(self.logs[log_index].author, entry.id, seal):
+            self.result[chain.fresh] = (log_index, entry._replace(seal=seal))
+        else:
+            self._refute(log_index, chain, f"the seal of entry {entry.seq} does not verify")
 
 
 def _by_id(anchor: Anchor) -> bytes:

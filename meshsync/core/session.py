@@ -9,12 +9,12 @@ The events and effects are in `meshsync.core.session_events`, what is known of t
 One rule does bootstrap, catch-up, live push and relay: send every entry between what the peer is known to have
 and what is held here, and whenever either changes, do it again.
 
-    - OPEN tells the tips.  From the peer's tips follows, per branch, what it is `known` to have.
-    - Ready (the stream takes more) sends the next BATCH and raises `known`.
-    - What came from the peer raises `known` too, so nothing is echoed.
+    - OPEN tells the tips.  From the peer's tips follows, per branch, what it is known to have.
+    - Ready (the stream takes more) sends the next BATCH and raises what is known.
+    - What came from the peer raises it too, so nothing is echoed.
     - HAVE confirms, after the store has synced, and carries the root.
     - Whatever does not fit (a gap after a batch that was not stored, a fork, a clock that is ahead) is left out,
-      and a new OPEN, with a higher round, makes the peer compare anew.
+      and a new OPEN, with a higher round, makes the peer compare anew.  Until its answers come nothing is confirmed.
     - A tip that cannot be placed proves a fork.  LOCATE finds the last common entry; both branches are sent.
 
 Synced has one meaning: both roots are equal, and no payload is lacking here.
@@ -22,7 +22,7 @@ Synced has one meaning: both roots are equal, and no payload is lacking here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from meshsync.core.anchor import Anchor
 from meshsync.core.batch import build_batch, outgoing
@@ -41,7 +41,7 @@ from meshsync.core.messages import (
     Payloads,
     Want,
 )
-from meshsync.core.pacing import RESYNC_HELD_SECONDS, Pacer, Resync
+from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Pacer, Resync
 from meshsync.core.peerview import PeerView
 from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import (
@@ -103,13 +103,22 @@ class Session:
         self._peer_open: Open | None = None
         self._peer_root: bytes | None = None
         self._own_logs = OwnLogTable()
-        self._peer_logs = PeerLogTable(limits.open_tips_max)
+        self._peer_logs = PeerLogTable(limits.logs_max)
         self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
-        self._explicit = False
-        self._round = 0
-        self._sent_cursor = 0
-        self._confirmed_cursor = 0
         self._pacer = Pacer(limits)
+        self._explicit = False
+        """Name entries by their whole ids: one side holds a fork, or met what may be one."""
+        self._said_complete = True
+        self._cursor_sent = 0
+        self._cursor_awaited = 0
+        """The greatest cursor to be confirmed; the peer owes nothing for what went out before its OPEN came."""
+        self._cursor_confirmed = 0
+        self._round = 0
+        self._left_out = False
+        """Something of this round was left out, so no later cursor may be confirmed in it."""
+        self._misfits = 0
+        """In so many rounds running something did not fit, and nothing came."""
+        self._pulled_at_check = 0
         self._resync = Resync()
 
     # What a status shows
@@ -132,15 +141,15 @@ class Session:
     @property
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
-        return self._sent_cursor > self._confirmed_cursor
+        return self._cursor_awaited > self._cursor_confirmed
 
     # The machine
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event at time `now` (seconds, monotonic) and wall clock `wall_ms`; return what is to be done.
 
-        PeerError: the peer broke the protocol; the session is over.  StoreError: a batch could not be stored;
-        nothing of it was, and the session goes on and asks again later.
+        PeerError: the peer broke the protocol; the session is over.  StoreError: what came could not be stored,
+        and nothing of it was; the owner calls `not_stored`, and the session goes on and asks again later.
         """
         match event:
             case Received(message):
@@ -153,10 +162,22 @@ class Session:
             case Durable(cursor):
                 effects = [self._have(cursor)]
             case Check():
-                effects = [self._have()] if self.is_opened else []
+                effects = self._check()
             case _:
-                effects = [Send(self._open())]
+                effects = self._open()
         return effects + self._settle(now)
+
+    def not_stored(self, now: float, reason: str, unread: Batch | None = None) -> list[Effect]:
+        """What came could not be stored (StoreError): ask for it again, after a while.
+
+        `unread`: a batch that the owner did not even give to the session, for lack of space.
+        """
+        if unread is not None and self._peer_open is not None:
+            self._peer_logs.learn(unread.logs)
+            self._note(unread)
+        self.stall = reason
+        self._left_out = True
+        return [WakeAt(self._resync.plan(now)), *self._settle(now)]
 
     def _settle(self, now: float) -> list[Effect]:
         """Work out the state anew; an effect where it changed."""
@@ -164,7 +185,8 @@ class Session:
         if state is SessionState.SYNCED:
             self.last_synced = now
             self.stall = None
-            self._resync.forget()
+            if not self._left_out:
+                self._resync.forget()
         if state is self.state:
             return []
         self.state = state
@@ -178,7 +200,7 @@ class Session:
                 return SessionState.SYNCED
             self.stall = "payloads are lacking that this peer has not sent"
             return SessionState.PULLING
-        if (self._view.dirty or self.unconfirmed) and not self.missing:
+        if (self._view.dirty or self.unconfirmed) and not self._view.is_ahead:
             return SessionState.PUSHING
         return SessionState.PULLING
 
@@ -193,14 +215,14 @@ class Session:
             case Batch():
                 return self._on_batch(message, self._peer_open.epoch, now, wall_ms)
             case Have():
-                return self._on_have(message, now)
+                return self._on_have(message, self._peer_open.epoch, now)
             case Locate():
                 return self._on_locate(message)
             case Want():
-                return [Send(payloads) for payloads in self._wants.answer(message)]
+                self._wants.owe(message)
+                return []
             case Payloads():
-                self._wants.take(message)
-                return self._want()
+                return self._on_payloads(message)
             case Close():
                 raise PeerError(f"the peer closed the stream: {message.reason}", _close_code(message.code))
             case _:
@@ -208,19 +230,37 @@ class Session:
 
     # OPEN
 
-    def _open(self) -> Open:
-        tips = self.held.tips()[: self.limits.open_tips_max]
-        self._own_logs.named_by_open(tip.log for tip in tips)
-        flags = (FLAG_COMPLETE if self.held.complete else 0) | (FLAG_EXPLICIT if self.held.has_forks() else 0)
-        return Open(
-            self._tag,
-            self._round,
-            self.held.epoch,
-            self.held.cursor_for(self.peer),
-            self.held.root(),
-            tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in tips),
-            flags,
-        )
+    def _open(self) -> list[Effect]:
+        """Tell all tips: as many as an OPEN holds, and the rest in HAVEs right behind it."""
+        tips = self.held.tips()
+        page = self.limits.open_tips_max
+        first, rest = tips[:page], tips[page:]
+        self._own_logs.named_by_open(tip.log for tip in first)
+        self._said_complete = self.held.complete
+        explicit = self._explicit or self.held.has_forks()
+        flags = (FLAG_COMPLETE if self._said_complete else 0) | (FLAG_EXPLICIT if explicit else 0)
+        effects: list[Effect] = [
+            Send(
+                Open(
+                    self._tag,
+                    self._round,
+                    self.held.epoch,
+                    self.held.cursor_for(self.peer),
+                    self.held.root(),
+                    tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first),
+                    flags,
+                )
+            )
+        ]
+        for start in range(0, len(rest), page):
+            rows = [(self._own_logs.index(log), seq, id[:TIP_ID_BYTES]) for log, seq, id in rest[start : start + page]]
+            effects.append(self._have(None, rows))
+        return effects
+
+    def _open_again(self) -> list[Effect]:
+        self._round += 1
+        self._left_out = False
+        return self._open()
 
     def _on_open(self, message: Open) -> list[Effect]:
         if message.tag != self._tag:
@@ -232,143 +272,187 @@ class Session:
         self._peer_logs.learn(log for log, _, _ in message.tips)
         self._peer_open = message
         self._peer_root = message.root
+        self._cursor_awaited = self._cursor_confirmed
         self._explicit = self._explicit or bool(message.flags & FLAG_EXPLICIT) or self.held.has_forks()
-        forked = self._view.opened(message.tips)
-        self._explicit = self._explicit or bool(forked)
-        return [Send(self._locate(log)) for log in forked]
+        self._wants.renew()
+        return self._locate(self._view.opened(message.tips)) + self._want()
 
     # Forks
 
-    def _locate(self, log: LogId) -> Locate:
-        index = self._own_logs.index(log)
-        return Locate(self._own_logs.take(), index, self._view.samples(log))
+    def _locate(self, forked: Iterable[LogId]) -> list[Effect]:
+        effects: list[Effect] = []
+        for log in forked:
+            self._explicit = True
+            index = self._own_logs.index(log)
+            effects.append(Send(Locate(self._own_logs.take(), index, self._view.samples(log))))
+        return effects
 
     def _on_locate(self, message: Locate) -> list[Effect]:
         """The peer holds something of a log that it cannot place among our tips: a fork."""
+        if len(message.samples) > self.limits.locate_samples_max:
+            raise PeerError(f"a LOCATE of {len(message.samples)} samples", CloseCode.LIMIT)
         log = self._peer_logs[message.log]
         self._explicit = True
         common = [anchor for seq, id in message.samples for anchor in self.held.find(log, seq, id)[:1]]
         self._view.place(log, common)
         index = self._own_logs.index(log)
-        return [
-            self._have(
-                None, [(index, anchor.seq, anchor.id[:TIP_ID_BYTES]) for anchor in common] or [(index, 0, bytes(16))]
-            )
-        ]
+        rows = [(index, anchor.seq, anchor.id[:TIP_ID_BYTES]) for anchor in common]
+        return [self._have(None, rows or [(index, 0, bytes(TIP_ID_BYTES))])]
 
     # HAVE
 
     def _have(self, cursor: int | None = None, tips: Sequence[tuple[int, int, bytes]] = ()) -> Send:
         return Send(Have(cursor, self.held.root(), self._own_logs.take(), list(tips)))
 
-    def _on_have(self, message: Have, now: float) -> list[Effect]:
+    def _on_have(self, message: Have, epoch: bytes, now: float) -> list[Effect]:
         self._peer_root = message.root
         if message.cursor is not None:
-            if message.cursor > self._sent_cursor:
+            if message.cursor > self._cursor_sent:
                 raise PeerError("a HAVE confirms what was never sent")
-            if message.cursor > self._confirmed_cursor:
-                self._confirmed_cursor = message.cursor
-                self.held.confirmed(self.peer, message.cursor)
+            if message.cursor > self._cursor_confirmed:
+                self._cursor_confirmed = message.cursor
+                self.held.confirmed(self.peer, epoch, message.cursor)
+        elif not message.tips:
+            return self._on_check(now)
         located: dict[LogId, list[Anchor]] = {}
+        told: list[tuple[LogId, int, bytes]] = []
         for index, seq, id in message.tips:
             log = self._peer_logs[index]
-            anchors = located.setdefault(log, [])
-            if seq:
-                anchors += self.held.find(log, seq, id)[:1]
-        for log, anchors in located.items():
             if log in self._view.locating:
-                self._view.place(log, anchors)
-            else:
-                for anchor in anchors:
-                    self._view.has(anchor.branch, anchor.seq)
-        if message.cursor is None and not message.tips and self._is_stuck():
+                located.setdefault(log, []).extend(self.held.find(log, seq, id)[:1])
+            elif seq:
+                told.append((log, seq, id))
+        for log, anchors in located.items():
+            self._view.place(log, anchors)
+        return self._locate(self._view.told(told)) if told else []
+
+    # Comparing roots
+
+    def _check(self) -> list[Effect]:
+        if self._peer_open is None:
+            return []
+        self._wants.renew()
+        return [self._have(), *self._want()]
+
+    def _on_check(self, now: float) -> list[Effect]:
+        """The peer told its root.  Where it differs, and nothing is under way that would change it, compare anew."""
+        view = self._view
+        is_idle = not (view.dirty or view.locating or self.unconfirmed) and self.pulled == self._pulled_at_check
+        self._pulled_at_check = self.pulled
+        if self._peer_root != self.held.root() and is_idle:
             return [WakeAt(self._resync.plan(now))]
         return []
 
     # BATCH, in
 
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
-        applied = self.held.receive(message, self._peer_logs.logs, self.peer, epoch, wall_ms)
+        if message.round > self._round:
+            raise PeerError("a batch answers an OPEN that was never sent")
+        self._note(message)
+        is_current = message.round == self._round
+        counts = is_current and not self._left_out
+        applied = self.held.receive(message, self._peer_logs.logs, self.peer, epoch if counts else None, wall_ms)
         self.pulled += applied.count
         self.conflicts += applied.conflicts
         self._view.reached(applied.reached)
-        if message.root is not None:
-            self._peer_root = message.root
-        for index, first, count, _ in message.runs:
-            self._view.told_of(self._peer_logs[index], first + count - 1)
         effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped else []
         if applied.forked:
             self._explicit = True
+        if applied.count:
+            self._misfits = 0
         if applied.skipped:
-            effects += self._on_skipped(applied.skipped, message.round, now)
-        else:
+            if is_current:  # otherwise it was under way when we asked to be compared anew
+                effects += self._on_skipped(applied.skipped, now)
+        elif counts:
             effects.append(Confirm(message.cursor))
         return effects + self._want()
 
-    def _on_skipped(self, skipped: Mapping[LogId, Skip], answered: int, now: float) -> list[Effect]:
-        """Some logs' parts were left out."""
-        if answered < self._round:
-            return []  # it was under way when we asked to be compared anew
-        reasons = set(skipped.values())
-        if reasons & {Skip.GAP, Skip.PARENT} and not reasons - {Skip.GAP, Skip.PARENT} and self._resync.at is None:
-            raise PeerError("a batch builds on entries that are not here")
+    def _note(self, message: Batch) -> None:
+        """Whatever becomes of a batch, the peer has these entries."""
+        for index, first, count, _ in message.runs:
+            self._view.told_of(self._peer_logs[index], first + count - 1)
+        if message.root is not None:
+            self._peer_root = message.root
+
+    def _on_skipped(self, skipped: Mapping[LogId, Skip], now: float) -> list[Effect]:
+        """Some logs' parts were left out: they have to be sent again."""
+        is_news = not self._left_out
+        self._left_out = True
         self.stall = "; ".join(sorted(f"{log.author.short}: {reason.value}" for log, reason in skipped.items())[:3])
+        reasons = set(skipped.values())
         if Skip.FORK in reasons:
             self._explicit = True
+        if is_news and not reasons & {Skip.CLOCK, Skip.QUOTA}:
+            self._misfits += 1
+            if self._misfits > MISFITS_MAX:
+                raise PeerError("batch after batch builds on entries that are not here")
         # Only time or the owner can mend these; asking often would have them sent again and again.
         delay_min = RESYNC_HELD_SECONDS if reasons & {Skip.CLOCK, Skip.QUOTA} else 0.0
         return [WakeAt(self._resync.plan(now, delay_min))]
+
+    # Payloads that stayed away
 
     def _want(self) -> list[Effect]:
         want = self._wants.ask()
         return [] if want is None else [Send(want)]
 
-    # Being compared anew
+    def _on_payloads(self, message: Payloads) -> list[Effect]:
+        return [*(Stored(applied) for applied in self._wants.take(message)), *self._want()]
 
-    def not_stored(self, now: float, reason: str) -> None:
-        """A batch could not be stored (StoreError): what follows it will not fit either, until the next OPEN."""
-        self.stall = reason
-        self._round += 1
-        self._resync.plan(now)
-
-    def _is_stuck(self) -> bool:
-        """Roots differ, and nothing is under way that would change it."""
-        view = self._view
-        return self._peer_root != self.held.root() and not (view.dirty or view.locating or self.unconfirmed)
-
-    # BATCH, out
+    # Ready
 
     def _ready(self, now: float) -> list[Effect]:
         if self._peer_open is None:
             return []
-        if self._resync.take(now):
-            self._round += 1
-            return [Send(self._open())]
-        wake: list[Effect] = [WakeAt(self._resync.at)] if self._resync.at is not None else []
+        if self._resync.take(now) or (self.held.complete and not self._said_complete):
+            return self._open_again()
+        effects = self._push(now)
+        if not any(isinstance(effect, Send) for effect in effects):
+            answer = self._wants.answer()
+            if answer is not None:
+                effects.append(Send(answer))
+            if self._resync.at is not None:
+                effects.append(WakeAt(self._resync.at))
+        return effects
+
+    def _push(self, now: float) -> list[Effect]:
+        """The next batch, where there is one to be sent now."""
         view = self._view
-        if not view.sweep():
-            return wake
+        # What builds on a log that is being located would arrive before it.
+        if not view.dirty or view.locating:
+            return []
         if (wait := self._pacer.wait(now)) > 0 and view.unsent < self.limits.batch_entries_soft:
             return [WakeAt(now + wait)]
-        parcel = self.held.parcel(view.known, view.dirty)
+        parcel = self.held.parcel(view.known, view.dirty, view.floor)
         if parcel is None:
             view.dirty.clear()
-            return wake
+            return []
+        explicit = self._explicit
         entries = outgoing(self.held, parcel.rows, self._own_logs.index)
-        self._sent_cursor = max(self._sent_cursor, parcel.cursor)
+        for row in parcel.rows:
+            view.sent(row.branch, row.seq)
+        view.floor = parcel.cursor
+        completes = not view.dirty
+        cursor = self.held.next_arrival() if completes else parcel.cursor
+        if view.assumed:
+            cursor = 1  # the peer may lack something before it
+        self._cursor_sent = max(self._cursor_sent, cursor)
+        self._cursor_awaited = max(self._cursor_awaited, cursor)
+        self.pushed += len(parcel.rows)
         batch = build_batch(
             entries,
             parcel.seals,
-            answers=self._peer_open.round,
+            answers=self._peer_round,
             logs=self._own_logs.take(),
-            cursor=parcel.cursor,
-            root=self.held.root() if parcel.complete else None,
-            explicit=self._explicit,
+            cursor=cursor,
+            root=self.held.root() if completes else None,
+            explicit=explicit,
         )
-        for row in parcel.rows:
-            view.sent(row.branch, row.seq)
-        self.pushed += len(parcel.rows)
         return [Send(batch)]
+
+    @property
+    def _peer_round(self) -> int:
+        return self._peer_open.round if self._peer_open is not None else 0
 
 
 def _close_code(code: int) -> CloseCode:

@@ -1,8 +1,13 @@
-"""Payloads that stayed away: which to ask a peer for, answering the same question, and taking what comes."""
+"""Payloads that stayed away: asking a peer for them, and answering when it asks.
+
+An answer says how many of the wanted entries it deals with, in the order of asking, so the asker knows which ones
+the peer does not have either, and asks for the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from typing import Any
 
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
@@ -11,54 +16,78 @@ from meshsync.core.messages import Payloads, Want
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import LogId
 
-WANT_ENTRIES_MAX = 256
+_SKIP_MAX = 4096
+"""So many entries that the peer lacks, too, are looked past; then asking ends until the peer has news."""
+
+Place = tuple[LogId, int]
 
 
 class Wants:
-    """The payloads asked for on one stream."""
+    """What was asked for on one stream, in both directions."""
 
     def __init__(self, held: Holding, own_logs: OwnLogTable, peer_logs: PeerLogTable, limits: Limits) -> None:
         self._held = held
         self._own_logs = own_logs
         self._peer_logs = peer_logs
         self._limits = limits
-        self._asked: set[tuple[LogId, int]] = set()
+        self._asked: deque[Place] = deque()
+        self._lacked: set[Place] = set()
+        """What the peer did not have when it was asked."""
+        self._owed: deque[Place] = deque()
+
+    # Asking
 
     def ask(self) -> Want | None:
-        """A request for payloads that are lacking and were not asked for yet; None where there are none."""
-        if self._held.complete:
+        """A request for payloads that are lacking; None where there is none to make now."""
+        if self._asked or self._held.complete or len(self._lacked) >= _SKIP_MAX:
             return None
-        places = [place for place in self._held.bare_places(WANT_ENTRIES_MAX) if place not in self._asked]
+        limit = self._limits.want_entries_max
+        places = [place for place in self._held.bare_places(len(self._lacked) + limit) if place not in self._lacked]
         if not places:
             return None
-        self._asked.update(places)
-        entries = [(self._own_logs.index(log), seq) for log, seq in places]
+        self._asked.extend(places[:limit])
+        entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
         return Want(self._own_logs.take(), entries)
 
-    def answer(self, message: Want) -> Iterator[Payloads]:
-        """The payloads that the peer asks for, as far as they are here."""
-        if len(message.entries) > WANT_ENTRIES_MAX:
-            raise PeerError("a WANT of too many payloads", CloseCode.LIMIT)
-        rows: list[tuple[int, int, bytes]] = []
-        size = 0
-        for index, seq in message.entries:
-            log = self._peer_logs[index]
-            payload = self._held.payload_at(log, seq)
-            if payload is None:
-                continue
-            rows.append((self._own_logs.index(log), seq, payload))
-            size += len(payload)
-            if size > self._limits.batch_bytes_soft:
-                yield Payloads(self._own_logs.take(), rows)
-                rows, size = [], 0
-        if rows:
-            yield Payloads(self._own_logs.take(), rows)
+    def renew(self) -> None:
+        """Ask the peer again for what it did not have."""
+        self._lacked.clear()
 
-    def take(self, message: Payloads) -> None:
-        """Store payloads that came.  PeerError: not asked for, or not those of the entries."""
-        for index, seq, payload in message.payloads:
-            log = self._peer_logs[index]
-            if (log, seq) not in self._asked:
-                raise PeerError("a payload that was not asked for")
-            self._asked.discard((log, seq))
-            self._held.fill_payload(log, seq, payload)
+    def take(self, message: Payloads) -> list[Any]:
+        """Store payloads that came; returns what that changed.  PeerError: not asked for, or not the entries'."""
+        if message.answered > len(self._asked):
+            raise PeerError("an answer to more payloads than were asked for")
+        answered = [self._asked.popleft() for _ in range(message.answered)]
+        lacked = set(answered)
+        changes: list[Any] = []
+        try:
+            for index, seq, payload in message.payloads:
+                place = (self._peer_logs[index], seq)
+                if place not in answered:
+                    raise PeerError("a payload that was not asked for")
+                if (applied := self._held.fill_payload(*place, payload)) is not None:
+                    changes.append(applied)
+                lacked.discard(place)
+        finally:
+            self._lacked |= lacked
+        return changes
+
+    # Answering
+
+    def owe(self, message: Want) -> None:
+        """The peer asks.  PeerError: for more at a time than it may."""
+        self._owed.extend((self._peer_logs[index], seq) for index, seq in message.entries)
+        if len(self._owed) > self._limits.want_entries_max:
+            raise PeerError("a WANT of too many payloads", CloseCode.LIMIT)
+
+    def answer(self) -> Payloads | None:
+        """The next answer; None where nothing is owed."""
+        rows: list[tuple[int, int, bytes]] = []
+        answered = size = 0
+        while self._owed and size < self._limits.batch_bytes_soft:
+            log, seq = self._owed.popleft()
+            answered += 1
+            for payload in self._held.payloads_at(log, seq):
+                rows.append((self._own_logs.index(log), seq, payload))
+                size += len(payload)
+        return Payloads(self._own_logs.take(), answered, rows) if answered else None

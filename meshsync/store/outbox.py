@@ -8,14 +8,21 @@ batch is always one, and reading on a little always finds it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshsync.store.base import EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Branch, Replica
+
+_FEW = 16
+"""So many branches are read one by one; more are picked out of all entries, in the order of their arrival."""
+_PAGE_FIRST = 32
+"""Rows carry payloads: reading begins with few, and goes on with more where they turn out small."""
+_PAGE_LAST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,7 @@ class Parcel:
     seals: dict[int, bytes]
     """By position in `rows`: the last entry of every branch has one."""
     cursor: int
-    complete: bool
-    """Nothing is left after these."""
+    """The peer then has, of what it lacked, all that arrived before."""
 
 
 class Outbox:
@@ -36,77 +42,84 @@ class Outbox:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
-    def unsent(self, known: Mapping[int, int], branches: Iterable[int]) -> int:
+    def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known` (not named: nothing of it)."""
         return sum(branch.tip.seq - self._from(branch, known) for branch in self._missing(known, branches))
 
     def _from(self, branch: Branch, known: Mapping[int, int]) -> int:
         return max(known.get(branch.number, 0), branch.first_seq - 1)
 
-    def _missing(self, known: Mapping[int, int], branches: Iterable[int]) -> list[Branch]:
+    def _missing(self, known: Mapping[int, int], branches: Collection[int]) -> list[Branch]:
         all_branches = self._replica.branches
         candidates = [all_branches[number] for number in branches]
         return [branch for branch in candidates if branch.tip.seq > self._from(branch, known)]
 
-    def read(self, known: Mapping[int, int], branches: Iterable[int]) -> Parcel | None:
-        """The next entries of these branches for a peer, or None where it lacks nothing of them."""
-        missing = self._missing(known, branches)
-        if not missing:
-            return None
-        limits, limit = self._replica.limits, self._replica.limits.batch_entries_soft
-        while True:
-            rows = self._rows(missing, known, limit)
-            parcel = self._cut(rows, missing)
-            if parcel is not None:
-                return parcel
-            if limit >= limits.batch_entries_max:
-                raise LookupError("no place to cut a batch: a log is stored without its seals")
-            limit *= 2
+    def read(self, known: Mapping[int, int], branches: Collection[int], floor: int = 0) -> Parcel | None:
+        """The next entries of these branches for a peer, or None where it lacks nothing of them.
 
-    def _rows(self, missing: list[Branch], known: Mapping[int, int], limit: int) -> list[EntryRow]:
-        tables = self._replica.tables
-        if len(missing) == 1:
-            return tables.entries_of(missing[0].number, self._from(missing[0], known), limit)
-        if len(missing) <= 16:
+        `floor`: the peer lacks nothing that arrived earlier, 0 where that is not known.
+        """
+        if len(branches) <= _FEW:
+            missing = self._missing(known, branches)
+            each = [self._chain(branch.number, self._from(branch, known)) for branch in missing]
             # Each branch is read by itself, so what the peer has between is not even looked at.
-            each = [tables.entries_of(branch.number, self._from(branch, known), limit) for branch in missing]
-            return [row for row, _ in zip(heapq.merge(*each, key=_arrival), range(limit), strict=False)]
-        starts = {branch.number: self._from(branch, known) for branch in missing}
-        heads = [tables.entry_at(number, seq + 1) for number, seq in starts.items()]
-        arrival = min(head.arrival for head in heads if head is not None)
-        found: list[EntryRow] = []
-        while len(found) < limit and (page := tables.entries_from(arrival, limit)):
-            found += [row for row in page if row.seq > starts.get(row.branch, row.seq)]
-            arrival = page[-1].arrival + 1
-        return found[:limit]
+            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival))
+        # Where the floor is far below what is lacking, do not read all that stands between.
+        window = islice(self._arrivals(floor), 4 * _PAGE_LAST) if floor else iter(())
+        parcel = self._cut(row for row in window if self._is_lacking(row, known, branches))
+        if parcel is None and (missing := self._missing(known, branches)):
+            heads = [self._replica.tables.entry_at(one.number, self._from(one, known) + 1) for one in missing]
+            start = min(head.arrival for head in heads if head is not None)
+            parcel = self._cut(row for row in self._arrivals(start) if self._is_lacking(row, known, branches))
+        return parcel
 
-    def _cut(self, rows: list[EntryRow], missing: list[Branch]) -> Parcel | None:
+    def _is_lacking(self, row: EntryRow, known: Mapping[int, int], branches: Collection[int]) -> bool:
+        return row.branch in branches and row.seq > known.get(row.branch, 0)
+
+    def _chain(self, number: int, after_seq: int) -> Iterator[EntryRow]:
+        page = _PAGE_FIRST
+        while rows := self._replica.tables.entries_of(number, after_seq, page):
+            yield from rows
+            after_seq = rows[-1].seq
+            page = min(2 * page, _PAGE_LAST)
+
+    def _arrivals(self, arrival: int) -> Iterator[EntryRow]:
+        page = _PAGE_FIRST
+        while rows := self._replica.tables.entries_from(arrival, page):
+            yield from rows
+            arrival = rows[-1].arrival + 1
+            page = min(2 * page, _PAGE_LAST)
+
+    def _cut(self, rows: Iterator[EntryRow]) -> Parcel | None:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
+        taken: list[EntryRow] = []
         open_branches: set[int] = set()
         size = end = 0
-        for position, row in enumerate(rows):
+        for row in rows:
+            taken.append(row)
             size += len(row.payload or b"") + 16
             if row.seal is None and branches[row.branch].log.author != author:
                 open_branches.add(row.branch)
             else:
                 open_branches.discard(row.branch)
             if not open_branches:
-                end = position + 1
-            if end and (end >= limits.batch_entries_soft or size >= limits.batch_bytes_soft):
+                end = len(taken)
+                if end >= limits.batch_entries_soft or size >= limits.batch_bytes_soft:
+                    break
+            if end and (len(taken) >= limits.batch_entries_soft or size >= limits.batch_bytes_soft):
                 break
+            if len(taken) >= limits.batch_entries_max:
+                raise LookupError("no place to cut a batch: a log is stored without its seals")
         if not end:
             return None
-        taken = rows[:end]
+        del taken[end:]
         last = {row.branch: position for position, row in enumerate(taken)}
         seals: dict[int, bytes] = {}
         for position in last.values():
             seal = self._replica.seal_of(taken[position])
             assert seal is not None
             seals[position] = seal
-        left = {branch.number: branch.tip.seq for branch in missing}
-        complete = all(number in last and taken[last[number]].seq == seq for number, seq in left.items())
-        cursor = self._replica.tables.next_arrival() if complete else taken[-1].arrival + 1
-        return Parcel(taken, seals, cursor, complete)
+        return Parcel(taken, seals, taken[-1].arrival + 1)
 
 
 def _arrival(row: EntryRow) -> int:

@@ -9,7 +9,7 @@ Every change is one transaction of the store; what is in memory follows after th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
 from meshsync.core.rebuild import NewEntry, Skip, rebuild
-from meshsync.core.tips import Tip, root_of
+from meshsync.core.tips import Root, Tip
 from meshsync.errors import PeerError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
@@ -88,15 +88,18 @@ class Replica:
         self.key = key
         self.branches: dict[int, Branch] = {}
         self.by_log: dict[LogId, list[Branch]] = {}
-        self._root: bytes | None = None
+        self._root = Root(self.id)
         self._own: LogId | None = None
         self._builder: HeaderBuilder | None = None
-        self._confirmed: dict[EndpointId, int] = {}
+        self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
+        """By peer and epoch of its store: it has stored all that arrived here before."""
         self._heads: set[int] = set()
+        self._forked: set[LogId] = set()
         self._latest = 0
         self._claimed: set[int] = set()
         """Branches whose tip the batch being rebuilt already extends."""
-        self._added: list[Branch] = []
+        self._proposed: list[Branch] = []
+        """Branches that the batch being rebuilt opens, under numbers that are not final."""
         self.ancestry = Ancestry(self)
         self.merger = DocumentMerger(self)
         self.outbox = Outbox(self)
@@ -110,8 +113,11 @@ class Replica:
                 self._settle(branch)
 
     def _settle(self, branch: Branch) -> None:
-        """Note whether a branch's tip is a head, and its stamp."""
+        """Note a branch's tip: its stamp, whether it is a head, whether the log has forked."""
         self._latest = max(self._latest, branch.tip.hlc)
+        self._root.set(branch.number, Tip(branch.log, branch.tip.seq, branch.tip.id))
+        if len(self.by_log[branch.log]) > 1:
+            self._forked.add(branch.log)
         if branch.tip.seq > branch.covered_seq:
             self._heads.add(branch.number)
         else:
@@ -119,10 +125,21 @@ class Replica:
 
     def _add(self, row: BranchRow) -> Branch:
         log = LogId(EndpointId(row.author), row.incarnation)
-        branch = Branch(row.number, log, row.base, row.first_seq, row.covered_seq)
-        self.branches[row.number] = branch
-        self.by_log.setdefault(log, []).append(branch)
+        return self._register(Branch(row.number, log, row.base, row.first_seq, row.covered_seq))
+
+    def _register(self, branch: Branch) -> Branch:
+        self.branches[branch.number] = branch
+        self.by_log.setdefault(branch.log, []).append(branch)
         return branch
+
+    def _forget(self, branches: Iterable[Branch]) -> None:
+        """Take branches out of memory that were registered and not stored."""
+        for branch in branches:
+            del self.branches[branch.number]
+            siblings = self.by_log[branch.log]
+            siblings.remove(branch)
+            if not siblings:
+                del self.by_log[branch.log]
 
     # What is held
 
@@ -132,17 +149,23 @@ class Replica:
 
     def root(self) -> bytes:
         """The digest of the tips: 32 bytes, equal exactly when the sets are equal."""
-        if self._root is None:
-            self._root = root_of(self.id, self.tips())
-        return self._root
+        return self._root.digest()
+
+    def numbers(self) -> set[int]:
+        """The branches."""
+        return set(self.branches)
 
     def forks(self) -> list[LogId]:
-        """The logs of which there is more than one branch."""
-        return [log for log in self.by_log if self.is_forked(log)]
+        """The logs of which there is more than one branch: their key signed twice at one place."""
+        return list(self._forked)
 
     def is_forked(self, log: LogId) -> bool:
-        """Whether a log has more than one branch: its key signed twice at one place."""
-        return sum(1 for branch in self.by_log.get(log, ()) if branch.tip.seq) > 1
+        """Whether a log has more than one branch."""
+        return log in self._forked
+
+    def has_forks(self) -> bool:
+        """Whether any log has more than one branch."""
+        return bool(self._forked)
 
     def heads(self) -> list[Anchor]:
         """The entries that no other entry names."""
@@ -169,21 +192,14 @@ class Replica:
         return self.branches[branch].tip.seq if branch else 0
 
     def extend(self, log: LogId, base: Anchor) -> int | None:
-        """The branch for the entry after `base`."""
+        """The branch for the entry after `base`, while a batch is rebuilt."""
         if base.branch and base.branch not in self._claimed and self.branches[base.branch].tip.seq == base.seq:
             self._claimed.add(base.branch)
             return base.branch
-        origin = base.branch or None
-        siblings = self.by_log.get(log, ())
-        for branch in siblings:  # a branch that a batch opened and then left out
-            free = not branch.tip.seq and branch.number not in self._claimed
-            if free and (branch.base, branch.first_seq) == (origin, base.seq + 1):
-                self._claimed.add(branch.number)
-                return branch.number
-        if len(siblings) >= self.limits.branches_per_author_max:
+        if len(self.by_log.get(log, ())) >= self.limits.branches_per_author_max:
             return None
-        number = self.tables.add_branch(log.author, log.incarnation, origin, base.seq + 1)
-        self._added.append(self._add(BranchRow(number, log.author, log.incarnation, origin, base.seq + 1, 0)))
+        number = len(self.branches) + 1
+        self._proposed.append(self._register(Branch(number, log, base.branch or None, base.seq + 1, 0)))
         self._claimed.add(number)
         return number
 
@@ -199,29 +215,36 @@ class Replica:
         """Whether every payload is here."""
         return self.tables.counts()[2] == 0
 
-    def has_forks(self) -> bool:
-        """Whether any log has more than one branch."""
-        return len(self.branches) > len(self.by_log) and bool(self.forks())
-
     def branch(self, number: int) -> Branch:
         """A branch by its number."""
         return self.branches[number]
 
     def branches_of(self, log: LogId) -> list[Branch]:
-        """The branches of a log that hold entries."""
-        return [branch for branch in self.by_log.get(log, ()) if branch.tip.seq]
+        """The branches of a log."""
+        return self.by_log.get(log, [])
 
-    def unsent(self, known: Mapping[int, int], branches: Iterable[int]) -> int:
+    def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known`."""
         return self.outbox.unsent(known, branches)
 
-    def parcel(self, known: Mapping[int, int], branches: Iterable[int]) -> Parcel | None:
-        """The next entries of these branches for a peer, or None."""
-        return self.outbox.read(known, branches)
+    def parcel(self, known: Mapping[int, int], branches: Collection[int], floor: int = 0) -> Parcel | None:
+        """The next entries of these branches for a peer, or None; see `Outbox.read`."""
+        return self.outbox.read(known, branches, floor)
 
-    def receive(self, batch: Batch, logs: Sequence[LogId], peer: EndpointId, epoch: bytes, now_ms: int) -> Applied:
-        """Apply a peer's batch and remember how far its store has been read."""
-        row = CursorRow(epoch, batch.cursor, self._confirmed.get(peer, 1))
+    def next_arrival(self) -> int:
+        """The arrival number of the next entry."""
+        return self.tables.next_arrival()
+
+    def receive(
+        self, batch: Batch, logs: Sequence[LogId], peer: EndpointId, epoch: bytes | None, now_ms: int
+    ) -> Applied:
+        """Apply a peer's batch, and remember how far its store has been read.
+
+        `epoch`: of the peer's store; None where something before the batch is missing, so that its cursor says nothing.
+        """
+        if epoch is None:
+            return self.apply(batch, logs, None, now_ms)
+        row = CursorRow(epoch, batch.cursor, self._confirmed.get((peer, epoch), 1))
         return self.apply(batch, logs, Cursor(peer, row), now_ms)
 
     def cursor_for(self, peer: EndpointId) -> tuple[bytes, int] | None:
@@ -229,23 +252,24 @@ class Replica:
         row = self.tables.cursor(peer)
         if row is None:
             return None
-        self._confirmed[peer] = row.next_confirm
+        self._confirmed.setdefault((peer, row.epoch), row.next_confirm)
         return row.epoch, row.next_read
 
-    def confirmed(self, peer: EndpointId, cursor: int) -> None:
-        """The peer has stored everything below this arrival number; kept on disk with the next batch from it."""
-        self._confirmed[peer] = cursor
+    def confirmed(self, peer: EndpointId, epoch: bytes, cursor: int) -> None:
+        """The peer's store of this epoch has all that arrived here before; kept on disk with the next batch from it."""
+        self._confirmed[peer, epoch] = cursor
 
     def bare_places(self, limit: int) -> list[tuple[LogId, int]]:
         """Entries that lack their payload."""
         return [(self.branches[row.branch].log, row.seq) for row in self.tables.bare_entries(limit)]
 
-    def payload_at(self, log: LogId, seq: int) -> bytes | None:
-        """The payload of an entry, where it is here and the log has not forked there."""
-        anchors = self.find(log, seq, None)
-        if len(anchors) != 1:
-            return None
-        return self.tables.entries_of(anchors[0].branch, seq - 1, 1)[0].payload
+    def payloads_at(self, log: LogId, seq: int) -> list[bytes]:
+        """The payloads at a place, as far as they are here: more than one only where the log has forked."""
+        rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
+        return [row.payload for row in rows if row.payload is not None]
+
+    def _row(self, anchor: Anchor) -> EntryRow:
+        return self.tables.entries_of(anchor.branch, anchor.seq - 1, 1)[0]
 
     # Places on branches
 
@@ -283,7 +307,7 @@ class Replica:
         log = self._own_log()
         builder = self._builder
         assert builder is not None
-        own = next((branch for branch in self.by_log.get(log, ()) if branch.tip.seq), None)
+        own = next(iter(self.by_log.get(log, ())), None)
         parents: list[Anchor] = []
         prev = own.tip if own is not None else ORIGIN
         hlc, height, packed = next_stamp(wall_ms, self._latest), prev.height + 1, None
@@ -298,11 +322,9 @@ class Replica:
         ids = [parent.id for parent in parents]
         id = builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
         decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
-        applied = Applied()
         with self._change():
-            branch = own.number if own is not None else self.extend(log, ORIGIN)
-            assert branch is not None
-            entry = NewEntry(branch, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
+            number = own.number if own is not None else self._open_branch(log, None, 1)
+            entry = NewEntry(number, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
             applied = Applied()
             self._insert([entry], applied)
         return applied, EntryId(id)
@@ -319,61 +341,84 @@ class Replica:
 
         PeerError: the batch is invalid; nothing was stored.  StoreError: the disk; nothing was stored.
         """
-        applied = Applied()
-        with self._change():
+        self._claimed.clear()
+        self._proposed.clear()
+        try:
             rebuilt = rebuild(batch, logs, self.id, self, now_ms, self.limits)
-            applied.skipped, applied.seals_checked = rebuilt.skipped, rebuilt.seals_checked
-            applied.reached = rebuilt.reached
-            if rebuilt.entries:
-                self._insert(rebuilt.entries, applied)
+        finally:
+            self._forget(self._proposed)
+        applied = Applied(skipped=rebuilt.skipped, seals_checked=rebuilt.seals_checked)
+        if self._holds_later(rebuilt.entries):
+            # Someone has later entries of our own log: this store is a restored copy, or has a twin.  First the
+            # new incarnation, so that no crash in between leaves this node writing to the old one.
+            self.renew_incarnation()
+        with self._change():
+            numbers = self._open_proposed({entry.branch for entry in rebuilt.entries})
+            entries = _renumbered(rebuilt.entries, numbers)
+            if entries:
+                self._insert(entries, applied)
             if cursor is not None and not applied.skipped:
                 self.tables.set_cursor(*cursor)
-        applied.forked = [branch.log for branch in self._added if branch.tip.seq and self.is_forked(branch.log)]
-        grown = {self.branches[number].log for number in applied.tips}
-        if any(log.author == self.author for log in grown) and self._own_log() in grown:
-            # Someone holds later entries of our own log: this store is a restored copy, or has a twin.
-            self.renew_incarnation()
+        applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}
+        applied.forked = [branch.log for branch in self._added if self.is_forked(branch.log)]
         return applied
+
+    def _holds_later(self, entries: Iterable[NewEntry]) -> bool:
+        """Whether entries of a peer belong to the log that this process writes to."""
+        proposed = {branch.number: branch for branch in self._proposed}
+        numbers = {entry.branch for entry in entries}
+        logs = {(proposed.get(number) or self.branches[number]).log for number in numbers}
+        return any(log.author == self.author for log in logs) and self._own_log() in logs
+
+    def _open_proposed(self, used: Collection[int]) -> dict[int, int]:
+        """Open those of the proposed branches that are used; returns their final numbers."""
+        numbers: dict[int, int] = {}
+        for branch in self._proposed:
+            if branch.number in used:
+                base = None if branch.base is None else numbers.get(branch.base, branch.base)
+                numbers[branch.number] = self._open_branch(branch.log, base, branch.first_seq)
+        return numbers
+
+    def _open_branch(self, log: LogId, base: int | None, first_seq: int) -> int:
+        number = self.tables.add_branch(log.author, log.incarnation, base, first_seq)
+        self._added.append(self._register(Branch(number, log, base, first_seq, 0)))
+        return number
 
     def renew_incarnation(self) -> None:
         """Write to a new log from now on."""
         self._own = LogId(self.author, self.store.renew_incarnation(self.id))
         self._builder = HeaderBuilder(self.id, self._own)
 
-    def fill_payload(self, log: LogId, seq: int, payload: bytes) -> bool:
-        """Store a payload that had stayed away; False where it is not lacking.  PeerError: it is not the entry's."""
+    def fill_payload(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
+        """Store a payload that had stayed away; None where it is not lacking.  PeerError: it is not the entry's."""
         operations = cbor.decode_payloads_untrusted([payload])[0]
         try:
             check_operations(operations)
         except cbor.Malformed as error:
             raise PeerError(f"invalid operations: {error}") from None
-        for anchor in self.find(log, seq, None):
-            row = self.tables.entries_of(anchor.branch, seq - 1, 1)[0]
-            if row.payload is None and row.bare is not None:
-                digest, size, tags = cbor.decode_trusted(row.bare)
-                if (digest, size) != (cbor.sha256(payload), len(payload)):
-                    raise PeerError("a payload does not have the hash that its header names")
-                if tags != document_tags(self.id, [operation[1] for operation in operations]):
-                    raise PeerError("a payload touches other documents than its header names")
+        summary = [cbor.sha256(payload), len(payload), document_tags(self.id, [one[1] for one in operations])]
+        rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
+        lacking = [row for row in rows if row.bare is not None]
+        for row in lacking:
+            if cbor.decode_trusted(row.bare or b"") == summary:
                 with self._change():
                     self.tables.fill_payload(row.arrival, payload)
-                    self.merger.merge([row._replace(payload=payload, bare=None)], [operations])
-                return True
-        return False
+                    conflicts = self.merger.merge([row._replace(payload=payload, bare=None)], [operations])
+                return Applied(conflicts=conflicts)
+        if lacking and len(rows) == 1:
+            raise PeerError("a payload is not the one that its header names")
+        return None
 
     @contextmanager
     def _change(self) -> Iterator[None]:
         """A transaction, and the memory that follows it."""
-        self._claimed.clear()
-        self._added.clear()
+        self._added: list[Branch] = []
         self._pending = None
         try:
             with self.store.transaction():
                 yield
         except BaseException:
-            for branch in self._added:
-                del self.branches[branch.number]
-                self.by_log[branch.log].remove(branch)
+            self._forget(self._added)
             raise
         self._committed()
 
@@ -409,7 +454,6 @@ class Replica:
                 self.branches[number].covered_seq = seq
             for number in grown.keys() | covered.keys():
                 self._settle(self.branches[number])
-            self._root = None
 
     # Seals
 
@@ -440,3 +484,17 @@ class Replica:
             digest, size, tags = cbor.decode_trusted(row.bare or b"")
         parents = self.parent_ids(row.parents)
         return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)
+
+
+def _renumbered(entries: list[NewEntry], numbers: Mapping[int, int]) -> list[NewEntry]:
+    """Entries with the final numbers of their branches, which mostly are those that were proposed."""
+    if all(proposed == final for proposed, final in numbers.items()):
+        return entries
+    renumbered = []
+    for entry in entries:
+        parents = entry.parents
+        if parents is not None:
+            places = PARENT.iter_unpack(parents)
+            parents = b"".join(PARENT.pack(numbers.get(branch, branch), seq) for branch, seq in places)
+        renumbered.append(entry._replace(branch=numbers.get(entry.branch, entry.branch), parents=parents))
+    return renumbered
