@@ -98,6 +98,21 @@ async def test_one_socket_serves_both_families(host: str) -> None:
         assert back.peer == single.id
 
 
+@pytest.mark.parametrize("bound", ["::", "0.0.0.0"])
+async def test_answers_leave_from_where_the_peer_sent_to(bound: str) -> None:
+    """Otherwise hosts with several addresses answer from another one, and the peer drops it."""
+    async with (
+        quic_endpoint(open_udp_socket(bound), 1) as everywhere,
+        quic_endpoint(open_udp_socket("127.0.0.1"), 2) as single,
+    ):
+        with trio.fail_after(60):
+            near = await single.dial(("127.0.0.7", everywhere.address[1]), everywhere.id)
+            far = await everywhere.accept()
+            assert near.address[0] == "127.0.0.7"
+            await near.control.send(bytes(60_000))
+            assert await far.control.receive() == bytes(60_000)
+
+
 def test_wrong_addresses_are_named() -> None:
     """Otherwise a typing error in the configuration ends in a traceback."""
     with pytest.raises(LocalError, match="localhost"):

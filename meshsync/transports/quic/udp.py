@@ -19,8 +19,10 @@ from meshsync.errors import LocalError
 from meshsync.transports.base import Address
 
 Datagram = tuple[bytes, Address]
+_Ancillary = tuple[int, int, bytes]
 
-# linux/udp.h; Python's socket module has no names for them.
+# linux/in.h and linux/udp.h; Python's socket module has no names for them.
+_IP_PKTINFO = 8
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
@@ -29,6 +31,8 @@ _UDP_PAYLOAD_MAX = 65_507  # an IPv4 packet of 65535 bytes less its headers
 
 _BUFFER_BYTES = 4 * 1024 * 1024  # asked of the kernel, which may grant less
 _RECEIVES_PER_BATCH = 16  # so that a flood cannot keep the receiver from its other work
+_ANCILLARY_BYTES = 128
+_PEERS_REMEMBERED_MAX = 4096
 _NO_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
 
 
@@ -78,6 +82,17 @@ class UdpSocket:
         if offload:
             with contextlib.suppress(OSError):
                 socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        # A socket bound to every address of a host with several would answer from whichever the routes prefer, and
+        # a peer takes packets only from where it sent its own (RFC 9000 section 9).  So answers leave from there.
+        self._answers_from: dict[Address, _Ancillary] = {}
+        if ipaddress.ip_address(self.address[0].partition("%")[0]).is_unspecified:
+            level, option = (
+                (stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_RECVPKTINFO)
+                if self._is_ipv6
+                else (stdlib_socket.IPPROTO_IP, _IP_PKTINFO)
+            )
+            with contextlib.suppress(OSError):
+                socket.setsockopt(level, option, 1)
 
     @property
     def address(self) -> Address:
@@ -87,10 +102,12 @@ class UdpSocket:
     def send(self, datagrams: Sequence[bytes], address: Address) -> int:
         """Send without waiting; see DatagramSocket."""
         target = self._to_system(address)
+        source = self._answers_from.get(address)
+        ancillary = [] if source is None else [source]
         taken = 0
         for run in _runs_of_equal_size(datagrams) if self._segments else ([datagram] for datagram in datagrams):
             try:
-                self._send_run(run, target)
+                self._send_run(run, ancillary, target)
             except BlockingIOError:
                 return taken
             taken += len(run)
@@ -117,11 +134,11 @@ class UdpSocket:
             trio.lowlevel.notify_closing(self._socket.fileno())
         self._socket.close()
 
-    def _send_run(self, run: Sequence[bytes], target: tuple[str, int]) -> None:
+    def _send_run(self, run: Sequence[bytes], ancillary: list[_Ancillary], target: tuple[str, int]) -> None:
         if len(run) > 1:
             segment = struct.pack("H", len(run[0]))
             try:
-                self._socket.sendmsg(run, [(_SOL_UDP, _UDP_SEGMENT, segment)], 0, target)
+                self._socket.sendmsg(run, [*ancillary, (_SOL_UDP, _UDP_SEGMENT, segment)], 0, target)
             except BlockingIOError:
                 raise
             except OSError as error:
@@ -132,11 +149,14 @@ class UdpSocket:
                 return
         for datagram in run:
             try:
-                self._socket.sendto(datagram, target)
+                if ancillary:
+                    self._socket.sendmsg([datagram], ancillary, 0, target)
+                else:
+                    self._socket.sendto(datagram, target)
             except BlockingIOError:
                 raise
             except OSError:
-                continue
+                self._answers_from.clear()  # perhaps one of our addresses is gone; what comes in will tell
 
     async def _wait_readable(self) -> None:
         if self._socket.fileno() < 0:
@@ -148,7 +168,7 @@ class UdpSocket:
         self._is_drained = False
         for _ in range(_RECEIVES_PER_BATCH):
             try:
-                size, ancillary, _, source = self._socket.recvmsg_into([self._scratch], 64)
+                size, ancillary, _, source = self._socket.recvmsg_into([self._scratch], _ANCILLARY_BYTES)
             except BlockingIOError:
                 self._is_drained = True
                 break
@@ -159,11 +179,25 @@ class UdpSocket:
             for level, kind, data in ancillary:
                 if level == _SOL_UDP and kind == _UDP_GRO:
                     segment = struct.unpack_from("i", data)[0]
+                else:
+                    self._note_target(level, kind, data, address)
             batch.extend(
                 (bytes(self._view[start : min(start + segment, size)]), address)
                 for start in range(0, size, segment or 1)
             )
         return batch
+
+    def _note_target(self, level: int, kind: int, data: bytes, peer: Address) -> None:
+        """Remember which of our addresses a peer sends to."""
+        if level == stdlib_socket.IPPROTO_IPV6 and kind == stdlib_socket.IPV6_PKTINFO:
+            source = (level, kind, data[:16] + bytes(4))  # the address, and any interface
+        elif level == stdlib_socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            source = (level, kind, bytes(4) + data[4:8] + bytes(4))
+        else:
+            return
+        if len(self._answers_from) >= _PEERS_REMEMBERED_MAX and peer not in self._answers_from:
+            del self._answers_from[next(iter(self._answers_from))]
+        self._answers_from[peer] = source
 
     def _to_system(self, address: Address) -> tuple[str, int]:
         host, port = address
