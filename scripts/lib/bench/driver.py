@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
-from documents import document, document_id, message
-from lines import read_lines, write_line
 
 import meshsync
+from bench.documents import document, document_id, message
+from bench.lines import read_lines, write_line
 from meshsync.ids import EndpointId
 
 COLLECTION = "bench"
@@ -163,6 +164,8 @@ async def main(directory: str, durability: str) -> None:
             "durability": durability,
         }
     )
+    # Standard output belongs to the answers; structlog would log there.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     began = now()
     async with meshsync.open_node(config) as node, trio.open_nursery() as nursery:
         driver = Driver(node, nursery)

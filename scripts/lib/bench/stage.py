@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from workers import Worker, open_worker
+
+from bench.workers import Worker, open_worker
 
 FILL_IN_FLIGHT = 64
 _SETTLE_SECONDS = 0.5

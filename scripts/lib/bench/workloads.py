@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-from documents import MESSAGE_BYTES
-from relay import open_relay
-from report import Row
-from stage import FILL_IN_FLIGHT, Pair, Stage, WorkloadFailed, fsync_ms
-from workers import open_worker
+from cable import open_cable
+
+from bench.documents import MESSAGE_BYTES
+from bench.report import Row
+from bench.stage import FILL_IN_FLIGHT, Pair, Stage, WorkloadFailed, fsync_ms
+from bench.workers import open_worker
 
 _LATENCY_WRITES = 200
 _LATENCY_PAUSE_SECONDS = 0.004
@@ -161,9 +162,9 @@ async def _reconciling(stage: Stage, n: int) -> AsyncIterator[Pair]:
 
 
 async def _round_trips(stage: Stage, n: int) -> str:
-    """The time through a relay that delays, in round trips: handshake, acknowledgements and slow start included."""
-    async with _reconciling(stage, n) as pair, open_relay(pair.a.address, _ONE_WAY_SECONDS) as address:
-        pulled, ended = await pair.converge(address)
+    """The time through a cable that delays, in round trips: handshake, acknowledgements and slow start included."""
+    async with _reconciling(stage, n) as pair, open_cable(pair.a.address, _ONE_WAY_SECONDS) as cable:
+        pulled, ended = await pair.converge(cable.address)
         await pair.check_equal()
     connected, both = ((end - pulled["began"]) / (2 * _ONE_WAY_SECONDS) for end in (pulled["connected"], ended))
     delay = f"{_ONE_WAY_SECONDS * 1000:.0f} ms"

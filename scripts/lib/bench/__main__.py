@@ -6,10 +6,11 @@ import argparse
 import sys
 
 import trio
-from report import Row, as_json, as_text, heading
-from stage import Stage, WorkloadFailed
-from workers import WorkerFailed
-from workloads import WORKLOADS
+
+from bench.report import Row, as_json, as_text, heading
+from bench.stage import Stage, WorkloadFailed
+from bench.workers import WorkerFailed
+from bench.workloads import WORKLOADS
 
 _UNASKED = [name for name in WORKLOADS if name != "MEM"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from lines import read_lines, write_line
 
-_DRIVER = Path(__file__).with_name("driver.py")
+from bench.lines import read_lines, write_line
+
 _CLOSE_SECONDS = 15
 
 
@@ -53,7 +53,9 @@ class Worker:
 async def open_worker(directory: Path, *, durability: str = "full") -> AsyncIterator[Worker]:
     """A node with its store in `directory`, which may hold one already.  The process is gone at the end."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, str(_DRIVER), str(directory), durability], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "bench.driver", str(directory), durability],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         worker = Worker(directory.name, process)

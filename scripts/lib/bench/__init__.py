@@ -1,0 +1,1 @@
+"""What scripts/bench runs: two nodes, a process each, and the workloads between them."""
