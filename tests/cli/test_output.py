@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsync.cli.durations import Duration
+from meshsync.cli.main import _run
+from meshsync.cli.output import counted, duration, printable, size, to_json
+from meshsync.cli.status import find_faults
+
+UNSAFE = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u200e\u200f\u202a\u202e\u2066\u2069"}
+
+
+@given(st.text())
+def test_no_text_can_drive_a_terminal(text: str) -> None:
+    """A peer chooses its name, and a name could clear the screen."""
+    assert not set(printable(text)) & UNSAFE
+    assert len(printable(text)) <= 120
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))))
+def test_json_is_safe_and_says_the_same(value: dict[str, str]) -> None:
+    """Escaping must not change what a program reads."""
+    assert not set(to_json(value)) & UNSAFE
+    assert json.loads(to_json(value)) == value
+    assert not set(to_json(value, indent=2)) & (UNSAFE - {"\n"})
+    assert json.loads(to_json(value, indent=2)) == value
+
+
+def test_amounts_are_for_people() -> None:
+    """`up 93784.2 s` and `1 documents` are not."""
+    assert [duration(seconds) for seconds in (0.4, 59, 61, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
+    assert [size(count) for count in (7, 1500, 25_000, 3e6, 5e12)] == ["7 B", "1.5 kB", "25 kB", "3.0 MB", "5000.0 GB"]
+    assert [counted(count, "line") for count in (0, 1, 2)] == ["0 lines", "1 line", "2 lines"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60), ("500ms", 0.5), ("5m", 300), ("1.5h", 5400), ("2", 2), ("1 d", 86400)]
+)
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    """`--timeout 60s` is in the interface."""
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["gte"],
+        ["get"],
+        ["get", "notes"],
+        ["get", "notes", "n1", "more"],
+        ["ls", "notes", "--limit", "-1"],
+        ["wait", "synced", "--timeout", "soon"],
+        ["node", "--trust", "none"],
+        ["load", "notes", "--batch", "257"],
+        ["collections", "join", "x", "--history", "some"],
+    ],
+)
+def test_a_slip_on_the_command_line_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts tell a slip from a missing document by this code."""
+    assert _run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    assert captured.err
+
+
+def peer(state: str, via: str = "static") -> dict[str, object]:
+    """A peer as status tells it."""
+    return {"id": "ab" * 32, "name": "", "state": state, "via": via, "last_error": None}
+
+
+def collection(state: str) -> dict[str, object]:
+    """A collection with one session, as status tells it."""
+    session = {"id": "ab" * 32, "state": state, "missing": 3, "unsent": 0, "stall": None}
+    return {"name": "notes", "peers": [session]}
+
+
+@pytest.mark.parametrize(
+    ("peers", "collections", "fault", "expected"),
+    [
+        ([], [], None, []),
+        ([peer("connected")], [collection("synced")], None, []),
+        ([peer("waiting")], [], None, ["abababab is not connected (waiting)"]),
+        ([peer("down", "accepted")], [], None, []),
+        (
+            [peer("connected")],
+            [collection("pulling")],
+            None,
+            ["notes is not synced with abababab: pulling, 3 entries to come"],
+        ),
+        ([], [], "disk full", ["the store fails: disk full; free space or mend the disk"]),
+    ],
+)
+def test_the_check_of_status_finds_what_the_interface_promises(
+    peers: list[object], collections: list[object], fault: str | None, expected: list[str]
+) -> None:
+    """`status --check` is what a monitor asks: it must fail exactly when something is wrong."""
+    assert find_faults({"store": {"fault": fault}, "peers": peers, "collections": collections}) == expected
