@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 import trio.testing
 
+import meshsync
 from meshsync.core.limits import LIMITS
-from meshsync.events import Event, EventLog
+from meshsync.events import EVENT_TYPES, Event, EventLog
 from meshsync.ids import EndpointId, EntryId, LogId
 
 KEY = EndpointId(bytes.fromhex("3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"))
@@ -93,3 +96,13 @@ async def test_a_slow_follower_holds_up_nobody_and_sees_its_gap() -> None:
         for _ in range(10):
             log.emit("synced")
         assert [(await anext(events)).n for _ in range(3)] == [9, 10, 11]
+
+
+def test_every_event_that_is_emitted_is_in_the_table() -> None:
+    """`events --type` refuses what is not in the table, and people would wait for it in vain."""
+    package = Path(meshsync.__file__).parent
+    emitted = {
+        name for path in package.rglob("*.py") for name in re.findall(r'\.emit\(\s*"(\w+)"', path.read_text("utf-8"))
+    }
+    assert emitted
+    assert emitted <= set(EVENT_TYPES)

@@ -43,7 +43,7 @@ def write_line(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes to standard output, flushed.  Ends the command where nobody reads any more (`| head`), which is no error."""
+    """Bytes to standard output, flushed.  Where nobody reads any more (`| head`) the command is done."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

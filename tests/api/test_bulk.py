@@ -87,7 +87,7 @@ async def test_progress_is_told_while_the_lines_are_still_coming(served: Served)
     async with trio.open_nursery() as nursery:
 
         async def wait_stored() -> None:
-            async with aclosing(served.node.collection("notes").changes(since="0")) as changes:  # type: ignore[type-var]
+            async with aclosing(served.node.collection("notes").changes(since="0")) as changes:
                 await anext(changes)
                 told.set()
 
