@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import trio
+from signals import Interrupted, leaves, run_until_signal
 
 from bench.report import Row, as_json, as_text, heading
 from bench.stage import Stage, WorkloadFailed
@@ -39,7 +41,7 @@ async def _run(name: str, n: int, stage: Stage) -> tuple[list[Row], bool]:
     except* trio.TooSlowError:
         reason = f"not done after {workload.seconds_max:.0f} s"
     except* (WorkerFailed, WorkloadFailed) as group:
-        reason = "; ".join(str(error) for error in group.exceptions)
+        reason = "; ".join(map(str, leaves(group)))
     return rows or [Row(name, n, notes=f"FAILED: {reason}")], bool(rows)
 
 
@@ -60,4 +62,7 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(trio.run(main, _arguments()))
+    try:
+        sys.exit(trio.run(run_until_signal, partial(main, _arguments())))
+    except* Interrupted as group:
+        sys.exit(f"scripts/bench: {group.exceptions[0]}")

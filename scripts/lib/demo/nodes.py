@@ -1,0 +1,135 @@
+"""Nodes of the installed command as processes, and commands that are shown as they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+_COMMAND_SECONDS_MAX = 60
+_STOP_SECONDS_MAX = 10
+_RULE = 78
+
+
+class DemoFailed(Exception):
+    """A command did not do what it should; the message says which."""
+
+
+def chapter(title: str, text: str) -> None:
+    """A heading and some lines that say what happens next."""
+    print(f"\n{f'== {title} ':=<{_RULE}}\n\n{text}\n", flush=True)
+
+
+def say(text: str) -> None:
+    """Some lines for the reader."""
+    print(f"\n{text}\n", flush=True)
+
+
+def free_port() -> int:
+    """A UDP port that nobody uses at present."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Shell:
+    """Runs `meshsync` in one directory; prints each command, and what it answers, as a terminal would show them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MESHSYNC_")}
+        self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100"}
+        self._variables: dict[str, str] = {}
+
+    async def run(self, *arguments: str, exit_code: int = 0) -> str:
+        """Run a command and show its output.  DemoFailed: it ended with another exit code."""
+        self._show(arguments)
+        done = await self._run(arguments)
+        shown = (done.stdout + done.stderr).decode().rstrip("\n")
+        if shown:
+            print(shown, flush=True)
+        if done.returncode != exit_code:
+            raise DemoFailed(f"`meshsync {shlex.join(arguments)}` ended with exit code {done.returncode}")
+        if exit_code:
+            print(f"(exit code {exit_code})", flush=True)
+        return done.stdout.decode()
+
+    async def keep(self, variable: str, *arguments: str) -> str:
+        """Run a command whose answer is kept in a shell variable, and show that."""
+        value = (await self._run(arguments)).stdout.decode().strip()
+        self._variables[variable] = value
+        print(f"$ {variable}=$(meshsync {self._text(arguments)}); echo ${variable}\n{value}", flush=True)
+        return value
+
+    async def ask(self, *arguments: str) -> dict[str, Any]:
+        """What a command says in JSON, without showing it."""
+        answer: dict[str, Any] = json.loads((await self._run((*arguments, "--json"))).stdout)
+        return answer
+
+    async def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+        with trio.fail_after(_COMMAND_SECONDS_MAX):
+            return await trio.run_process(
+                self._command(arguments),
+                cwd=self._directory,
+                env=self._environment,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "meshsync", *arguments]
+
+    def _show(self, arguments: Sequence[str], end: str = "") -> None:
+        print(f"$ meshsync {self._text(arguments)}{end}", flush=True)
+
+    def _text(self, arguments: Sequence[str]) -> str:
+        """Arguments as one would type them, with the variables that were set before."""
+        words = []
+        for argument in arguments:
+            name = next((name for name, value in self._variables.items() if value == argument), None)
+            words.append(f"${name}" if name else shlex.quote(argument))
+        return " ".join(words)
+
+    @asynccontextmanager
+    async def node(self, name: str, *options: str) -> AsyncIterator[None]:
+        """A node in the background for the block.  DemoFailed: it did not start."""
+        arguments = ("--data-dir", name, "node", "--name", name, *options)
+        self._show(arguments, " &")
+        log = self._directory / f"{name}.log"
+        with log.open("wb") as errors:
+            process = await trio.lowlevel.open_process(
+                self._command(arguments),
+                cwd=self._directory,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        try:
+            assert process.stdout is not None
+            ready = b""
+            with trio.fail_after(_COMMAND_SECONDS_MAX):
+                while not ready.endswith(b"\n") and (chunk := await process.stdout.receive_some()):
+                    ready += chunk
+            if not ready:
+                raise DemoFailed(f"node {name} did not start:\n{log.read_text()}")
+            print(ready.decode().rstrip(), flush=True)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                process.terminate()
+                with trio.move_on_after(_STOP_SECONDS_MAX):
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
