@@ -66,6 +66,31 @@ class StoreError(MeshsyncError):
     """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
 
 
+class DamagedError(StoreError):
+    """What the disk gave back is not what was written to it.
+
+    `arrival` or `document` says which row of the collection: an entry or a document; neither, that it is the list
+    of the logs.  `has_head` says of an entry that all but its payload is sound.
+    """
+
+    def __init__(
+        self, collection: str, *, arrival: int | None = None, document: str | None = None, has_head: bool = False
+    ) -> None:
+        self.collection = collection
+        self.arrival = arrival
+        self.document = document
+        self.has_head = has_head
+        remedy = "`meshsync verify --repair` restores it from the peers"
+        if document is not None:
+            what = f"document {document!r:.80}"
+        elif arrival is not None:
+            what = f"the payload of entry {arrival}" if has_head else f"entry {arrival}"
+        else:
+            what = "the list of logs"
+            remedy = "stop the node, move its store away and start it again: the peers hold the data"
+        super().__init__(f"{what} of {collection} is damaged on the disk; {remedy}")
+
+
 class PeerError(MeshsyncError):
     """A peer broke the protocol.  The connection is closed with `code`, counted, and backed off."""
 

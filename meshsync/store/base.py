@@ -12,10 +12,11 @@ collection, starting at 1, without gaps, in an order in which parents come first
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId
 
 
@@ -61,6 +62,17 @@ class EntryRow(NamedTuple):
     """64 bytes, where one was received or made for this very entry."""
 
 
+class InspectedEntry(NamedTuple):
+    """An entry as the disk gives it, and what can be trusted of it."""
+
+    row: EntryRow
+    """Where a part is damaged its values are anything, of any type."""
+    has_head: bool
+    """All but payload and bare is what was written."""
+    has_body: bool
+    """Payload and bare are what was written."""
+
+
 class MergeRow(NamedTuple):
     """An entry that has parents, for walks over the DAG."""
 
@@ -83,6 +95,11 @@ class DocumentRow(NamedTuple):
     live: bool
     conflict: bool
     state: bytes | None
+
+
+LOST_STATE = b"\x80"
+"""The `state` of a document that is not known: its row is damaged, or what it was merged from is.  It is no merged
+state in any encoding (an empty CBOR array), and only replaying the entries leads from it to one."""
 
 
 class DocumentPayload(NamedTuple):
@@ -116,10 +133,16 @@ class PeerRow(NamedTuple):
 
 
 class CollectionTables(Protocol):
-    """The tables of one collection.  Everything that writes must run inside `Store.transaction()`."""
+    """The tables of one collection.  Everything that writes must run inside `Store.transaction()`.
+
+    Every row has a checksum, and no reader gets one that does not fit it: an entry raises DamagedError (those that
+    read many return the ones before it, and raise when it is the first), a document comes with LOST_STATE.
+    """
 
     name: str
     id: CollectionId
+    found_damage: Callable[[DamagedError], None]
+    """Told of every damaged row that is met, whatever the reader makes of it.  Set by whoever keeps count."""
 
     def branches(self) -> list[BranchRow]:
         """All branches, by number."""
@@ -163,6 +186,12 @@ class CollectionTables(Protocol):
     def next_arrival(self) -> int:
         """The arrival number of the next entry."""
 
+    def inspect_entries(self, arrival: int, limit: int) -> list[InspectedEntry]:
+        """As `entries_from`, with the damaged ones."""
+
+    def rewrite_entry(self, row: EntryRow) -> None:
+        """Put an entry in the place of the one with the same arrival number, whatever is left of that."""
+
     def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
         """The rows of those of `ids` that were ever written."""
 
@@ -174,6 +203,17 @@ class CollectionTables(Protocol):
 
         Reads pages, so others may write between.
         """
+
+    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        """Look at `limit` rows behind the id `after`, deleted documents too: the ids of those that are damaged or
+        lost, and the id to go on after, None at the end.  Ids in UTF-8, or whatever stands there.
+        """
+
+    def forget_documents(self, ids: Sequence[bytes]) -> None:
+        """Remove rows, to be made anew from the entries.  The counts are not trusted after this; see `recount`."""
+
+    def recount(self) -> None:
+        """Count live documents and entries without payload anew.  Reads everything once."""
 
     def counts(self) -> tuple[int, int, int]:
         """(entries, live documents, entries without payload), in constant time."""

@@ -8,10 +8,21 @@ import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
-from meshsync.errors import LocalError, StoreError
+from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
-from meshsync.store.base import BranchRow, CursorRow, DocumentPayload, DocumentRow, EntryHead, EntryRow, MergeRow
+from meshsync.store.base import (
+    LOST_STATE,
+    BranchRow,
+    CursorRow,
+    DocumentPayload,
+    DocumentRow,
+    EntryHead,
+    EntryRow,
+    InspectedEntry,
+    MergeRow,
+)
 
 _ROW_BYTES = 200
 """Roughly what a row takes beside its payload."""
@@ -38,6 +49,10 @@ class MemoryTables:
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
+        self._rotten_heads: frozenset[int] = frozenset()
+        self._rotten_bodies: frozenset[int] = frozenset()
+        self._rotten_documents: frozenset[str] = frozenset()
+        self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
 
     def attach(
         self, *, changed: Callable[[Callable[[], object]], None], require_transaction: Callable[[], None]
@@ -45,6 +60,7 @@ class MemoryTables:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
         self._require_transaction = require_transaction
+        self.found_damage = lambda error: None  # noqa: ARG005
 
     def copy(self) -> MemoryTables:
         """The same rows a second time, sharing nothing that changes; to be attached to a store."""
@@ -57,6 +73,42 @@ class MemoryTables:
         twin._documents = self._documents.copy()
         twin._cursors = self._cursors.copy()
         return twin
+
+    # Rot: knobs for tests
+
+    def rot_entry(self, arrival: int, **changed: Any) -> None:
+        """Some columns of an entry change on the disk by themselves, and its checksums do not fit any more."""
+        self._entries[arrival - 1] = self._entries[arrival - 1]._replace(**changed)
+        if changed.keys() & {"payload", "bare"}:
+            self._rotten_bodies |= {arrival}
+        if changed.keys() - {"payload", "bare"}:
+            self._rotten_heads |= {arrival}
+
+    def rot_document(self, id: str) -> None:
+        """The row of a document changes on the disk by itself."""
+        self._rotten_documents |= {id}
+
+    def _require_sound(self, row: EntryRow, *, body: bool = True) -> EntryRow:
+        has_head = row.arrival not in self._rotten_heads
+        if has_head and (not body or row.arrival not in self._rotten_bodies):
+            return row
+        error = DamagedError(self.name, arrival=row.arrival, has_head=has_head)
+        self.found_damage(error)
+        raise error
+
+    def _sound(self, rows: Sequence[EntryRow]) -> list[EntryRow]:
+        """These rows, as far as the first that is damaged.  DamagedError: the very first is."""
+        if not self._rotten_heads and not self._rotten_bodies:
+            return list(rows)
+        found: list[EntryRow] = []
+        for row in rows:
+            try:
+                found.append(self._require_sound(row))
+            except DamagedError:
+                if not found:
+                    raise
+                break
+        return found
 
     # Branches
 
@@ -87,7 +139,7 @@ class MemoryTables:
     def tip(self, branch: int) -> tuple[int, EntryHead] | None:
         if not self._known(branch) or not self._chains[branch - 1]:
             return None
-        row = self._entries[self._chains[branch - 1][-1] - 1]
+        row = self._require_sound(self._entries[self._chains[branch - 1][-1] - 1], body=False)
         return row.seq, _head(row)
 
     def _known(self, branch: int) -> bool:
@@ -128,20 +180,22 @@ class MemoryTables:
             return None
         at = seq - self._branches[branch - 1].first_seq
         chain = self._chains[branch - 1]
-        return _head(self._entries[chain[at] - 1]) if 0 <= at < len(chain) else None
+        if not 0 <= at < len(chain):
+            return None
+        return _head(self._require_sound(self._entries[chain[at] - 1], body=False))
 
     def entry(self, arrival: int) -> EntryRow | None:
-        return self._entries[arrival - 1] if 1 <= arrival <= len(self._entries) else None
+        return self._require_sound(self._entries[arrival - 1]) if 1 <= arrival <= len(self._entries) else None
 
     def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
         if not self._known(branch):
             return []
         start = max(0, after_seq + 1 - self._branches[branch - 1].first_seq)
-        return [self._entries[arrival - 1] for arrival in self._chains[branch - 1][start : start + limit]]
+        return self._sound([self._entries[arrival - 1] for arrival in self._chains[branch - 1][start : start + limit]])
 
     def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
         start = max(0, arrival - 1)
-        return self._entries[start : start + limit]
+        return self._sound(self._entries[start : start + limit])
 
     def merges_before(self, branch: int, seq: int, limit: int) -> list[MergeRow]:
         if not self._known(branch):
@@ -151,7 +205,8 @@ class MemoryTables:
         first_seq = self._branches[branch - 1].first_seq
         chain = self._chains[branch - 1]
         rows = (self._entries[chain[seq - first_seq] - 1] for seq in reversed(seqs[max(0, end - limit) : end]))
-        return [MergeRow(row.seq, row.hlc, row.parents or b"") for row in rows]
+        sound = [self._require_sound(row, body=False) for row in rows]
+        return [MergeRow(row.seq, row.hlc, row.parents or b"") for row in sound]
 
     def set_seal(self, arrival: int, seal: bytes) -> None:
         self._require_transaction()
@@ -160,6 +215,17 @@ class MemoryTables:
     def fill_payload(self, arrival: int, payload: bytes) -> None:
         self._require_transaction()
         self._replace_entry(arrival, self._entries[arrival - 1]._replace(payload=payload, bare=None))
+
+    def rewrite_entry(self, row: EntryRow) -> None:
+        self._require_transaction()
+        rotten = self._rotten_heads, self._rotten_bodies
+        self._replace_entry(row.arrival, row)
+        self._rotten_heads -= {row.arrival}
+        self._rotten_bodies -= {row.arrival}
+        self._changed(partial(self._rot_again, rotten))
+
+    def _rot_again(self, rotten: tuple[frozenset[int], frozenset[int]]) -> None:
+        self._rotten_heads, self._rotten_bodies = rotten
 
     def _replace_entry(self, arrival: int, row: EntryRow) -> None:
         before = self._entries[arrival - 1]
@@ -175,7 +241,14 @@ class MemoryTables:
             self._bare.add(row.arrival)
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
-        return [self._entries[arrival - 1] for arrival in sorted(self._bare)[:limit]]
+        sound = self._bare - self._rotten_heads - self._rotten_bodies
+        return [self._entries[arrival - 1] for arrival in sorted(sound)[:limit]]
+
+    def inspect_entries(self, arrival: int, limit: int) -> list[InspectedEntry]:
+        start = max(0, arrival - 1)
+        rows = self._entries[start : start + limit]
+        heads, bodies = self._rotten_heads, self._rotten_bodies
+        return [InspectedEntry(row, row.arrival not in heads, row.arrival not in bodies) for row in rows]
 
     def next_arrival(self) -> int:
         return len(self._entries) + 1
@@ -183,17 +256,28 @@ class MemoryTables:
     # Documents
 
     def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
-        return {id: self._documents[id] for id in ids if id in self._documents}
+        return {id: self._document(id) for id in ids if id in self._documents}
+
+    def _document(self, id: str) -> DocumentRow:
+        if id not in self._rotten_documents:
+            return self._documents[id]
+        self.found_damage(DamagedError(self.name, document=id))
+        return DocumentRow(id, 0, 0, True, False, LOST_STATE)
 
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
         before = [(row.id, self._documents.get(row.id)) for row in rows]
+        self._changed(partial(self._put_back_documents, before, live_change, self._rotten_documents))
         self._live += live_change
         for row in rows:
             self._set_document(row.id, row)
-        self._changed(partial(self._put_back_documents, before, live_change))
+        if self._rotten_documents:
+            self._rotten_documents -= {row.id for row in rows}
 
-    def _put_back_documents(self, before: list[tuple[str, DocumentRow | None]], live_change: int) -> None:
+    def _put_back_documents(
+        self, before: list[tuple[str, DocumentRow | None]], live_change: int, rotten: frozenset[str]
+    ) -> None:
+        self._rotten_documents = rotten
         self._live -= live_change
         # Backwards, because one call may hold two rows of one document.
         for id, row in reversed(before):
@@ -223,9 +307,32 @@ class MemoryTables:
             if not 0 <= at < len(ids):
                 return
             after = ids[at]
-            row = self._documents[after]
+            row = self._document(after)
             if row.live:
-                yield DocumentPayload(row, self._entries[row.arrival - 1].payload if row.state is None else None)
+                points = row.state is None and row.arrival not in self._rotten_bodies
+                yield DocumentPayload(row, self._entries[row.arrival - 1].payload if points else None)
+
+    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        ids = self._ids()
+        start = bisect_right(ids, after.decode())
+        page = ids[start : start + limit]
+        lost = [id.encode() for id in page if self._document(id).state == LOST_STATE]
+        return lost, page[-1].encode() if len(page) == limit else None
+
+    def forget_documents(self, ids: Sequence[bytes]) -> None:
+        self._require_transaction()
+        gone = [id.decode() for id in ids]
+        before = [(id, self._documents.get(id)) for id in gone]
+        self._changed(partial(self._put_back_documents, before, 0, self._rotten_documents))
+        for id in gone:
+            self._set_document(id, None)
+        self._rotten_documents -= set(gone)
+
+    def recount(self) -> None:
+        self._require_transaction()
+        live = self._live
+        self._changed(partial(setattr, self, "_live", live))
+        self._live = sum(row.live for row in self._documents.values())
 
     def counts(self) -> tuple[int, int, int]:
         return len(self._entries), self._live, len(self._bare)

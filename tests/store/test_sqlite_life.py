@@ -204,7 +204,7 @@ def faults_after(path: Path, *damage: str) -> list[str]:
     for sql in damage:
         run(connection, sql)
     connection.close()
-    store = opened(path)
+    store = SqliteStore.open(path, boot_id=b"boot")
     faults = list(store.verify())
     store.close()
     return faults

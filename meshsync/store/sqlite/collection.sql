@@ -7,11 +7,12 @@ CREATE TABLE branches_{n} (
     incarnation BLOB NOT NULL,
     base INTEGER,
     first_seq INTEGER NOT NULL,
-    covered_seq INTEGER NOT NULL
+    covered_seq INTEGER NOT NULL,
+    crc INTEGER NOT NULL         -- meshsync/store/checksums.py, as everywhere below
 ) STRICT;
 
 -- The payload comes last: a long one goes to overflow pages, and the columns behind it would have to be read
--- through all of them.
+-- through all of them.  head_crc covers the columns before it, crc goes on from there over payload or bare.
 CREATE TABLE entries_{n} (
     arrival INTEGER PRIMARY KEY,
     branch INTEGER NOT NULL,
@@ -20,8 +21,10 @@ CREATE TABLE entries_{n} (
     hlc INTEGER NOT NULL,
     height INTEGER NOT NULL,
     parents BLOB,
-    bare BLOB,
     seal BLOB,
+    head_crc INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    bare BLOB,
     payload BLOB
 ) STRICT;
 CREATE UNIQUE INDEX entries_{n}_seq ON entries_{n} (branch, seq);
@@ -34,6 +37,7 @@ CREATE TABLE documents_{n} (
     op INTEGER NOT NULL,
     live INTEGER NOT NULL,
     conflict INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
     state BLOB
 ) STRICT, WITHOUT ROWID;
 

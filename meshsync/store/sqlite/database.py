@@ -21,6 +21,10 @@ _CACHED_STATEMENTS = 256
 _BUSY_MS = 1000
 
 
+class NotTextError(StoreError):
+    """What should be text in the file is not UTF-8: bits have flipped."""
+
+
 def meshsync_error(error: apsw.Error, path: Path) -> MeshsyncError:
     """Say whose fault an error of SQLite is and what to do about it."""
     match error:
@@ -99,6 +103,8 @@ class Database:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise meshsync_error(error, self.path) from error
+        except UnicodeDecodeError as error:
+            raise NotTextError(str(damaged(self.path, str(error)))) from error
 
     def row(self, sql: str, bindings: Sequence[object] = ()) -> Any:
         """The only row of a query, or None."""

@@ -5,14 +5,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
-from meshsync.errors import LocalError
+from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
-from meshsync.store.base import BranchRow, CursorRow, DocumentPayload, DocumentRow, EntryHead, EntryRow, MergeRow
-from meshsync.store.sqlite.database import Database
+from meshsync.store.base import (
+    LOST_STATE,
+    BranchRow,
+    CursorRow,
+    DocumentPayload,
+    DocumentRow,
+    EntryHead,
+    EntryRow,
+    InspectedEntry,
+    MergeRow,
+)
+from meshsync.store.checksums import branch_crc, document_crc, entry_crcs
+from meshsync.store.sqlite.database import Database, NotTextError
+from meshsync.store.sqlite.soundness import (
+    ENTRY_COLUMNS,
+    ENTRY_COLUMNS_AS_BLOBS,
+    HEAD_COLUMNS,
+    inspected,
+    is_sound_body,
+    is_sound_branch,
+    is_sound_document,
+    is_sound_head,
+    sound_entries,
+)
 
 _SCAN_ROWS = 64
 """Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
@@ -44,40 +66,43 @@ class SqliteTables:
         self.id = id
         self.name = name
         self.number = number
+        self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self._database = database
         self._counts = self._committed_counts = Counts(1, 0, 0)
         self._counts_changed = counts_changed
         n = number
-        row = "arrival, branch, seq, id, hlc, height, parents, payload, bare, seal FROM"
+        row = f"SELECT {ENTRY_COLUMNS} FROM entries_{n}"
         self._insert_entry = (
-            f"INSERT INTO entries_{n} (arrival, branch, seq, id, hlc, height, parents, payload, bare, seal) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            f"INSERT INTO entries_{n} (arrival, branch, seq, id, hlc, height, parents, payload, bare, seal, head_crc, "
+            "crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        self._entry_at = f"SELECT arrival, id, hlc, height FROM entries_{n} WHERE branch = ? AND seq = ?"
-        self._tip = f"SELECT seq, arrival, id, hlc, height FROM entries_{n} WHERE branch = ? ORDER BY seq DESC LIMIT 1"
-        self._entry = f"SELECT {row} entries_{n} WHERE arrival = ?"
-        self._entries_of = f"SELECT {row} entries_{n} WHERE branch = ? AND seq > ? ORDER BY seq LIMIT ?"
-        self._entries_from = f"SELECT {row} entries_{n} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
+        head = f"SELECT {HEAD_COLUMNS} FROM entries_{n}"
+        self._entry_at = f"{head} WHERE branch = ? AND seq = ?"
+        self._tip = f"{head} WHERE branch = ? ORDER BY seq DESC LIMIT 1"
+        self._entry = f"{row} WHERE arrival = ?"
+        self._entries_of = f"{row} WHERE branch = ? AND seq > ? ORDER BY seq LIMIT ?"
+        self._entries_from = f"{row} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
+        self._inspect_entries = (
+            f"SELECT {ENTRY_COLUMNS}, head_crc FROM entries_{n} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
+        )
         self._merges_before = (
-            f"SELECT seq, hlc, parents FROM entries_{n} INDEXED BY entries_{n}_merges "
+            f"{head} INDEXED BY entries_{n}_merges "
             "WHERE branch = ? AND seq <= ? AND parents IS NOT NULL ORDER BY seq DESC LIMIT ?"
         )
-        self._bare_entries = (
-            f"SELECT {row} entries_{n} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL ORDER BY arrival LIMIT ?"
-        )
+        self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL ORDER BY arrival LIMIT ?"
         # The array drives the join: one look-up for each id.
         self._documents = (
-            "SELECT id, arrival, op, live, conflict, state "
+            "SELECT id, arrival, op, live, conflict, state, crc "
             f"FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
         )
         self._put_document = (
-            f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state) VALUES (?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, crc) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET arrival = excluded.arrival, op = excluded.op, live = excluded.live, "
-            "conflict = excluded.conflict, state = excluded.state"
+            "conflict = excluded.conflict, state = excluded.state, crc = excluded.crc"
         )
         # A document with a state has no need of its entry, so its entry is not looked up.
         scan = (
-            "SELECT d.id, d.arrival, d.op, d.conflict, d.state, e.payload "
+            "SELECT d.id, d.arrival, d.op, d.live, d.conflict, d.state, d.crc, e.payload, e.head_crc, e.crc "
             f"FROM documents_{n} AS d LEFT JOIN entries_{n} AS e ON e.arrival = iif(d.state IS NULL, d.arrival, NULL) "
             "WHERE d.live"
         )
@@ -124,18 +149,21 @@ class SqliteTables:
 
     def branches(self) -> list[BranchRow]:
         rows = self._database.rows(
-            f"SELECT number, author, incarnation, base, first_seq, covered_seq FROM branches_{self.number} "
+            f"SELECT number, author, incarnation, base, first_seq, covered_seq, crc FROM branches_{self.number} "
             "ORDER BY number"
         )
-        return [BranchRow(*row) for row in rows]
+        branches = [BranchRow(*columns) for *columns, _ in rows]
+        if not all(is_sound_branch(branch, row[-1]) for branch, row in zip(branches, rows, strict=True)):
+            raise self._damaged(DamagedError(self.name))
+        return branches
 
     def add_branch(self, author: bytes, incarnation: bytes, base: int | None, first_seq: int) -> int:
         self._require_transaction()
         rows = self._database.rows(f"SELECT ifnull(max(number), 0) + 1 FROM branches_{self.number}")
         number: int = rows[0][0]
         self._database.write(
-            f"INSERT INTO branches_{self.number} VALUES (?, ?, ?, ?, ?, 0)",
-            (number, author, incarnation, base, first_seq),
+            f"INSERT INTO branches_{self.number} VALUES (?, ?, ?, ?, ?, 0, ?)",
+            (number, author, incarnation, base, first_seq, branch_crc(author, incarnation, base, number, first_seq)),
         )
         return number
 
@@ -148,7 +176,17 @@ class SqliteTables:
 
     def tip(self, branch: int) -> tuple[int, EntryHead] | None:
         row = self._database.row(self._tip, (branch,))
-        return None if row is None else (row[0], EntryHead(*row[1:]))
+        return None if row is None else (row[2], self._head(row))
+
+    def _head(self, row: Sequence[Any]) -> EntryHead:
+        if not is_sound_head(row):
+            raise self._damaged(DamagedError(self.name, arrival=row[0]))
+        arrival, _, _, id, hlc, height, _, _, _ = row
+        return EntryHead(arrival, id, hlc, height)
+
+    def _damaged(self, error: DamagedError) -> DamagedError:
+        self.found_damage(error)
+        return error
 
     # Entries
 
@@ -157,43 +195,78 @@ class SqliteTables:
         start = self._counts.next_arrival
         if [row.arrival for row in rows] != list(range(start, start + len(rows))):
             raise LocalError(f"arrivals must go on from {start} without a gap")
-        self._database.write_many(self._insert_entry, rows)
+        self._database.write_many(self._insert_entry, [(*row, *entry_crcs(row)) for row in rows])
         self._count(len(rows), 0, sum(row.bare is not None for row in rows))
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
         row = self._database.row(self._entry_at, (branch, seq))
-        return None if row is None else EntryHead(*row)
+        return None if row is None else self._head(row)
 
     def entry(self, arrival: int) -> EntryRow | None:
-        row = self._database.row(self._entry, (arrival,))
-        return None if row is None else EntryRow(*row)
+        entries = self._entries(self._entry, (arrival,))
+        return entries[0] if entries else None
 
     def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
-        return [EntryRow(*row) for row in self._database.rows(self._entries_of, (branch, after_seq, limit))]
+        return self._entries(self._entries_of, (branch, after_seq, limit))
 
     def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
-        return [EntryRow(*row) for row in self._database.rows(self._entries_from, (arrival, limit))]
+        return self._entries(self._entries_from, (arrival, limit))
+
+    def _entries(self, sql: str, bindings: tuple[int, ...]) -> list[EntryRow]:
+        """The rows of a query as far as the first that is damaged.  DamagedError: the very first is."""
+        rows = self._entry_rows(sql, bindings)
+        entries = sound_entries(rows)
+        if len(entries) < len(rows):
+            arrival = rows[len(entries)][0]
+            damaged = self.inspect_entries(arrival, 1)[0]
+            error = self._damaged(DamagedError(self.name, arrival=arrival, has_head=damaged.has_head))
+            if not entries:
+                raise error
+        return entries
+
+    def _entry_rows(self, sql: str, bindings: tuple[int, ...]) -> list[Any]:
+        try:
+            return self._database.rows(sql, bindings)
+        except NotTextError:
+            # One flipped bit makes text of a blob.  Without it, the others can be read.
+            return self._database.rows(sql.replace(ENTRY_COLUMNS, ENTRY_COLUMNS_AS_BLOBS), bindings)
 
     def merges_before(self, branch: int, seq: int, limit: int) -> list[MergeRow]:
-        return [MergeRow(*row) for row in self._database.rows(self._merges_before, (branch, seq, limit))]
+        rows = self._database.rows(self._merges_before, (branch, seq, limit))
+        for row in rows:
+            self._head(row)
+        return [MergeRow(row[2], row[4], row[6]) for row in rows]
 
     def set_seal(self, arrival: int, seal: bytes) -> None:
-        self._require_transaction()
-        self._database.write(f"UPDATE entries_{self.number} SET seal = ? WHERE arrival = ?", (seal, arrival))
+        entry = self.entry(arrival)
+        if entry is not None:
+            self.rewrite_entry(entry._replace(seal=seal))
 
     def fill_payload(self, arrival: int, payload: bytes) -> None:
-        self._require_transaction()
-        was_bare = self._database.row(
-            f"SELECT bare IS NOT NULL FROM entries_{self.number} WHERE arrival = ?", (arrival,)
-        )
-        self._database.write(
-            f"UPDATE entries_{self.number} SET payload = ?, bare = NULL WHERE arrival = ?", (payload, arrival)
-        )
-        if was_bare == (1,):
-            self._count(0, 0, -1)
+        entry = self.entry(arrival)
+        if entry is not None:
+            self.rewrite_entry(entry._replace(payload=payload, bare=None))
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
-        return [EntryRow(*row) for row in self._database.rows(self._bare_entries, (limit,))]
+        return [entry for row in self._entry_rows(self._bare_entries, (limit,)) for entry in sound_entries([row])]
+
+    def inspect_entries(self, arrival: int, limit: int) -> list[InspectedEntry]:
+        return [inspected(row) for row in self._entry_rows(self._inspect_entries, (arrival, limit))]
+
+    def rewrite_entry(self, row: EntryRow) -> None:
+        self._require_transaction()
+        was_bare = self._database.row(
+            f"SELECT bare IS NOT NULL FROM entries_{self.number} WHERE arrival = ?", (row.arrival,)
+        )
+        if was_bare is None:
+            return
+        self._database.write(
+            f"UPDATE entries_{self.number} SET arrival = ?, branch = ?, seq = ?, id = ?, hlc = ?, height = ?, "
+            "parents = ?, payload = ?, bare = ?, seal = ?, head_crc = ?, crc = ? WHERE arrival = ?",
+            (*row, *entry_crcs(row), row.arrival),
+        )
+        if was_bare[0] != (row.bare is not None):
+            self._count(0, 0, 1 if row.bare is not None else -1)
 
     def next_arrival(self) -> int:
         return self._counts.next_arrival
@@ -204,14 +277,19 @@ class SqliteTables:
         if not ids:
             return {}
         rows = self._database.rows(self._documents, (apsw.carray(tuple(ids)),))
-        return {
-            id: DocumentRow(id, arrival, op, bool(live), bool(conflict), state)
-            for id, arrival, op, live, conflict, state in rows
-        }
+        return {row[0]: self._document(row) for row in rows}
+
+    def _document(self, row: Sequence[Any]) -> DocumentRow:
+        """The document of a row of id, arrival, op, live, conflict, state, crc and more."""
+        if not is_sound_document(row):
+            self.found_damage(DamagedError(self.name, document=row[0]))
+            return DocumentRow(row[0], 0, 0, True, False, LOST_STATE)
+        id, arrival, op, live, conflict, state = row[:6]
+        return DocumentRow(id, arrival, op, bool(live), bool(conflict), state)
 
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
-        self._database.write_many(self._put_document, rows)
+        self._database.write_many(self._put_document, [(*row, document_crc(*row)) for row in rows])
         if live_change:
             self._count(0, live_change, 0)
 
@@ -219,11 +297,38 @@ class SqliteTables:
         while True:
             bindings = (_SCAN_ROWS,) if after is None else (after, _SCAN_ROWS)
             rows = self._database.rows(self._scan[reverse, after is not None], bindings)
-            for id, arrival, op, conflict, state, payload in rows:
-                yield DocumentPayload(DocumentRow(id, arrival, op, True, bool(conflict), state), payload)
+            for row in rows:
+                payload, head, crc = row[7:]
+                # Whoever needs a payload that is damaged asks for the entry, and is told.
+                sound = payload is not None and is_sound_body(payload, None, head, crc)
+                yield DocumentPayload(self._document(row), payload if sound else None)
             if len(rows) < _SCAN_ROWS:
                 return
             after = rows[-1][0]
+
+    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        rows = self._database.rows(
+            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc "
+            f"FROM documents_{self.number} WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        damaged = [row[0] for row in rows if row[5] == LOST_STATE or not is_sound_document(row)]
+        return damaged, rows[-1][0] if len(rows) == limit else None
+
+    def forget_documents(self, ids: Sequence[bytes]) -> None:
+        self._require_transaction()
+        delete = f"DELETE FROM documents_{self.number} WHERE id = CAST(? AS TEXT)"
+        self._database.write_many(delete, [(id,) for id in ids])
+
+    def recount(self) -> None:
+        self._require_transaction()
+        n, (_, live, bare) = self.number, self._counts
+        found_live, found_bare = self._database.row(
+            f"SELECT (SELECT count(*) FROM documents_{n} WHERE live), "
+            f"(SELECT count(*) FROM entries_{n} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL)"
+        )
+        if (found_live, found_bare) != (live, bare):
+            self._count(0, found_live - live, found_bare - bare)
 
     def counts(self) -> tuple[int, int, int]:
         return self._counts.next_arrival - 1, self._counts.live, self._counts.bare

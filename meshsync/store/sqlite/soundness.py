@@ -1,0 +1,88 @@
+"""Rows as SQLite gives them, held against their checksums.
+
+A bit that flips in the header of a record changes the type of a value, so each check takes values of any type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+from meshsync.store.base import BranchRow, EntryRow, InspectedEntry
+from meshsync.store.checksums import ODD_1, ODD_2, PRIME, body_crc, branch_crc, document_crc, head_crc
+
+ENTRY_COLUMNS = "arrival, branch, seq, id, hlc, height, parents, payload, bare, seal, crc"
+ENTRY_COLUMNS_AS_BLOBS = (
+    "arrival, branch, seq, CAST(id AS BLOB), hlc, height, CAST(parents AS BLOB), CAST(payload AS BLOB), "
+    "CAST(bare AS BLOB), CAST(seal AS BLOB), crc"
+)
+HEAD_COLUMNS = "arrival, branch, seq, id, hlc, height, parents, seal, head_crc"
+
+_entry: Callable[[Sequence[Any]], EntryRow] = partial(tuple.__new__, EntryRow)
+"""EntryRow(*columns) at two thirds of its cost: every entry that is sent passes here."""
+
+
+def sound_entries(rows: Sequence[tuple[Any, ...]]) -> list[EntryRow]:
+    """Rows of ENTRY_COLUMNS as entries, as far as the first that is damaged."""
+    entries: list[EntryRow] = []
+    add = entries.append
+    try:
+        for row in rows:
+            _, branch, seq, id, hlc, height, parents, payload, bare, seal, crc = row
+            # As in `head_crc`: two calls for each row would cost as much as the checksum itself.
+            found = crc32(id, hlc % PRIME + seq + height * ODD_1 + branch * ODD_2)
+            if parents is not None:
+                found = crc32(parents, found)
+            if seal is not None:
+                found = crc32(seal, found)
+            if crc32(payload if bare is None else bare, found) != crc:
+                break
+            add(_entry(row[:10]))
+    except TypeError:
+        pass  # the row at hand is the damaged one
+    return entries
+
+
+def inspected(row: Sequence[Any]) -> InspectedEntry:
+    """A row of ENTRY_COLUMNS and head_crc, and what of it is sound."""
+    _, branch, seq, id, hlc, height, parents, payload, bare, seal, crc, stored_head = row
+    try:
+        has_head = head_crc(branch, seq, id, hlc, height, parents, seal) == stored_head
+    except TypeError:
+        has_head = False
+    return InspectedEntry(_entry(tuple(row[:10])), has_head, is_sound_body(payload, bare, stored_head, crc))
+
+
+def is_sound_body(payload: Any, bare: Any, head: Any, crc: object) -> bool:
+    """Whether a payload, or what stands for it, fits the checksums of its entry."""
+    try:
+        return bool(body_crc(payload, bare, head) == crc)
+    except TypeError:
+        return False
+
+
+def is_sound_head(row: Sequence[Any]) -> bool:
+    """Whether a row of HEAD_COLUMNS is what was written."""
+    try:
+        return bool(head_crc(*row[1:8]) == row[8])
+    except TypeError:
+        return False
+
+
+def is_sound_document(row: Sequence[Any]) -> bool:
+    """Whether a row of id (text or its bytes), arrival, op, live, conflict, state and crc is what was written."""
+    try:
+        id = row[0].decode() if isinstance(row[0], bytes) else row[0]
+        return bool(document_crc(id, *row[1:6]) == row[6])
+    except (TypeError, UnicodeDecodeError):
+        return False
+
+
+def is_sound_branch(row: BranchRow, crc: object) -> bool:
+    """Whether a branch is what was written."""
+    try:
+        return branch_crc(row.author, row.incarnation, row.base, row.number, row.first_seq) == crc
+    except TypeError:
+        return False
