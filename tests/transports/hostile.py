@@ -15,11 +15,13 @@ from cryptography import x509
 
 from meshsync.core.framing import FrameDecoder, encode_frame
 from meshsync.core.hello import Hello, HelloExchange, Role
-from meshsync.core.limits import ALPN
+from meshsync.core.limits import ALPN, LIMITS, Limits
+from meshsync.errors import CloseCode
 from meshsync.transports.base import Address
+from meshsync.transports.quic import QuicEndpoint
 from meshsync.transports.quic.certificate import make_certificate, party_of_untrusted
-from tests.simnet import SimSocket
-from tests.transports.support import key
+from tests.simnet import SimNet, SimSocket
+from tests.transports.support import key, quic_endpoint, running_net
 
 NUMBER = 13
 HELLO = Hello(nonce=b"n" * 32, instance=b"i" * 16, name="stranger", agent="none")
@@ -155,3 +157,28 @@ async def running(stranger: Stranger) -> AsyncIterator[Stranger]:
         nursery.start_soon(stranger.run)
         yield stranger
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def target(limits: Limits = LIMITS) -> AsyncIterator[tuple[SimNet, QuicEndpoint]]:
+    """Run an endpoint at 10.0.0.2 that welcomes everyone, and say whether it is unharmed in the end."""
+    async with running_net() as net, quic_endpoint(net.socket("10.0.0.2"), 2, limits=limits) as endpoint:
+        yield net, endpoint
+
+
+async def assert_serves(net: SimNet, endpoint: QuicEndpoint) -> None:
+    """Check that an honest peer can connect and talk."""
+    async with quic_endpoint(net.socket("10.0.0.1"), 1) as honest:
+        near = await honest.dial(endpoint.address, endpoint.id)
+        while True:
+            far = await endpoint.accept()
+            if far.peer == honest.id:
+                break
+        await near.control.send(b"hello?")
+        assert await far.control.receive() == b"hello?"
+
+
+def application_code(event: events.ConnectionTerminated) -> CloseCode:
+    """Return the code of an application's close."""
+    assert event.frame_type is None, event
+    return CloseCode(event.error_code)

@@ -63,6 +63,11 @@ def test_overridden_methods_of_recovery_have_not_changed(name: str) -> None:
     assert f"self.{name}(" in inspect.getsource(recovery) + inspect.getsource(QuicConnection).replace("_loss.", "")
 
 
+def test_library_still_says_that_no_version_fits() -> None:
+    """Otherwise a peer of another version looks like a network that lost the connection."""
+    assert f'"{_seam.NO_COMMON_VERSION}"' in inspect.getsource(QuicConnection)
+
+
 def test_library_still_calls_what_is_overridden() -> None:
     """Otherwise an override is dead code and the library's own behaviour is back."""
     source = inspect.getsource(QuicConnection)

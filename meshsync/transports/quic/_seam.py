@@ -38,6 +38,9 @@ CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
 # Below this round-trip time the congestion window measures the queue at the receiver, not the path.
 _SHORT_PATH_SECONDS = 0.005
 
+NO_COMMON_VERSION = "Could not find a common protocol version"
+"""The library's only sign, apart from its log, that version negotiation failed."""
+
 # Acknowledge at once when this many datagrams came in, else with the next data or after the library's 1 ms.
 _DATAGRAMS_PER_ACK = 8
 

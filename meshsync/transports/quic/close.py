@@ -8,7 +8,7 @@ from aioquic.tls import AlertDescription
 from meshsync.core.hello import clean_text
 from meshsync.errors import CloseCode
 from meshsync.transports.base import CloseReason
-from meshsync.transports.quic._seam import Machine
+from meshsync.transports.quic._seam import NO_COMMON_VERSION, Machine
 
 _TRANSPORT_CODES = {
     QuicErrorCode.NO_ERROR: CloseCode.OK,
@@ -48,6 +48,8 @@ def reason_of(machine: Machine) -> CloseReason:
         if event.frame_type is None:
             return CloseReason(close_code_of_untrusted(event.error_code), text, by_peer=True)
         return CloseReason(_transport_code(event.error_code), text, by_peer=True)
+    if event.reason_phrase == NO_COMMON_VERSION:
+        return CloseReason(CloseCode.VERSION, text, by_peer=False)
     if event.error_code in _PATH_CODES:
         return CloseReason(CloseCode.LOST, text, by_peer=False)
     return CloseReason(_transport_code(event.error_code), text, by_peer=False)

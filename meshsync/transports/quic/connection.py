@@ -219,14 +219,7 @@ class QuicConnection:
 
     def after_input(self) -> None:
         """Act on what the datagrams brought.  Never raises."""
-        try:
-            self._dispatch()
-        except PeerError as error:
-            self._peer_error = error
-            self.close(error.code, str(error))
-        except Exception:  # noqa: BLE001  # the same boundary
-            _log.exception("an event could not be processed", address=self.address)
-            self.close(CloseCode.INTERNAL)
+        self._dispatch()
         self._wake_writers()
         now = trio.current_time()
         if self.machine.is_urgent(now):
@@ -242,8 +235,8 @@ class QuicConnection:
             if now >= self._due:
                 self._run_timers(now)
                 self.after_input()
-                if self._terminated:
-                    return
+            if self._terminated:
+                return
             self._kicked = trio.Event()  # whatever was changed until here leaves with the next datagrams
             await self._flush(now)
             self._due = self._next_due()
@@ -317,6 +310,17 @@ class QuicConnection:
     # -- inside: receiving
 
     def _dispatch(self) -> None:
+        """Act on the machine's events.  Never raises: what one peer does must not hurt anyone else."""
+        try:
+            self._handle_events()
+        except PeerError as error:
+            self._peer_error = error
+            self.close(error.code, str(error))
+        except Exception:  # noqa: BLE001  # the boundary
+            _log.exception("an event could not be processed", address=self.address)
+            self.close(CloseCode.INTERNAL)
+
+    def _handle_events(self) -> None:
         while (event := self.machine.next_event()) is not None:
             match event:
                 case events.StreamDataReceived(stream_id=0) if self._control is None:

@@ -129,7 +129,9 @@ class UdpSocket:
         return batch
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket.  Idempotent."""
+        if self._socket.fileno() < 0:
+            return
         with contextlib.suppress(RuntimeError):  # outside of trio nobody waits
             trio.lowlevel.notify_closing(self._socket.fileno())
         self._socket.close()
