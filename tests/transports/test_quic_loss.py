@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from meshsync.core.limits import LIMITS
 from meshsync.errors import CloseCode, TransportLost
-from meshsync.transports.base import CloseReason, MessageChannel
+from meshsync.transports.base import Address, CloseReason, MessageChannel
 from tests.simnet import LinkProfile
 from tests.transports.support import connected, quic_endpoint, running_net, virtual_time
 
@@ -124,6 +124,28 @@ async def test_leaving_takes_bounded_time_when_the_peer_is_gone() -> None:
             net.cut("10.0.0.2", "10.0.0.1")
             began = trio.current_time()
         assert trio.current_time() - began <= LIMITS.close_seconds_max
+
+
+@virtual_time
+async def test_leaving_survives_one_loss() -> None:
+    """Otherwise an idle peer learns after half a minute, because one packet was lost."""
+    async with running_net() as net, quic_endpoint(net.socket("10.0.0.2"), 2) as acceptor:
+        async with quic_endpoint(net.socket("10.0.0.1"), 1) as dialer:
+            await dialer.dial(acceptor.address, acceptor.id)
+            far = await acceptor.accept()
+            await trio.sleep(1)
+            lost: list[bytes] = []
+
+            def lose_first(payload: bytes, source: Address, _target: Address) -> bytes | None:
+                if source[0] == "10.0.0.1" and not lost:
+                    lost.append(payload)
+                    return None
+                return payload
+
+            net.tamper = lose_first
+        assert lost
+        with trio.fail_after(1):
+            assert (await far.wait_closed()).code is CloseCode.SHUTDOWN
 
 
 @virtual_time

@@ -132,6 +132,11 @@ class Machine(QuicConnection):
         return self._loss.rtt_seconds
 
     @property
+    def probe_timeout_seconds(self) -> float:
+        """How long an answer may take (RFC 9002 section 6.2.1)."""
+        return float(self._loss.get_probe_timeout())
+
+    @property
     def path_bytes(self) -> int:
         """How many bytes a long path is thought to hold; a short one holds nothing worth counting."""
         return self._loss.congestion_window if self._loss.rtt_least_seconds > _SHORT_PATH_SECONDS else 0

@@ -21,6 +21,7 @@ from meshsync.transports.quic._seam import Machine
 from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY
 from meshsync.transports.quic.close import reason_of
 from meshsync.transports.quic.identity import Authentication, LocalIdentity
+from meshsync.transports.quic.outbox import Outbox
 from meshsync.transports.quic.stream import QuicStream
 from meshsync.transports.quic.stream_table import StreamTable
 from meshsync.transports.quic.udp import DatagramSocket, is_loopback
@@ -28,7 +29,6 @@ from meshsync.transports.quic.udp import DatagramSocket, is_loopback
 _log = structlog.get_logger(__name__)
 
 _CONTROL_STREAM = 0  # the first stream that the dialer opens
-_FAREWELLS_MAX = 8  # how often the close is repeated to a peer that has not heard it
 
 
 class Registry(Protocol):
@@ -68,7 +68,7 @@ class QuicConnection:
         self.streams = StreamTable(self)
         self.parked: set[QuicStream] = set()
         """Streams with a writer that waits for acknowledgements."""
-        self._socket = socket
+        self._outbox = Outbox(machine, socket)
         self._registry = registry
         self._origin = origin
         self._address = address
@@ -81,14 +81,11 @@ class QuicConnection:
         self._close_reason: CloseReason | None = None
         self._peer_error: PeerError | None = None
         self._terminated = False
-        self._farewell: list[bytes] = []
-        self._farewells_left = _FAREWELLS_MAX
         now = trio.current_time()
         self._prove_by = now + limits.handshake_seconds_max
         self._active_at = now
         self._due = now
         self._nap = trio.CancelScope()
-        self._bytes_sent = 0
         self._bytes_received = 0
 
     # -- for the layers above
@@ -151,7 +148,7 @@ class QuicConnection:
     @property
     def bytes_sent(self) -> int:
         """UDP payload sent."""
-        return self._bytes_sent
+        return self._outbox.bytes_sent
 
     @property
     def bytes_received(self) -> int:
@@ -208,8 +205,8 @@ class QuicConnection:
         """Take one datagram; follow a batch of them with `after_input`.  Never raises."""
         self._bytes_received += len(datagram)
         self._active_at = now
-        if self._farewell:
-            self._repeat_farewell()
+        if self._outbox.is_farewell_said:
+            self._outbox.repeat_farewell()  # the peer still speaks, so it has not heard (RFC 9000 section 10.2.1)
             return
         try:
             self.machine.receive_datagram(datagram, address, now)
@@ -228,6 +225,16 @@ class QuicConnection:
             # Whoever was woken may have an answer, and the acknowledgement travels with it.
             self._nap.deadline = now + TIMER_GRANULARITY
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for a sign that the peer missed the close."""
+        is_told = self._close_reason is not None and self._close_reason.by_peer
+        return 0.0 if is_told else self.machine.probe_timeout_seconds
+
+    def repeat_farewell(self) -> None:
+        """Tell the peer once more that the connection is closed, if this side closed it."""
+        self._outbox.repeat_farewell()
+
     async def run(self) -> None:
         """Pump until the connection has ended and its drain period is over."""
         while True:
@@ -238,7 +245,11 @@ class QuicConnection:
             if self._terminated:
                 return
             self._kicked = trio.Event()  # whatever was changed until here leaves with the next datagrams
-            await self._flush(now)
+            outgoing = self._outbox.collect(now)
+            self.streams.prune()
+            if outgoing:
+                self._dispatch()  # ids that were just issued must be known before the peer can use them
+                await self._outbox.send(outgoing)
             self._due = self._next_due()
             with trio.CancelScope(deadline=self._due) as self._nap:
                 await self._kicked.wait()
@@ -272,35 +283,7 @@ class QuicConnection:
         # The library's loss timer may stay armed in the past for a moment; asking again at once would spin.
         return deadline if deadline > now else now + TIMER_GRANULARITY
 
-    # -- inside: sending
-
-    async def _flush(self, now: float) -> None:
-        is_farewell = self.machine.is_ending and not self._farewell
-        outgoing = self.machine.datagrams_to_send(now)
-        self.streams.prune()
-        if not outgoing:
-            return
-        self._dispatch()  # ids that were just issued must be known before the peer can use them
-        if is_farewell:
-            self._farewell = [datagram for datagram, _ in outgoing]
-        start = 0
-        for index, (datagram, address) in enumerate(outgoing):
-            self._bytes_sent += len(datagram)
-            if index + 1 == len(outgoing) or outgoing[index + 1][1] != address:
-                await self._send([datagram for datagram, _ in outgoing[start : index + 1]], address)
-                start = index + 1
-
-    async def _send(self, datagrams: list[bytes], address: Address) -> None:
-        sent = self._socket.send(datagrams, address)
-        while sent < len(datagrams):
-            await self._socket.wait_sendable()
-            sent += self._socket.send(datagrams[sent:], address)
-
-    def _repeat_farewell(self) -> None:
-        """The peer still speaks, so the close was lost (RFC 9000 section 10.2.1)."""
-        if self._farewells_left:
-            self._farewells_left -= 1
-            self._socket.send(self._farewell, self.address)
+    # -- inside: streams
 
     def _wake_writers(self) -> None:
         if self.parked:

@@ -101,10 +101,15 @@ class QuicEndpoint:
         self._accept_ready.set()
         for connection in self._connections:
             connection.close(CloseCode.SHUTDOWN)
-        with trio.move_on_after(self._limits.close_seconds_max):
+        # A peer that is talking answers within its probe timeout, and is told again then; one that is silent would
+        # not be heard by waiting longer.  Those that closed first know already.
+        patience = max((connection.patience_seconds for connection in self._connections), default=0.0)
+        with trio.move_on_after(min(patience, self._limits.close_seconds_max)):
             while self._connections:
                 self._changed = trio.Event()
                 await self._changed.wait()
+        for connection in self._connections:
+            connection.repeat_farewell()
 
     # -- for the connections
 
