@@ -50,12 +50,7 @@ def is_healthy(node: Node) -> bool:
     """What `status --check` asks: synced with every connected peer, every static peer connected, the disk fine."""
     # A static peer without an address is the one that dials; one that the owner banned is not missed.
     static = [peer for peer in node.peering.peers.values() if peer.is_static and not node.trust.is_banned(peer.id)]
-    connected = set(node.sync.links)
-    return (
-        node.sync.store_fault is None
-        and all(peer.is_connected for peer in static)
-        and (not connected or node.sync.is_synced(None, connected))
-    )
+    return node.sync.store_fault is None and all(peer.is_connected for peer in static) and node.sync.has_nothing_open()
 
 
 def peer_list(node: Node) -> list[dict[str, Any]]:
@@ -119,7 +114,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None,
-        "peers": [_session(node, replica, peer) for peer in node.sync.links],
+        "peers": [_session(node, replica, peer) for peer in node.sync.partners(replica.id)],
         "held": {str(log): why.value for log, why in node.sync.held(replica).items()},
     }
 

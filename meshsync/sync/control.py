@@ -38,6 +38,10 @@ class Control:
         self.clock_ahead_ms: int | None = None
         """By how much the peer's wall clock is ahead of ours."""
 
+    def tell_all_subscribed(self, tags: tuple[bytes, ...]) -> None:
+        """Say what this side subscribes to: once, and before anything else."""
+        self._say(Subscribed, Subscribed(tags))
+
     def tell_subscribed(self, collection: CollectionId, tag: bytes) -> None:
         """Let the dialer open a stream for a collection."""
         self._say(collection, Subscribed((tag,)))

@@ -148,8 +148,9 @@ class SyncEngine:
     ) -> None:
         """Wait until the roots are equal.
 
-        `collections`: all that are subscribed by default.  `peers`: all that are connected by default, and at
-        least one.  Cancelling stops the waiting only.  LocalError: a collection is not subscribed.
+        `collections`: all that are subscribed by default.  `peers`: by default, for each collection, all connected
+        ones that subscribe to it, of which there must be one.  Cancelling stops the waiting only.  LocalError: a
+        collection is not subscribed.
         """
         names = list(collections) if collections is not None else None
         wanted = set(peers) if peers is not None else None
@@ -158,9 +159,21 @@ class SyncEngine:
 
     def is_synced(self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None) -> bool:
         """Whether `wait_synced` would return now."""
-        chosen = self._chosen(collections)
-        wanted = set(peers) if peers is not None else set(self.links)
-        return bool(wanted) and all(self._is_level(collection, peer) for collection in chosen for peer in wanted)
+        wanted = set(peers) if peers is not None else None
+        if wanted is not None:
+            return bool(wanted) and all(
+                self._is_level(one, peer) for one in self._chosen(collections) for peer in wanted
+            )
+        partners = [self.partners(collection) for collection in self._chosen(collections)]
+        return bool(partners) and all(partners) and self.has_nothing_open(collections)
+
+    def has_nothing_open(self, collections: Iterable[str] | None = None) -> bool:
+        """Whether every collection is synced with every connected peer that subscribes to it, be it with none."""
+        return all(self._is_level(one, peer) for one in self._chosen(collections) for peer in self.partners(one))
+
+    def partners(self, collection: CollectionId) -> list[EndpointId]:
+        """The connected peers that subscribe to a collection, or have yet to say whether they do."""
+        return [peer for peer, link in self.links.items() if link.shares(collection) is not False]
 
     def _is_level(self, collection: CollectionId, peer: EndpointId) -> bool:
         link = self.links.get(peer)
@@ -176,7 +189,9 @@ class SyncEngine:
         link = self.links.get(peer)
         exchange = link.exchanges.get(replica.id) if link is not None else None
         if exchange is None:
-            reason = "not connected" if link is None else "the peer does not subscribe to it"
+            shared = link.shares(replica.id) if link is not None else False
+            reason = "the peer has yet to open it" if shared is not False else "the peer does not subscribe to it"
+            reason = reason if link is not None else "not connected"
             return SyncState(SessionState.IDLE, 0, 0, None, reason)
         exchange.absorb()
         session = exchange.session

@@ -7,6 +7,9 @@ says on the control stream may overtake what it does on another, so:
     - an acceptor that does not subscribe answers with CLOSE, and sends SUBSCRIBED when it begins to;
     - SUBSCRIBED while the stream is there means that its end is under way: the dialer opens another one after it;
     - a new stream for a collection takes the place of the one before.
+
+The first SUBSCRIBED, which each side sends at once, is the list of all that it subscribes to.  From it follows with
+whom a collection can be in sync at all.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ class Link:
         self.control = Control(self)
         self._nursery: trio.Nursery | None = None
         self._failure: PeerError | TransportLost | None = None
+        self._peer_tags: set[bytes] | None = None
+        """What the peer subscribes to; None until it has said so."""
         self._opening: set[CollectionId] = set()
         self._again: set[CollectionId] = set()
         """Collections whose stream ends, to be opened once more after that."""
@@ -65,6 +70,7 @@ class Link:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self.control.tell_all_subscribed(tuple(self._by_tag()))
                 self._start(self.control.read)
                 self._start(self.control.write)
                 self._start(self.control.keep_asking)
@@ -89,10 +95,23 @@ class Link:
         if exchange := self.exchanges.get(replica.id):
             exchange.close()
 
+    def shares(self, collection: CollectionId) -> bool | None:
+        """Whether the peer subscribes to a collection, too; None while it has not said so."""
+        if collection in self.exchanges:
+            return True
+        return None if self._peer_tags is None else self._tag(collection) in self._peer_tags
+
     def peer_subscribed(self, tags: Iterable[bytes]) -> None:
-        """The peer says that it has begun to subscribe to these; unknown ones are none of our business."""
+        """The peer says to what it subscribes, then to what it has begun to; unknown ones are none of our business."""
+        if self._peer_tags is None:
+            self._peer_tags = set(tags)
+            self.engine.progressed.notify()
+            return
         if self.connection.origin is not Origin.DIALED:
-            raise PeerError("SUBSCRIBED is for the side that opens the streams")
+            raise PeerError("a second SUBSCRIBED is for the side that opens the streams")
+        if len(self._peer_tags) > self.engine.limits.streams_per_connection_max:
+            self._peer_tags.clear()
+        self._peer_tags.update(tags)
         known = self._by_tag()
         for replica in [known[tag] for tag in tags if tag in known]:
             if replica.id in self.exchanges or replica.id in self._opening:
@@ -154,6 +173,7 @@ class Link:
         finally:
             self._opening.discard(replica.id)
         await exchange.run(None)
+        self._ended(replica)
         if replica.id in self._again:
             self._again.discard(replica.id)
             self._open(replica)
@@ -162,6 +182,12 @@ class Link:
         exchange = self.exchanges[replica.id] = Exchange(self, replica, channel, self._tag(replica.id))
         self.engine.exchange_began(exchange)
         return exchange
+
+    def _ended(self, replica: Replica) -> None:
+        """A stream ended and the connection did not: where this side still subscribes, the peer no longer does."""
+        if self._peer_tags is not None and self.engine.is_subscribed(replica):
+            self._peer_tags.discard(self._tag(replica.id))
+        self.engine.progressed.notify()
 
     # Streams that the peer opens
 
@@ -184,6 +210,7 @@ class Link:
                 await before.done.wait()
             if replica is not None and self.engine.is_subscribed(replica):
                 await self._begin(replica, channel).run(message)
+                self._ended(replica)
                 return
             # Unknown and forbidden are the same answer, so that nobody can probe for collections.
             await channel.send(encode_message(Close(CloseCode.NOT_HERE, "")))
