@@ -76,7 +76,7 @@ class Node:
 
     @property
     def wall_ms(self) -> int:
-        return EPOCH_MS + int(self.mesh.now * 1000) + self.skew_ms
+        return self.mesh.wall_ms + int(self.mesh.now * 1000) + self.skew_ms
 
     def write(self, operations: Sequence[Operation], *, durable: bool = False) -> EntryId | None:
         """Write one entry; None where the disk refused.  `durable`: wait for the disk, and remember the promise."""
@@ -249,15 +249,17 @@ class Link:
 class SimMesh:
     """Nodes, links and virtual time."""
 
-    def __init__(self, seed: int, nodes: int = 0, limits: Limits = LIMITS, latency: float = 0.02) -> None:
+    def __init__(self, seed: int, nodes: int = 0, limits: Limits = LIMITS) -> None:
         self.rng = random.Random(seed)
         self.limits = limits
         self.now = 0.0
+        self.wall_ms = EPOCH_MS
+        """What a right clock showed at the beginning."""
         self.nodes: list[Node] = []
         self.links: list[Link] = []
         self.stats: Counter[str] = Counter()
         self.written: set[EntryId] = set()
-        self._latency = latency
+        self.latency_seconds = 0.02
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for _ in range(nodes):
@@ -273,7 +275,7 @@ class SimMesh:
         self.at(self.now + seconds, call)
 
     def latency(self) -> float:
-        return self._latency * self.rng.uniform(0.5, 1.5)
+        return self.latency_seconds * self.rng.uniform(0.5, 1.5)
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass, at most until the condition holds; says whether it did."""
@@ -283,8 +285,10 @@ class SimMesh:
                 return True
             self.now, _, call = heapq.heappop(self._heap)
             call()
+        if until is not None and until():
+            return True
         self.now = max(self.now, end)
-        return until is not None and until()
+        return False
 
     # Nodes
 
@@ -330,9 +334,13 @@ class SimMesh:
         node.open()
 
     def restore(self, node: Node, backup: MemoryStore) -> None:
-        """Put an older state of the disk back, as a backup does."""
+        """Put an older state of the disk back, in the way that is meant for it."""
+        self.replace_disk(node, backup.backup())
+
+    def replace_disk(self, node: Node, disk: MemoryStore) -> None:
+        """Put another disk in: a plain copy of an older state knows nothing of its age."""
         node.stop()
-        node.store = backup.backup()
+        node.store = disk
         node.open()
         node.durable_next = node.replica.tables.next_arrival()
         self.stats["restores"] += 1

@@ -34,46 +34,65 @@ def random_operations(rng: random.Random) -> list[Operation]:
 
 
 class Storm:
-    """Random events on a mesh, all drawn from its seed."""
+    """Random events on a mesh, all drawn from its seed, each seed with a taste of its own."""
 
     def __init__(self, seed: int) -> None:
         self.mesh = SimMesh(seed, 0, SMALL)
-        self.rng = self.mesh.rng
-        for _ in range(self.rng.randrange(2, 6)):
+        self.rng = rng = self.mesh.rng
+        self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.02, 0.4))
+        for _ in range(rng.randrange(2, 6)):
             self.mesh.add_node()
         self.oracles = Oracles(self.mesh)
         self.backups: list[tuple[Node, MemoryStore]] = []
-        self.fork_prone = self.rng.random() < 0.4
+        self.weights = {
+            self.write: 12,
+            self.connect: 7,
+            self.cut: rng.choice((0, 2, 6)),
+            self.kill: 1,
+            self.crash: rng.choice((0, 1, 3)),
+            self.turn_clock: 1,
+            self.fill_disk: rng.choice((0, 0, 2)),
+            self.restart: 1,
+            self.fork: rng.choice((0, 0, 2, 5)),
+            self.wait: 6,
+        }
 
     def step(self) -> None:
-        rng, mesh = self.rng, self.mesh
-        node = rng.choice(mesh.nodes)
-        choice = rng.random()
-        if choice < 0.40:
-            for _ in range(rng.choice((1, 1, 2, 10))):
-                node.write(random_operations(rng), durable=rng.random() < 0.3)
-        elif choice < 0.60:
-            other = rng.choice(mesh.nodes)
-            if other is not node:
-                mesh.link(node, other)
-        elif choice < 0.68:
-            if mesh.links:
-                mesh.cut(rng.choice(mesh.links))
-        elif choice < 0.72:
-            mesh.kill(node)
-        elif choice < 0.76:
-            mesh.crash(node)
-        elif choice < 0.79:
-            node.skew_ms = rng.choice((0, 500, -5_000, 599_000, 3_600_000, -(10**13)))
-        elif choice < 0.83:
-            node.store.broken = "" if node.store.broken else "disk full"
-        elif choice < 0.85:
-            mesh.restart(node)
-        elif choice < 0.90 and self.fork_prone:
-            self.fork(node)
-        else:
-            mesh.run(rng.choice((0.01, 0.05, 1.0, 60.0)))
-        mesh.run(rng.choice((0.0, 0.005, 0.02)))
+        """One event, and a moment."""
+        (action,) = self.rng.choices(list(self.weights), list(self.weights.values()))
+        action(self.rng.choice(self.mesh.nodes))
+        self.mesh.run(self.rng.choice((0.0, 0.005, 0.02)))
+
+    def write(self, node: Node) -> None:
+        for _ in range(self.rng.choice((1, 1, 2, 10))):
+            node.write(random_operations(self.rng), durable=self.rng.random() < 0.3)
+
+    def connect(self, node: Node) -> None:
+        other = self.rng.choice(self.mesh.nodes)
+        if other is not node:
+            self.mesh.link(node, other)
+
+    def cut(self, _: Node) -> None:
+        if self.mesh.links:
+            self.mesh.cut(self.rng.choice(self.mesh.links))
+
+    def kill(self, node: Node) -> None:
+        self.mesh.kill(node)
+
+    def crash(self, node: Node) -> None:
+        self.mesh.crash(node)
+
+    def turn_clock(self, node: Node) -> None:
+        node.skew_ms = self.rng.choice((0, 500, -5_000, 599_000, 3_600_000, -(10**13)))
+
+    def fill_disk(self, node: Node) -> None:
+        node.store.broken = "" if node.store.broken else "disk full"
+
+    def restart(self, node: Node) -> None:
+        self.mesh.restart(node)
+
+    def wait(self, _: Node) -> None:
+        self.mesh.run(self.rng.choice((0.01, 0.05, 0.3, 1.0, 60.0)))
 
     def fork(self, node: Node) -> None:
         """One of the ways in which a key comes to sign twice."""
@@ -87,22 +106,28 @@ class Storm:
         elif self.backups:
             owner, backup = self.rng.choice(self.backups)
             owner.acknowledged.clear()
-            self.mesh.restore(owner, backup.copy())
+            if self.rng.random() < 0.5:
+                self.mesh.restore(owner, backup.copy())
+            else:
+                self.mesh.replace_disk(owner, backup.copy())
 
     def heal(self) -> None:
         """Everything works again, clocks are right, and the nodes are connected: all must become level."""
         mesh, rng = self.mesh, self.rng
+        mesh.wall_ms += 3_600_000  # what was written by a clock that was ahead is in the past now
         for node in mesh.nodes:
             node.store.broken = ""
             node.skew_ms = 0
-        mesh.now += 3600.0
         order = mesh.nodes.copy()
         rng.shuffle(order)
         for a, b in pairwise(order):
             mesh.link(a, b)
+        began = mesh.now
         assert mesh.run(600.0, mesh.is_level), [
             (end, end.session.state, end.session.stall) for link in mesh.links for end in link.ends
         ]
+        mesh.stats["seconds to heal"] += int(mesh.now - began)
+        HEALS.append((mesh.now - began, len(order)))
 
 
 def run_storm(seed: int, steps: int = 60) -> Counter[str]:

@@ -49,6 +49,8 @@ class PeerView:
         """The greatest seq of each log that the peer told of."""
         self._ahead: set[LogId] = set()
         """The logs of which the peer had more when it was last looked at."""
+        self._strangers: dict[LogId, list[tuple[int, bytes]]] = {}
+        """The tips that an assumption rests on: those that were not here when the peer told them."""
         self._told: set[int] = set()
         """Branches that the peer said itself to hold something of."""
 
@@ -87,6 +89,7 @@ class PeerView:
         self.assumed.clear()
         self.locating.clear()
         self._told.clear()
+        self._strangers.clear()
         self._tips.clear()
         self._ahead.clear()
         self.floor = 0
@@ -114,17 +117,18 @@ class PeerView:
     def _compare(self, log: LogId, places: list[tuple[int, bytes]]) -> bool:
         """Place the peer's tips of one log among the branches held here; True when they prove a fork."""
         branches = self._held.branches_of(log)
-        strangers: list[int] = []
+        strangers: list[tuple[int, bytes]] = []
         for seq, id in places:
             if found := self._held.find(log, seq, id):
                 self.has(found[0].branch, seq)
                 self._told.add(found[0].branch)
             else:
-                strangers.append(seq)
+                strangers.append((seq, id))
         if not strangers or not branches:
             return False
-        if any(branch.tip.seq >= seq for branch in branches for seq in strangers):
+        if any(branch.tip.seq >= seq for branch in branches for seq, _ in strangers):
             return True
+        self._strangers[log] = strangers
         # The peer is ahead.  Should it not hold what is here, it may see that in our tips and send LOCATE.
         for branch in branches:
             number, seq = branch.number, branch.tip.seq
@@ -163,9 +167,18 @@ class PeerView:
         for number, seq in reached.items():
             is_new = number not in self.known
             self.has(number, seq)
-            if is_new and self.assumed:
-                # It may be a fork: then what the peer is ahead by does not go on from what is here.
-                self._doubt(self._held.branch(number).log)
+            if self.assumed:
+                self._judge(self._held.branch(number).log, is_new=is_new)
+
+    def _judge(self, log: LogId, *, is_new: bool) -> None:
+        """Entries of a log came.  Drop what was assumed of it where they do not go on from there."""
+        if not any(branch.number in self.assumed for branch in self._held.branches_of(log)):
+            return
+        left = [place for place in self._strangers.get(log, ()) if not self._held.find(log, *place)]
+        self._strangers[log] = left
+        # A branch of its own may be what the peer is ahead by; and once all that it told of came, nothing is to follow.
+        if is_new or not left:
+            self._doubt(log)
 
     def _doubt(self, log: LogId) -> None:
         for branch in self._held.branches_of(log):

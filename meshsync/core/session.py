@@ -62,7 +62,7 @@ from meshsync.core.session_events import (
 )
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.core.wants import Wants
-from meshsync.errors import CloseCode, PeerError
+from meshsync.errors import CloseCode, DamagedError, PeerError
 from meshsync.ids import EndpointId, LogId
 
 __all__ = [
@@ -82,6 +82,10 @@ __all__ = [
     "Stored",
     "WakeAt",
 ]
+
+
+_PATIENCE = frozenset({Skip.CLOCK, Skip.QUOTA, Skip.DAMAGED})
+"""Only time or the owner can mend these."""
 
 
 class Session:
@@ -107,7 +111,7 @@ class Session:
         self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
         self._pacer = Pacer(limits)
         self._explicit = False
-        """Name entries by their whole ids: one side holds a fork, or met what may be one."""
+        """Name entries by their whole ids: the peer holds a fork, or either side met what may be one."""
         self._said_complete = True
         self._cursor_sent = 0
         self._cursor_awaited = 0
@@ -273,7 +277,7 @@ class Session:
         self._peer_open = message
         self._peer_root = message.root
         self._cursor_awaited = self._cursor_confirmed
-        self._explicit = self._explicit or bool(message.flags & FLAG_EXPLICIT) or self.held.has_forks()
+        self._explicit = self._explicit or bool(message.flags & FLAG_EXPLICIT)
         self._wants.renew()
         return self._locate(self._view.opened(message.tips)) + self._want()
 
@@ -356,8 +360,6 @@ class Session:
         self.conflicts += applied.conflicts
         self._view.reached(applied.reached)
         effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped else []
-        if applied.forked:
-            self._explicit = True
         if applied.count:
             self._misfits = 0
         if applied.skipped:
@@ -382,12 +384,12 @@ class Session:
         reasons = set(skipped.values())
         if Skip.FORK in reasons:
             self._explicit = True
-        if is_news and not reasons & {Skip.CLOCK, Skip.QUOTA}:
+        if is_news and not reasons & _PATIENCE:
             self._misfits += 1
             if self._misfits > MISFITS_MAX:
                 raise PeerError("batch after batch builds on entries that are not here")
         # Only time or the owner can mend these; asking often would have them sent again and again.
-        delay_min = RESYNC_HELD_SECONDS if reasons & {Skip.CLOCK, Skip.QUOTA} else 0.0
+        delay_min = RESYNC_HELD_SECONDS if reasons & _PATIENCE else 0.0
         return [WakeAt(self._resync.plan(now, delay_min))]
 
     # Payloads that stayed away
@@ -425,10 +427,14 @@ class Session:
             return [WakeAt(now + wait)]
         parcel = self.held.parcel(view.known, view.dirty, view.floor)
         if parcel is None:
+            if self.held.is_damaged:
+                self.stall = "entries that this peer lacks are damaged here: meshsync verify --repair"
             view.dirty.clear()
             return []
-        explicit = self._explicit
-        entries = outgoing(self.held, parcel.rows, self._own_logs.index)
+        try:
+            entries = outgoing(self.held, parcel.rows, self._own_logs.index)
+        except DamagedError:
+            return [WakeAt(now)]  # it is known of from now on, and the next parcel goes without
         for row in parcel.rows:
             view.sent(row.branch, row.seq)
         view.floor = parcel.cursor
@@ -446,7 +452,7 @@ class Session:
             logs=self._own_logs.take(),
             cursor=cursor,
             root=self.held.root() if completes else None,
-            explicit=explicit,
+            explicit=self._explicit or self.held.has_forks(),
         )
         return [Send(batch)]
 
