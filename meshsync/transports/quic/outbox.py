@@ -6,7 +6,7 @@ from meshsync.transports.base import Address
 from meshsync.transports.quic._seam import Machine
 from meshsync.transports.quic.udp import DatagramSocket
 
-_FAREWELLS_MAX = 8  # how often the close is repeated to a peer that has not heard it
+_FAREWELLS_MAX = 4  # how often the close is repeated to a peer that has not heard it
 
 
 class Outbox:

@@ -21,7 +21,10 @@ from meshsync.transports.base import Address
 Datagram = tuple[bytes, Address]
 _Ancillary = tuple[int, int, bytes]
 
-# linux/in.h and linux/udp.h; Python's socket module has no names for them.
+# linux/in.h, linux/in6.h and linux/udp.h; Python's socket module has no names for them.
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_PROBE = 3
 _IP_PKTINFO = 8
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
@@ -33,7 +36,6 @@ _BUFFER_BYTES = 4 * 1024 * 1024  # asked of the kernel, which may grant less
 _RECEIVES_PER_BATCH = 16  # so that a flood cannot keep the receiver from its other work
 _ANCILLARY_BYTES = 128
 _PEERS_REMEMBERED_MAX = 4096
-_NO_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
 
 
 class DatagramSocket(Protocol):
@@ -71,7 +73,7 @@ class UdpSocket:
         """Take over a bound UDP socket.  Without `offload` each datagram costs one system call."""
         self._socket = socket
         self._is_ipv6 = socket.family == stdlib_socket.AF_INET6
-        self._segments = offload
+        self._segments = offload and _can_segment(socket)
         self._is_drained = True
         self._scratch = bytearray(65_536)
         self._view = memoryview(self._scratch)
@@ -82,6 +84,7 @@ class UdpSocket:
         if offload:
             with contextlib.suppress(OSError):
                 socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        _forbid_fragments(socket)
         # A socket bound to every address of a host with several would answer from whichever the routes prefer, and
         # a peer takes packets only from where it sent its own (RFC 9000 section 9).  So answers leave from there.
         self._answers_from: dict[Address, _Ancillary] = {}
@@ -144,9 +147,8 @@ class UdpSocket:
             except BlockingIOError:
                 raise
             except OSError as error:
-                if error.errno not in _NO_OFFLOAD:
-                    return
-                self._segments = False
+                # EIO: this device cannot cut.  Anything else may be about these datagrams; one by one will tell.
+                self._segments = error.errno != errno.EIO
             else:
                 return
         for datagram in run:
@@ -211,6 +213,24 @@ class UdpSocket:
             host = f"{host}%{sockaddr[3]}"
         # One socket serves both families; IPv4 peers appear mapped into IPv6 (RFC 4291 section 2.5.5.2).
         return host.removeprefix("::ffff:") if "." in host else host, sockaddr[1]
+
+
+def _can_segment(socket: stdlib_socket.socket) -> bool:
+    """Whether the kernel cuts for us; one that cannot would send everything as a single datagram."""
+    try:
+        socket.getsockopt(_SOL_UDP, _UDP_SEGMENT)
+    except OSError:
+        return False
+    return True
+
+
+def _forbid_fragments(socket: stdlib_socket.socket) -> None:
+    """Set DF on every datagram (RFC 9000 section 14): one that is too long should be lost, not cut into pieces."""
+    with contextlib.suppress(OSError):
+        socket.setsockopt(stdlib_socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    if socket.family == stdlib_socket.AF_INET6:
+        with contextlib.suppress(OSError):
+            socket.setsockopt(stdlib_socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
 
 
 def open_udp_socket(host: str = "::", port: int = 0, *, offload: bool = True) -> UdpSocket:
