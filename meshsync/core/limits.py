@@ -78,6 +78,8 @@ class Limits:
     """What a peer may send before its identity is proved."""
     datagram_bytes: int = 1200
     """UDP payload that every path carries (RFC 9000 section 14)."""
+    datagram_bytes_probed: int = 1452
+    """UDP payload that is tried once there is much to send: an Ethernet frame over IPv6."""
     datagram_bytes_loopback: int = 16 * 1024
     """UDP payload within one machine, whose MTU is 64 KiB."""
 

@@ -172,6 +172,45 @@ async def test_peer_that_moves_to_another_port_is_followed() -> None:
         assert pair.far.address == ("10.0.0.1", 4999)
 
 
+@pytest.mark.parametrize(("mtu", "expected"), [(1452, 1452), (1400, 1200)])
+def test_datagrams_grow_where_the_path_carries_them(mtu: int, expected: int) -> None:
+    """Otherwise a fifth of every Ethernet frame stays empty, or nothing arrives on narrower paths."""
+    longest = 0
+
+    def measure(payload: bytes, source: Address, target: Address) -> bytes:
+        nonlocal longest
+        del source, target
+        if len(payload) <= mtu:
+            longest = max(longest, len(payload))
+        return payload
+
+    @virtual_time
+    async def scenario() -> None:
+        async with connected(profile=LinkProfile(mtu_bytes=mtu)) as pair, trio.open_nursery() as nursery:
+            pair.net.tamper = measure
+            channel = await pair.near.open_channel()
+            nursery.start_soon(channel.send, bytes(500_000))
+            received = await pair.far.accept_channel()
+            assert await received.receive() == bytes(500_000)
+            assert pair.near.machine._loss._cc.ssthresh is None, "a lost probe is no congestion"
+
+    scenario()
+    assert longest == expected
+
+
+@virtual_time
+async def test_datagrams_shrink_when_the_path_narrows() -> None:
+    """Otherwise a connection that moves into a tunnel is dead until it times out."""
+    async with connected() as pair, trio.open_nursery() as nursery:
+        channel = await pair.near.open_channel()
+        nursery.start_soon(channel.send, bytes(500_000))
+        received = await pair.far.accept_channel()
+        await received.receive()
+        pair.net.profile.mtu_bytes = 1300
+        nursery.start_soon(channel.send, bytes(500_000))
+        assert await received.receive() == bytes(500_000)
+
+
 @virtual_time
 async def test_reordering_is_not_taken_for_congestion() -> None:
     """Otherwise wireless links, which lose nothing and swap much, carry a twentieth of what they could."""

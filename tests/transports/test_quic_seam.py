@@ -12,6 +12,7 @@ from aioquic import tls
 from aioquic.quic import recovery, stream
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from meshsync.core.limits import LIMITS
 from meshsync.transports.quic import _seam, _seam_recovery
@@ -48,6 +49,9 @@ def test_release_is_one_that_was_looked_at() -> None:
         ("_write_stream_limits", ["self", "builder", "space", "stream"]),
         ("_on_max_stream_data_delivery", ["self", "delivery", "stream"]),
         ("receive_datagram", ["self", "data", "addr", "now"]),
+        ("datagrams_to_send", ["self", "now"]),
+        ("handle_timer", ["self", "now"]),
+        ("_flush_builder", ["self", "builder", "network_path", "peer_cid", "now"]),
     ],
 )
 def test_overridden_methods_have_not_changed(name: str, parameters: list[str]) -> None:
@@ -90,6 +94,7 @@ def test_every_private_attribute_exists() -> None:
         stream.QuicStream(stream_id=0).sender,
         stream.QuicStream(stream_id=0).receiver,
         recovery.QuicPacketSpace(),
+        QuicPacketBuilder(host_cid=b"", peer_cid=b"", version=1, is_client=True, max_datagram_size=1200),
     ]
     own = {name for kind in (_seam.Machine, _seam_recovery.Recovery, _seam_recovery.Pacer) for name in vars(kind)}
     library = set()

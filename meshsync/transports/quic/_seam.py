@@ -21,8 +21,8 @@ from aioquic.quic.connection import (
     QuicConnectionState,
     QuicNetworkPath,
 )
-from aioquic.quic.packet import QuicFrameType, QuicHeader, QuicProtocolVersion, pull_quic_header
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.packet import QuicFrameType, QuicHeader, QuicPacketType, QuicProtocolVersion, pull_quic_header
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
@@ -37,6 +37,9 @@ CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
 
 # Below this round-trip time the congestion window measures the queue at the receiver, not the path.
 _SHORT_PATH_SECONDS = 0.005
+
+_PROBE_SIZE_AFTER_BYTES = 32_768
+_PROBES_BEFORE_SHRINKING = 3
 
 NO_COMMON_VERSION = "Could not find a common protocol version"
 """The library's only sign, apart from its log, that version negotiation failed."""
@@ -74,6 +77,7 @@ class Machine(QuicConnection):
         self._consumed: dict[int, int] = {}
         self._consumed_total = 0
         self._datagrams_since_ack = 0
+        self._untried_size = 0
         self._loss: Recovery = Recovery(
             congestion_control_algorithm=configuration.congestion_control_algorithm,
             initial_rtt=configuration.initial_rtt,
@@ -151,10 +155,61 @@ class Machine(QuicConnection):
     def raise_datagram_bytes(self, size: int) -> None:
         """Send datagrams of up to `size` bytes from here on; only for paths that are known to carry them."""
         size = min(size, DATAGRAM_BYTES_MAX)
-        if size <= self._max_datagram_size:
-            return
+        if size > self._max_datagram_size:
+            self._set_datagram_bytes(size)
+
+    def _set_datagram_bytes(self, size: int) -> None:
         self._max_datagram_size = size
-        self._loss.raise_datagram_bytes(size)
+        self._loss.set_datagram_bytes(size)
+
+    def allow_datagram_bytes(self, size: int) -> None:
+        """Try datagrams of `size` bytes once there is much to send, and keep to them if one arrives (RFC 8899)."""
+        self._untried_size = size
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Return what is to be sent now."""
+        outgoing = super().datagrams_to_send(now)
+        if self._untried_size and self._handshake_confirmed and not self.is_ending:
+            path = self._network_paths[0]
+            if path.is_validated and path.bytes_sent >= _PROBE_SIZE_AFTER_BYTES:
+                outgoing += self._probe_size(path, self._untried_size, now)
+                self._untried_size = 0
+        return outgoing
+
+    def _probe_size(self, path: QuicNetworkPath, size: int, now: float) -> list[tuple[bytes, Any]]:
+        assert self._version is not None, "settled by the handshake"
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            spin_bit=self._spin_bit,
+            version=self._version,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
+        buffer: Buffer = builder.start_frame(
+            QuicFrameType.PING, capacity=1, handler=self._on_size_probe_delivery, handler_args=(size,)
+        )
+        buffer.push_bytes(bytes(builder.remaining_buffer_space))  # PADDING frames are zeros
+        # A probe that is lost says something about its size, nothing about congestion (RFC 8899 section 3).
+        assert builder._packet is not None, "just begun"
+        builder._packet.in_flight = False
+        datagrams: list[tuple[bytes, Any]] = self._flush_builder(
+            builder=builder, network_path=path, peer_cid=self._peer_cid.cid, now=now
+        )
+        return datagrams
+
+    def _on_size_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
+        if delivery is QuicDeliveryState.ACKED:
+            self.raise_datagram_bytes(size)
+
+    def handle_timer(self, now: float) -> None:
+        """Act on the timer."""
+        super().handle_timer(now)
+        # Nothing long comes through any more: the path has changed.  What was lost is cut anew when it is sent again.
+        if self._loss.probes_unanswered >= _PROBES_BEFORE_SHRINKING:
+            self._set_datagram_bytes(self._configuration.max_datagram_size)
 
     # -- sending
 

@@ -37,7 +37,7 @@ class Pacer(QuicPacketPacer):
         super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
         self.bucket_max = max(self.bucket_max, 2 * TIMER_GRANULARITY)
 
-    def raise_datagram_bytes(self, size: int) -> None:
+    def set_datagram_bytes(self, size: int) -> None:
         """Count datagrams of this size."""
         self._max_datagram_size = size
 
@@ -62,12 +62,17 @@ class Recovery(QuicPacketRecovery):
         """The shortest round trip seen: what the path itself takes; 0.0 before the first measurement."""
         return float(self._rtt_min) if self._rtt_initialized else 0.0
 
-    def raise_datagram_bytes(self, size: int) -> None:
-        """Begin anew with datagrams of this size, on a path that is known to carry them."""
+    @property
+    def probes_unanswered(self) -> int:
+        """How often in a row nothing was heard within the probe timeout."""
+        return self._pto_count
+
+    def set_datagram_bytes(self, size: int) -> None:
+        """Count datagrams of this size."""
         controller: Any = self._cc
         controller._max_datagram_size = size  # noqa: SLF001  # half of the seam
         controller.congestion_window = max(controller.congestion_window, INITIAL_WINDOW_DATAGRAMS * size)
-        self._pacer.raise_datagram_bytes(size)
+        self._pacer.set_datagram_bytes(size)
 
     def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
         """Take note of what arrived, late or not."""

@@ -347,6 +347,8 @@ class QuicConnection:
         self.machine.raise_connection_window(self.limits.connection_window_bytes)
         if is_loopback(self.address):
             self.machine.raise_datagram_bytes(self.limits.datagram_bytes_loopback)
+        else:
+            self.machine.allow_datagram_bytes(self.limits.datagram_bytes_probed)
         self._control = self._channel(self.streams.add(_CONTROL_STREAM), self.limits.control_frame_bytes_max)
         self._settled.set()
 
