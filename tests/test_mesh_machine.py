@@ -127,7 +127,6 @@ class Storm:
             (end, end.session.state, end.session.stall) for link in mesh.links for end in link.ends
         ]
         mesh.stats["seconds to heal"] += int(mesh.now - began)
-        HEALS.append((mesh.now - began, len(order)))
 
 
 def run_storm(seed: int, steps: int = 60) -> Counter[str]:

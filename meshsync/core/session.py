@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from meshsync.core.anchor import Anchor
-from meshsync.core.batch import build_batch, outgoing
 from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
@@ -41,8 +40,9 @@ from meshsync.core.messages import (
     Payloads,
     Want,
 )
-from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Pacer, Resync
+from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Resync
 from meshsync.core.peerview import PeerView
+from meshsync.core.pushing import Pusher
 from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import (
     Changed,
@@ -62,7 +62,7 @@ from meshsync.core.session_events import (
 )
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.core.wants import Wants
-from meshsync.errors import CloseCode, DamagedError, PeerError
+from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import EndpointId, LogId
 
 __all__ = [
@@ -99,7 +99,6 @@ class Session:
         self.stall: str | None = None
         """Why it does not go on, for people; None while it does."""
         self.pulled = 0
-        self.pushed = 0
         self.conflicts = 0
         self.last_synced: float | None = None
         self._tag = tag
@@ -109,14 +108,8 @@ class Session:
         self._own_logs = OwnLogTable()
         self._peer_logs = PeerLogTable(limits.logs_max)
         self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
-        self._pacer = Pacer(limits)
-        self._explicit = False
-        """Name entries by their whole ids: the peer holds a fork, or either side met what may be one."""
+        self._pusher = Pusher(held, self._view, self._own_logs, limits)
         self._said_complete = True
-        self._cursor_sent = 0
-        self._cursor_awaited = 0
-        """The greatest cursor to be confirmed; the peer owes nothing for what went out before its OPEN came."""
-        self._cursor_confirmed = 0
         self._round = 0
         self._left_out = False
         """Something of this round was left out, so no later cursor may be confirmed in it."""
@@ -138,6 +131,11 @@ class Session:
         return self._view.unsent
 
     @property
+    def pushed(self) -> int:
+        """How many entries were sent."""
+        return self._pusher.pushed
+
+    @property
     def is_opened(self) -> bool:
         """Whether the peer has told its tips."""
         return self._peer_open is not None
@@ -145,7 +143,7 @@ class Session:
     @property
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
-        return self._cursor_awaited > self._cursor_confirmed
+        return self._pusher.unconfirmed
 
     # The machine
 
@@ -241,7 +239,7 @@ class Session:
         first, rest = tips[:page], tips[page:]
         self._own_logs.named_by_open(tip.log for tip in first)
         self._said_complete = self.held.complete
-        explicit = self._explicit or self.held.has_forks()
+        explicit = self._pusher.explicit or self.held.has_forks()
         flags = (FLAG_COMPLETE if self._said_complete else 0) | (FLAG_EXPLICIT if explicit else 0)
         effects: list[Effect] = [
             Send(
@@ -276,8 +274,8 @@ class Session:
         self._peer_logs.learn(log for log, _, _ in message.tips)
         self._peer_open = message
         self._peer_root = message.root
-        self._cursor_awaited = self._cursor_confirmed
-        self._explicit = self._explicit or bool(message.flags & FLAG_EXPLICIT)
+        self._pusher.begin_anew()
+        self._pusher.explicit |= bool(message.flags & FLAG_EXPLICIT)
         self._wants.renew()
         return self._locate(self._view.opened(message.tips)) + self._want()
 
@@ -286,7 +284,7 @@ class Session:
     def _locate(self, forked: Iterable[LogId]) -> list[Effect]:
         effects: list[Effect] = []
         for log in forked:
-            self._explicit = True
+            self._pusher.explicit = True
             index = self._own_logs.index(log)
             effects.append(Send(Locate(self._own_logs.take(), index, self._view.samples(log))))
         return effects
@@ -296,7 +294,7 @@ class Session:
         if len(message.samples) > self.limits.locate_samples_max:
             raise PeerError(f"a LOCATE of {len(message.samples)} samples", CloseCode.LIMIT)
         log = self._peer_logs[message.log]
-        self._explicit = True
+        self._pusher.explicit = True
         common = [anchor for seq, id in message.samples for anchor in self.held.find(log, seq, id)[:1]]
         self._view.place(log, common)
         index = self._own_logs.index(log)
@@ -311,10 +309,7 @@ class Session:
     def _on_have(self, message: Have, epoch: bytes, now: float) -> list[Effect]:
         self._peer_root = message.root
         if message.cursor is not None:
-            if message.cursor > self._cursor_sent:
-                raise PeerError("a HAVE confirms what was never sent")
-            if message.cursor > self._cursor_confirmed:
-                self._cursor_confirmed = message.cursor
+            if self._pusher.confirm(message.cursor):
                 self.held.confirmed(self.peer, epoch, message.cursor)
         elif not message.tips:
             return self._on_check(now)
@@ -383,7 +378,7 @@ class Session:
         self.stall = "; ".join(sorted(f"{log.author.short}: {reason.value}" for log, reason in skipped.items())[:3])
         reasons = set(skipped.values())
         if Skip.FORK in reasons:
-            self._explicit = True
+            self._pusher.explicit = True
         if is_news and not reasons & _PATIENCE:
             self._misfits += 1
             if self._misfits > MISFITS_MAX:
@@ -408,57 +403,14 @@ class Session:
             return []
         if self._resync.take(now) or (self.held.complete and not self._said_complete):
             return self._open_again()
-        effects = self._push(now)
-        if not any(isinstance(effect, Send) for effect in effects):
-            answer = self._wants.answer()
-            if answer is not None:
-                effects.append(Send(answer))
-            if self._resync.at is not None:
-                effects.append(WakeAt(self._resync.at))
-        return effects
-
-    def _push(self, now: float) -> list[Effect]:
-        """The next batch, where there is one to be sent now."""
-        view = self._view
-        # What builds on a log that is being located would arrive before it.
-        if not view.dirty or view.locating:
-            return []
-        if (wait := self._pacer.wait(now)) > 0 and view.unsent < self.limits.batch_entries_soft:
-            return [WakeAt(now + wait)]
-        parcel = self.held.parcel(view.known, view.dirty, view.floor)
-        if parcel is None:
-            if self.held.is_damaged:
-                self.stall = "entries that this peer lacks are damaged here: meshsync verify --repair"
-            view.dirty.clear()
-            return []
-        try:
-            entries = outgoing(self.held, parcel.rows, self._own_logs.index)
-        except DamagedError:
-            return [WakeAt(now)]  # it is known of from now on, and the next parcel goes without
-        for row in parcel.rows:
-            view.sent(row.branch, row.seq)
-        view.floor = parcel.cursor
-        completes = not view.dirty
-        cursor = self.held.next_arrival() if completes else parcel.cursor
-        if view.assumed:
-            cursor = 1  # the peer may lack something before it
-        self._cursor_sent = max(self._cursor_sent, cursor)
-        self._cursor_awaited = max(self._cursor_awaited, cursor)
-        self.pushed += len(parcel.rows)
-        batch = build_batch(
-            entries,
-            parcel.seals,
-            answers=self._peer_round,
-            logs=self._own_logs.take(),
-            cursor=cursor,
-            root=self.held.root() if completes else None,
-            explicit=self._explicit or self.held.has_forks(),
-        )
-        return [Send(batch)]
-
-    @property
-    def _peer_round(self) -> int:
-        return self._peer_open.round if self._peer_open is not None else 0
+        batch = self._pusher.next_batch(self._peer_open.round, now)
+        if isinstance(batch, Batch):
+            return [Send(batch)]
+        if self._pusher.is_blocked:
+            self.stall = "entries that this peer lacks are damaged here: meshsync verify --repair"
+        answer = self._wants.answer()
+        effects: list[Effect] = [] if answer is None else [Send(answer)]
+        return effects + [WakeAt(time) for time in (batch, self._resync.at) if time is not None]
 
 
 def _close_code(code: int) -> CloseCode:

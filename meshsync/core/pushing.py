@@ -1,0 +1,90 @@
+"""What goes out on a session: batches, when they may go, and how far the peer confirmed them."""
+
+from __future__ import annotations
+
+from meshsync.core.batch import build_batch, outgoing
+from meshsync.core.holding import Holding
+from meshsync.core.limits import Limits
+from meshsync.core.logtable import OwnLogTable
+from meshsync.core.messages import Batch
+from meshsync.core.pacing import Pacer
+from meshsync.core.peerview import PeerView
+from meshsync.errors import DamagedError, PeerError
+
+
+class Pusher:
+    """Builds batches for one peer."""
+
+    def __init__(self, held: Holding, view: PeerView, own_logs: OwnLogTable, limits: Limits) -> None:
+        self._held = held
+        self._view = view
+        self._own_logs = own_logs
+        self._limits = limits
+        self._pacer = Pacer(limits)
+        self.pushed = 0
+        """Entries sent so far."""
+        self.explicit = False
+        """Name entries by their whole ids: the peer holds a fork, or either side met what may be one."""
+        self.is_blocked = False
+        """What the peer lacks is damaged here."""
+        self._sent = 0
+        self._awaited = 0
+        """The greatest cursor to be confirmed; the peer owes nothing for what went out before its OPEN came."""
+        self._confirmed = 0
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether something that was sent is not yet confirmed as stored."""
+        return self._awaited > self._confirmed
+
+    def begin_anew(self) -> None:
+        """The peer told its tips: what it lacks of what went out before is sent again."""
+        self._awaited = self._confirmed
+
+    def confirm(self, cursor: int) -> bool:
+        """The peer has stored everything below the cursor; whether that is news.  PeerError: it cannot have."""
+        if cursor > self._sent:
+            raise PeerError("a HAVE confirms what was never sent")
+        is_news = cursor > self._confirmed
+        self._confirmed = max(cursor, self._confirmed)
+        return is_news
+
+    def next_batch(self, answers: int, now: float) -> Batch | float | None:
+        """The next batch, or the time at which there will be one, or None where the peer lacks nothing.
+
+        `answers`: the round of the peer's OPEN.
+        """
+        held, view = self._held, self._view
+        # What builds on a log that is being located would arrive before it.
+        if not view.dirty or view.locating:
+            return None
+        if (wait := self._pacer.wait(now)) > 0 and view.unsent < self._limits.batch_entries_soft:
+            return now + wait
+        parcel = held.parcel(view.known, view.dirty, view.floor)
+        self.is_blocked = parcel is None and held.is_damaged
+        if parcel is None:
+            view.dirty.clear()
+            return None
+        try:
+            entries = outgoing(held, parcel.rows, self._own_logs.index)
+        except DamagedError:
+            return now  # it is known of from now on, and the next parcel goes without
+        for row in parcel.rows:
+            view.sent(row.branch, row.seq)
+        view.floor = parcel.cursor
+        completes = not view.dirty
+        cursor = held.next_arrival() if completes else parcel.cursor
+        if view.assumed:
+            cursor = 1  # the peer may lack something before it
+        self._sent = max(self._sent, cursor)
+        self._awaited = max(self._awaited, cursor)
+        self.pushed += len(parcel.rows)
+        return build_batch(
+            entries,
+            parcel.seals,
+            answers=answers,
+            logs=self._own_logs.take(),
+            cursor=cursor,
+            root=held.root() if completes else None,
+            explicit=self.explicit or held.has_forks(),
+        )
