@@ -70,16 +70,23 @@ class DamagedError(StoreError):
     """What the disk gave back is not what was written to it.
 
     `arrival` or `document` says which row of the collection: an entry or a document; neither, that it is the list
-    of the logs.  `has_head` says of an entry that all but its payload is sound.
+    of the logs.  `seq` is the entry's, as far as it can be told; `has_head`: all but its payload is sound.
     """
 
     def __init__(
-        self, collection: str, *, arrival: int | None = None, document: str | None = None, has_head: bool = False
+        self,
+        collection: str,
+        *,
+        arrival: int | None = None,
+        seq: int = 0,
+        has_head: bool = False,
+        document: str | None = None,
     ) -> None:
         self.collection = collection
         self.arrival = arrival
-        self.document = document
+        self.seq = seq
         self.has_head = has_head
+        self.document = document
         remedy = "`meshsync verify --repair` restores it from the peers"
         if document is not None:
             what = f"document {document!r:.80}"

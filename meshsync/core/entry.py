@@ -199,6 +199,11 @@ class HeaderBuilder:
         )
 
 
+def entry_id(header: bytes) -> bytes:
+    """The id of the entry with this header: 32 bytes."""
+    return hashlib.sha256(_ENTRY_DOMAIN + header).digest()
+
+
 def document_tags(collection: CollectionId, ids: Iterable[str]) -> list[bytes]:
     """The sorted tags of some documents, without duplicates."""
     return sorted({document_tag(collection, id) for id in ids})

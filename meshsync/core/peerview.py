@@ -12,11 +12,13 @@ branch of which it may lack something is `dirty`.  Two cases need care:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from meshsync.core.anchor import Anchor
 from meshsync.core.holding import Holding
 from meshsync.core.tips import TIP_ID_BYTES
+from meshsync.errors import DamagedError
 from meshsync.ids import LogId
 
 SAMPLES_PER_BRANCH = 40
@@ -119,7 +121,14 @@ class PeerView:
         branches = self._held.branches_of(log)
         strangers: list[tuple[int, bytes]] = []
         for seq, id in places:
-            if found := self._held.find(log, seq, id):
+            try:
+                found = self._held.find(log, seq, id)
+            except DamagedError:
+                # It cannot be told whether the peer means what stood here.  Nothing behind it can be sent anyway.
+                for branch in branches:
+                    self._set(branch.number, max(seq, self.known.get(branch.number, 0)))
+                continue
+            if found:
                 self.has(found[0].branch, seq)
                 self._told.add(found[0].branch)
             else:
@@ -217,7 +226,8 @@ class PeerView:
             tip = branch.tip.seq
             steps = [tip, *(tip - (1 << k) for k in range(SAMPLES_PER_BRANCH)), 1]
             for seq in {step for step in steps if step >= 1}:
-                samples.setdefault(seq, set()).add(self._held.anchor(branch.number, seq).id[:TIP_ID_BYTES])
+                with suppress(DamagedError):
+                    samples.setdefault(seq, set()).add(self._held.anchor(branch.number, seq).id[:TIP_ID_BYTES])
         return [(seq, id) for seq in sorted(samples, reverse=True) for id in sorted(samples[seq])]
 
     def place(self, log: LogId, common: Sequence[Anchor]) -> None:

@@ -19,7 +19,7 @@ from meshsync.core.entry import HeaderBuilder, check_operations, document_tag, v
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX, Limits
 from meshsync.core.messages import Batch
-from meshsync.errors import CloseCode, PeerError
+from meshsync.errors import CloseCode, DamagedError, PeerError
 from meshsync.ids import CollectionId, LogId
 
 
@@ -27,7 +27,10 @@ class Held(Protocol):
     """What rebuilding needs to know of the entries that are held already."""
 
     def find(self, log: LogId, seq: int, id: bytes | None) -> list[Anchor]:
-        """The entries at this place whose ids begin with `id`: more than one only where the log has forked."""
+        """The entries at this place whose ids begin with `id`: more than one only where the log has forked.
+
+        DamagedError: what is held there is damaged.
+        """
 
     def tip_seq(self, branch: int) -> int:
         """The seq of the last entry of a branch."""
@@ -47,6 +50,7 @@ class Skip(Enum):
     CLOCK = "its clock is more than ten minutes ahead of ours"
     PARENT = "a parent is missing"
     QUOTA = "its author has forked more often than this node keeps"
+    DAMAGED = "what it builds on is damaged here: meshsync verify --repair"
 
 
 class NewEntry(NamedTuple):
@@ -159,7 +163,10 @@ class _Rebuilder:
             end = offset + run[2]
             ops = [next(operations) if payload is not None else None for payload in batch.payloads[offset:end]]
             if run[0] not in self.skipped:
-                self._run(run, offset, stamps, ops)
+                try:
+                    self._run(run, offset, stamps, ops)
+                except DamagedError:
+                    self.skipped[run[0]] = Skip.DAMAGED
             offset = end
         return self._finish()
 

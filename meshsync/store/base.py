@@ -153,8 +153,8 @@ class CollectionTables(Protocol):
     def set_covered(self, covered: Sequence[tuple[int, int]]) -> None:
         """Set covered_seq for (branch, covered_seq) pairs."""
 
-    def tip(self, branch: int) -> tuple[int, EntryHead] | None:
-        """(seq, head) of the last entry of a branch; None when it has none."""
+    def tip(self, branch: int, below: int | None = None) -> tuple[int, EntryHead] | None:
+        """(seq, head) of the last entry of a branch, or of the last one before the seq `below`; None: there is none."""
 
     def insert_entries(self, rows: Sequence[EntryRow]) -> None:
         """Append entries; arrivals continue without a gap."""

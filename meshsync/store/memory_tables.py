@@ -92,7 +92,7 @@ class MemoryTables:
         has_head = row.arrival not in self._rotten_heads
         if has_head and (not body or row.arrival not in self._rotten_bodies):
             return row
-        error = DamagedError(self.name, arrival=row.arrival, has_head=has_head)
+        error = DamagedError(self.name, arrival=row.arrival, seq=row.seq, has_head=has_head)
         self.found_damage(error)
         raise error
 
@@ -136,10 +136,14 @@ class MemoryTables:
             self._branches[number - 1] = before._replace(covered_seq=covered_seq)
             self._changed(partial(self._branches.__setitem__, number - 1, before))
 
-    def tip(self, branch: int) -> tuple[int, EntryHead] | None:
-        if not self._known(branch) or not self._chains[branch - 1]:
+    def tip(self, branch: int, below: int | None = None) -> tuple[int, EntryHead] | None:
+        if not self._known(branch):
             return None
-        row = self._require_sound(self._entries[self._chains[branch - 1][-1] - 1], body=False)
+        chain = self._chains[branch - 1]
+        end = len(chain) if below is None else below - self._branches[branch - 1].first_seq
+        if end < 1:
+            return None
+        row = self._require_sound(self._entries[chain[end - 1] - 1], body=False)
         return row.seq, _head(row)
 
     def _known(self, branch: int) -> bool:

@@ -2,6 +2,9 @@
 
 A document whose latest writer had seen everything before it, and put or deleted it, needs no copy: its row
 points at the operation.  Only patched and contested documents have a merged state (see DocumentRow).
+
+Damage does not keep entries from being stored: where what was there before cannot be read, the document is lost
+(LOST_STATE) until it is made anew from its entries.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT
+from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
 from meshsync.store.ancestry import Place
-from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.base import LOST_STATE, DocumentRow, EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -61,9 +65,11 @@ class DocumentMerger:
                 if before is None and kind != PATCH:
                     after = DocumentRow(id, row.arrival, number, kind == PUT, False, None)
                 else:
-                    after = self._merge_one(
-                        before, row, number, kind, id, operation[2] if len(operation) == 3 else None
-                    )
+                    body = operation[2] if len(operation) == 3 else None
+                    try:
+                        after = self._merge_one(before, row, number, kind, id, body)
+                    except DamagedError:
+                        after = DocumentRow(id, row.arrival, number, True, False, LOST_STATE)
                     conflicts += after.conflict and not (before is not None and before.conflict)
                 live_change += after.live - (before is not None and before.live)
                 changed[id] = after
@@ -80,8 +86,12 @@ class DocumentMerger:
         frontier: list[int] = []
         state = DocumentState()
         if before is not None:
+            if before.state == LOST_STATE:
+                return before
             frontier = [before.arrival] if before.state is None else DocumentState.decode(before.state).frontier
             places = [(arrival, self._place(arrival)) for arrival in frontier]
+            if row.arrival in frontier:
+                return before  # it was here already, and is stored again
             frontier = [arrival for arrival, place in places if not is_before(place, here)]
             if not frontier and kind != PATCH:
                 return DocumentRow(id, row.arrival, number, kind == PUT, False, None)
@@ -100,7 +110,7 @@ class DocumentMerger:
     def state_of(self, row: DocumentRow) -> DocumentState:
         """The merged state behind a row, also where the row only points at an operation."""
         if row.state is not None:
-            return DocumentState.decode(row.state)
+            return self._decoded(row.id, row.state)
         entry = self._entry(row.arrival)
         operation = cbor.decode_trusted(entry.payload or b"")[row.op]
         state = DocumentState(frontier=[row.arrival])
@@ -110,7 +120,7 @@ class DocumentMerger:
     def read(self, row: DocumentRow, payload: bytes | None = None) -> MergedDocument:
         """The document of a row.  `payload`: of the row's entry, where the caller has it at hand."""
         if row.state is not None:
-            state = DocumentState.decode(row.state)
+            state = self._decoded(row.id, row.state)
             return MergedDocument(state.visible(), state.last(), row.conflict)
         entry = self._entry(row.arrival)
         operation = cbor.decode_trusted(payload or entry.payload or b"")[row.op]
@@ -119,10 +129,17 @@ class DocumentMerger:
     def body(self, row: DocumentRow, payload: bytes | None) -> dict[str, Any] | None:
         """Only the fields of a document: what a listing needs, without a look at the entry where `payload` is given."""
         if row.state is not None:
-            return DocumentState.decode(row.state).visible()
+            return self._decoded(row.id, row.state).visible()
         operation = cbor.decode_trusted(payload or self._entry(row.arrival).payload or b"")[row.op]
         body: dict[str, Any] | None = operation[2] if operation[0] == PUT else None
         return body
+
+    def _decoded(self, id: str, state: bytes) -> DocumentState:
+        if state == LOST_STATE:
+            error = DamagedError(self._replica.name, document=id)
+            self._replica.damage.note(error)
+            raise error
+        return DocumentState.decode(state)
 
     def _entry(self, arrival: int) -> EntryRow:
         row = self._recent.get(arrival) or self._replica.tables.entry(arrival)
@@ -131,7 +148,12 @@ class DocumentMerger:
         return row
 
     def _place(self, arrival: int) -> Place:
-        entry = self._entry(arrival)
+        try:
+            entry = self._entry(arrival)
+        except DamagedError as error:
+            if not error.has_head:
+                raise
+            entry = self._replica.tables.inspect_entries(arrival, 1)[0].row
         return Place(entry.branch, entry.seq, entry.hlc)
 
     def _stamp(self, row: EntryRow) -> Stamp:

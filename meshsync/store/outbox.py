@@ -3,16 +3,22 @@
 A batch must end each log's part at an entry whose seal this node holds or, being the author, can make.  What
 came from elsewhere was stored batch by batch with contiguous arrival numbers, so a cut at the end of a received
 batch is always one, and reading on a little always finds it.
+
+A damaged entry is never sent, nor what builds upon it: its branch ends before it, and so does each branch that names
+one that is not sent.  The others go on.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from meshsync.core.anchor import PARENT
+from meshsync.errors import DamagedError
 from meshsync.store.base import EntryRow
 
 if TYPE_CHECKING:
@@ -59,6 +65,8 @@ class Outbox:
 
         `floor`: the peer lacks nothing that arrived earlier, 0 where that is not known.
         """
+        if self._replica.damage or self._replica.tails:
+            return self._read_around_damage(known, branches)
         if len(branches) <= _FEW:
             missing = self._missing(known, branches)
             each = [self._chain(branch.number, self._from(branch, known)) for branch in missing]
@@ -72,6 +80,71 @@ class Outbox:
             start = min(head.arrival for head in heads if head is not None)
             parcel = self._cut(row for row in self._arrivals(start) if self._is_lacking(row, known, branches))
         return parcel
+
+    def _read_around_damage(self, known: Mapping[int, int], branches: Collection[int]) -> Parcel | None:
+        """As `read`, with a look at all that each entry builds upon."""
+        limits, taken, size = self._replica.limits, list[EntryRow](), 0
+        heads = [
+            next(self._sound_chain(one.number, self._from(one, known)), None) for one in self._missing(known, branches)
+        ]
+        starts = [head for head in heads if head is not None]
+        if len(starts) <= _FEW:
+            each = [self._sound_chain(head.branch, head.seq - 1) for head in starts]
+            rows: Iterator[EntryRow] = heapq.merge(*each, key=_arrival)
+        else:
+            rows = self._sound_arrivals(min(head.arrival for head in starts))
+        for row in self._sendable(rows, known, branches):
+            taken.append(row)
+            size += len(row.payload or b"")
+            if len(taken) >= limits.batch_entries_max or size >= limits.staging_bytes_max:
+                break
+        while True:
+            sealed = {row.branch: row.seq for row in taken if self._has_seal(row)}
+            kept = [row for row in taken if row.seq <= sealed.get(row.branch, 0)]
+            if len(kept) == len(taken):
+                break
+            taken = list(self._sendable(iter(kept), known, branches))
+        parcel = self._cut(iter(kept))
+        return None if parcel is None else replace(parcel, cursor=self._replica.damage.below(parcel.cursor))
+
+    def _sound_chain(self, number: int, after_seq: int) -> Iterator[EntryRow]:
+        """The entries of a branch as far as the first that is damaged."""
+        with suppress(DamagedError):
+            yield from self._chain(number, after_seq)
+
+    def _sound_arrivals(self, arrival: int) -> Iterator[EntryRow]:
+        """All entries that are not damaged."""
+        while True:
+            try:
+                for row in self._arrivals(arrival):
+                    yield row
+                    arrival = row.arrival + 1
+            except DamagedError as error:
+                arrival = (error.arrival or arrival) + 1
+            else:
+                return
+
+    def _sendable(
+        self, rows: Iterator[EntryRow], known: Mapping[int, int], branches: Collection[int]
+    ) -> Iterator[EntryRow]:
+        """Those of these rows, parents first, of which the peer has all that they build upon, or gets it before."""
+        replica = self._replica
+        has = dict(known)
+        for row in rows:
+            if not self._is_lacking(row, known, branches) or row.seq > replica.branches[row.branch].tip.seq:
+                continue
+            first_seq = replica.branches[row.branch].first_seq
+            try:
+                prev = replica.anchor(row.branch, row.seq - 1)
+                needed = [replica.anchor(*place) for place in PARENT.iter_unpack(row.parents or b"")]
+            except DamagedError:
+                continue
+            follows = row.seq == max(has.get(row.branch, 0), first_seq - 1) + 1
+            if row.seq == first_seq and prev.seq:
+                needed.append(prev)
+            if follows and all(anchor.seq <= has.get(anchor.branch, 0) for anchor in needed):
+                has[row.branch] = row.seq
+                yield row
 
     def _is_lacking(self, row: EntryRow, known: Mapping[int, int], branches: Collection[int]) -> bool:
         return row.branch in branches and row.seq > known.get(row.branch, 0)
@@ -120,6 +193,10 @@ class Outbox:
             assert seal is not None
             seals[position] = seal
         return Parcel(taken, seals, taken[-1].arrival + 1)
+
+    def _has_seal(self, row: EntryRow) -> bool:
+        """Whether a log's part of a batch can end here."""
+        return row.seal is not None or self._replica.branches[row.branch].log.author == self._replica.author
 
 
 def _arrival(row: EntryRow) -> int:

@@ -24,6 +24,7 @@ from meshsync.core.entry import (
     check_operations,
     document_tags,
     encode_operations,
+    entry_id,
     make_seal,
 )
 from meshsync.core.hlc import next_stamp
@@ -31,12 +32,14 @@ from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
 from meshsync.core.rebuild import NewEntry, Skip, rebuild
 from meshsync.core.tips import Root, Tip
-from meshsync.errors import PeerError
+from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
-from meshsync.store.base import BranchRow, CollectionTables, CursorRow, EntryRow, Store
+from meshsync.store.base import BranchRow, CollectionTables, CursorRow, EntryRow, InspectedEntry, Store
+from meshsync.store.damage import Damage
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
+from meshsync.store.tails import Tails
 
 
 @dataclass(slots=True)
@@ -103,13 +106,13 @@ class Replica:
         self.ancestry = Ancestry(self)
         self.merger = DocumentMerger(self)
         self.outbox = Outbox(self)
+        self.damage = Damage(tables)
+        self.tails = Tails(tables)
         for row in tables.branches():
             self._add(row)
         for branch in self.branches.values():
-            if (tip := tables.tip(branch.number)) is not None:
-                seq, head = tip
-                branch.tip = Anchor(branch.number, seq, head.id, head.hlc, head.height)
-                branch.tip_arrival = head.arrival
+            self.tails.load_tip(branch)
+            if branch.tip.seq:
                 self._settle(branch)
 
     def _settle(self, branch: Branch) -> None:
@@ -213,7 +216,7 @@ class Replica:
     @property
     def complete(self) -> bool:
         """Whether every payload is here."""
-        return self.tables.counts()[2] == 0
+        return self.tables.counts()[2] == 0 and not self.damage.lacking
 
     def branch(self, number: int) -> Branch:
         """A branch by its number."""
@@ -229,11 +232,20 @@ class Replica:
 
     def parcel(self, known: Mapping[int, int], branches: Collection[int], floor: int = 0) -> Parcel | None:
         """The next entries of these branches for a peer, or None; see `Outbox.read`."""
-        return self.outbox.read(known, branches, floor)
+        try:
+            return self.outbox.read(known, branches, floor)
+        except DamagedError:
+            # It is known of from now on, and what is left out with it as well.
+            return self.outbox.read(known, branches, floor)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether entries are known to be damaged, so that not all can be sent."""
+        return bool(self.damage)
 
     def next_arrival(self) -> int:
-        """The arrival number of the next entry."""
-        return self.tables.next_arrival()
+        """The arrival number below which there is nothing that cannot be sent."""
+        return self.damage.below(self.tables.next_arrival())
 
     def receive(
         self, batch: Batch, logs: Sequence[LogId], peer: EndpointId, epoch: bytes | None, now_ms: int
@@ -261,11 +273,16 @@ class Replica:
 
     def bare_places(self, limit: int) -> list[tuple[LogId, int]]:
         """Entries that lack their payload."""
-        return [(self.branches[row.branch].log, row.seq) for row in self.tables.bare_entries(limit)]
+        rows = [self.tables.inspect_entries(arrival, 1)[0].row for arrival in self.damage.lacking[:limit]]
+        rows += self.tables.bare_entries(limit - len(rows))
+        return [(self.branches[row.branch].log, row.seq) for row in rows]
 
     def payloads_at(self, log: LogId, seq: int) -> list[bytes]:
         """The payloads at a place, as far as they are here: more than one only where the log has forked."""
-        rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
+        try:
+            rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
+        except DamagedError:
+            return []
         return [row.payload for row in rows if row.payload is not None]
 
     def _row(self, anchor: Anchor) -> EntryRow:
@@ -334,6 +351,9 @@ class Replica:
         if self._own is None:
             self._own = LogId(self.author, self.store.incarnation(self.id))
             self._builder = HeaderBuilder(self.id, self._own)
+            if any(branch.number in self.tails for branch in self.by_log.get(self._own, ())):
+                # It would go on from an entry that has a successor already, and fork.
+                self.renew_incarnation()
         return self._own
 
     def apply(self, batch: Batch, logs: Sequence[LogId], cursor: Cursor | None, now_ms: int) -> Applied:
@@ -390,24 +410,40 @@ class Replica:
         self._builder = HeaderBuilder(self.id, self._own)
 
     def fill_payload(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
-        """Store a payload that had stayed away; None where it is not lacking.  PeerError: it is not the entry's."""
+        """Store a payload that had stayed away, or was damaged; None where it is not lacking.
+
+        PeerError: it is not the entry's.
+        """
         operations = cbor.decode_payloads_untrusted([payload])[0]
         try:
             check_operations(operations)
         except cbor.Malformed as error:
             raise PeerError(f"invalid operations: {error}") from None
         summary = [cbor.sha256(payload), len(payload), document_tags(self.id, [one[1] for one in operations])]
-        rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
-        lacking = [row for row in rows if row.bare is not None]
-        for row in lacking:
-            if cbor.decode_trusted(row.bare or b"") == summary:
+        found = [self._inspected(anchor) for anchor in self.find(log, seq, None)]
+        lacking = [one for one in found if one.row.bare is not None or not one.has_body]
+        for old, _, has_body in lacking:
+            row = old._replace(payload=payload, bare=None)
+            fits = cbor.decode_trusted(old.bare or b"") == summary if has_body else self.rebuilt_id(row) == row.id
+            if fits:
                 with self._change():
-                    self.tables.fill_payload(row.arrival, payload)
-                    conflicts = self.merger.merge([row._replace(payload=payload, bare=None)], [operations])
-                return Applied(conflicts=conflicts)
-        if lacking and len(rows) == 1:
+                    self.tables.rewrite_entry(row)
+                    conflicts = self.merger.merge([row], [operations])
+                self.damage.entry_mended(row.arrival)
+                return Applied(conflicts=conflicts, tips={} if has_body else self._sendable_again(row.branch))
+        if lacking and len(found) == 1:
             raise PeerError("a payload is not the one that its header names")
         return None
+
+    def _inspected(self, anchor: Anchor) -> InspectedEntry:
+        head = self.tables.entry_at(anchor.branch, anchor.seq)
+        assert head is not None
+        return self.tables.inspect_entries(head.arrival, 1)[0]
+
+    def _sendable_again(self, number: int) -> dict[int, int]:
+        """The branches that may be sent further now that an entry of one is mended."""
+        numbers = [number] if self.damage else list(self.branches)
+        return {number: self.branches[number].tip.seq for number in numbers}
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -423,9 +459,12 @@ class Replica:
         self._committed()
 
     def _insert(self, entries: Sequence[NewEntry], applied: Applied) -> None:
-        arrival = self.tables.next_arrival()
-        rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
-        self.tables.insert_entries(rows)
+        if self.tails:
+            rows, self._restored = self.tails.write(entries)
+        else:
+            arrival = self.tables.next_arrival()
+            rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
+            self.tables.insert_entries(rows)
         applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries])
         applied.count += len(rows)
         grown = {row.branch: row for row in rows}
@@ -440,6 +479,7 @@ class Replica:
         self._pending = (grown, covered, applied)
 
     _pending: tuple[dict[int, EntryRow], dict[int, int], Applied] | None = None
+    _restored: Collection[int] = ()
 
     def _committed(self) -> None:
         """Let what is in memory follow the transaction that was just committed."""
@@ -454,6 +494,11 @@ class Replica:
                 self.branches[number].covered_seq = seq
             for number in grown.keys() | covered.keys():
                 self._settle(self.branches[number])
+            if self.tails:
+                for number in grown:
+                    self.tails.grew(self.branches[number])
+                for arrival in self._restored:
+                    self.damage.entry_mended(arrival)
 
     # Seals
 
@@ -472,6 +517,13 @@ class Replica:
         while rows := self.tables.entries_from(arrival, page):
             yield from rows
             arrival = rows[-1].arrival + 1
+
+    def rebuilt_id(self, row: EntryRow) -> bytes:
+        """The id of an entry, from its header rebuilt: another one than is stored tells of damage.
+
+        DamagedError: what it builds upon is damaged.  LookupError, ValueError, TypeError: the row makes no sense.
+        """
+        return entry_id(self.header(row))
 
     def header(self, row: EntryRow) -> bytes:
         """The header of a stored entry, rebuilt: its hash must be the entry's id."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.base import (
@@ -78,7 +79,7 @@ class SqliteTables:
         )
         head = f"SELECT {HEAD_COLUMNS} FROM entries_{n}"
         self._entry_at = f"{head} WHERE branch = ? AND seq = ?"
-        self._tip = f"{head} WHERE branch = ? ORDER BY seq DESC LIMIT 1"
+        self._tip = f"{head} WHERE branch = ? AND seq < ? ORDER BY seq DESC LIMIT 1"
         self._entry = f"{row} WHERE arrival = ?"
         self._entries_of = f"{row} WHERE branch = ? AND seq > ? ORDER BY seq LIMIT ?"
         self._entries_from = f"{row} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
@@ -174,13 +175,13 @@ class SqliteTables:
             [(covered_seq, number) for number, covered_seq in covered],
         )
 
-    def tip(self, branch: int) -> tuple[int, EntryHead] | None:
-        row = self._database.row(self._tip, (branch,))
+    def tip(self, branch: int, below: int | None = None) -> tuple[int, EntryHead] | None:
+        row = self._database.row(self._tip, (branch, INT_MAX if below is None else below))
         return None if row is None else (row[2], self._head(row))
 
     def _head(self, row: Sequence[Any]) -> EntryHead:
         if not is_sound_head(row):
-            raise self._damaged(DamagedError(self.name, arrival=row[0]))
+            raise self._damaged(DamagedError(self.name, arrival=row[0], seq=row[2]))
         arrival, _, _, id, hlc, height, _, _, _ = row
         return EntryHead(arrival, id, hlc, height)
 
@@ -217,9 +218,9 @@ class SqliteTables:
         rows = self._entry_rows(sql, bindings)
         entries = sound_entries(rows)
         if len(entries) < len(rows):
-            arrival = rows[len(entries)][0]
-            damaged = self.inspect_entries(arrival, 1)[0]
-            error = self._damaged(DamagedError(self.name, arrival=arrival, has_head=damaged.has_head))
+            arrival, _, seq = rows[len(entries)][:3]
+            has_head = self.inspect_entries(arrival, 1)[0].has_head
+            error = self._damaged(DamagedError(self.name, arrival=arrival, seq=seq, has_head=has_head))
             if not entries:
                 raise error
         return entries
