@@ -14,6 +14,7 @@ _WORDS = (
 ).split()
 _TEXT_CHARACTERS = 100
 MESSAGE_BYTES = 1000
+_MESSAGE_FRAME_BYTES = 27  # of an operation around the text: kind, document id, name of the field, lengths
 
 
 def document_id(number: int) -> str:
@@ -34,6 +35,7 @@ def document(number: int, generation: int = 0) -> dict[str, Any]:
 
 
 def message(number: int) -> dict[str, Any]:
-    """A document with a text of MESSAGE_BYTES bytes that does not compress below three quarters."""
-    raw = random.Random(number).randbytes(MESSAGE_BYTES * 3 // 4)
-    return {"text": base64.b64encode(raw).decode()}
+    """A document whose payload has MESSAGE_BYTES bytes and does not compress below three quarters."""
+    characters = MESSAGE_BYTES - _MESSAGE_FRAME_BYTES
+    raw = random.Random(number).randbytes(characters)
+    return {"text": base64.b64encode(raw).decode()[:characters]}

@@ -53,7 +53,7 @@ class Worker:
 async def open_worker(directory: Path, *, durability: str = "full") -> AsyncIterator[Worker]:
     """A node with its store in `directory`, which may hold one already.  The process is gone at the end."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "bench.driver", str(directory), durability],
+        [sys.executable, "-P", "-m", "bench.driver", str(directory), durability],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

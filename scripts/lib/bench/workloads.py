@@ -78,7 +78,7 @@ async def live(stage: Stage, n: int) -> list[Row]:
 async def _live(pair: Pair, n: int, durability: str, in_flight: int) -> Row:
     await pair.fill(_LIVE_BASE)
     await pair.pull()
-    before = await pair.usage()
+    before_a, before = await pair.a.call("usage"), await pair.usage()
     wrote: dict[str, float] = {}
 
     async def write() -> None:
@@ -88,9 +88,11 @@ async def _live(pair: Pair, n: int, durability: str, in_flight: int) -> Row:
         nursery.start_soon(write)
         held = await pair.b.call("held", count=_LIVE_BASE + n)
     used = await pair.used_since(before, connected_since=False)
+    after_a = await pair.a.call("usage")
     await pair.a.call("synced")
     await pair.check_equal()
     notes = f"{durability}; the writes returned after {wrote['ended'] - wrote['began']:.2f} s"
+    notes += f"; A's cpu {after_a['cpu_s'] - before_a['cpu_s']:.2f} s"
     if durability == "full":
         notes = f"full, {in_flight} in flight" + notes.removeprefix("full")
         notes += f"; one fsync takes {fsync_ms(pair.directory):.2f} ms here"
@@ -135,7 +137,7 @@ async def increment(stage: Stage, n: int) -> list[Row]:
 
 
 async def reconcile(stage: Stage, n: int) -> list[Row]:
-    """W6: n shared and n new on each side, of 1,000 bytes: the bytes beyond those of the messages, and round trips.
+    """W6: n shared and n new on each side, of 1,000 bytes: the bytes beyond the payloads, and round trips.
 
     The scenario is that of Kleppmann and Howard, "Byzantine Eventual Consistency" (2020), section 5.
     """
@@ -146,7 +148,7 @@ async def reconcile(stage: Stage, n: int) -> list[Row]:
         await pair.check_equal()
     trips = await _round_trips(stage, n)
     beyond = used.bytes - 2 * n * MESSAGE_BYTES
-    notes = f"{beyond:,} bytes beyond the messages, {beyond / (2 * n):,.0f} each; {trips}"
+    notes = f"{beyond:,} bytes beyond the payloads, {beyond / (2 * n):,.0f} each; {trips}"
     return [Row("W6", n, ended - pulled["began"], used.bytes, used.cpu_s, used.rss_mb, notes=notes)]
 
 

@@ -88,7 +88,7 @@ class Shell:
             )
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "meshsync", *arguments]
+        return [sys.executable, "-P", "-m", "meshsync", *arguments]
 
     def _show(self, arguments: Sequence[str], end: str = "") -> None:
         print(f"$ meshsync {self._text(arguments)}{end}", flush=True)

@@ -1,0 +1,141 @@
+"""scripts/demo and scripts/bench do what they say, and leave nothing behind.
+
+They run here without the shell around them, which only makes the environment that the tests are in already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshsync.core.entry import PUT, Operation, encode_operations
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "scripts" / "lib"
+SECONDS_MAX = 120
+KEYS = ["peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "notes"]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Where the scripts put what they need; the path is short, because the path of a Unix socket has to be."""
+    with tempfile.TemporaryDirectory(prefix="t") as directory:
+        yield Path(directory)
+
+
+def environment(temporary: Path, *first: Path) -> dict[str, str]:
+    """The environment of a script: its library on the path, after `first`."""
+    path = [*map(str, first), str(LIBRARY), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "TMPDIR": str(temporary)}
+
+
+def run(temporary: Path, *arguments: str, first: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a module of the library to its end, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", *arguments],
+        env=environment(temporary, *first),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_demo_ends_with_three_equal_roots(temporary: Path) -> None:
+    """It is the first thing that a newcomer runs, and its exit code is what a build server believes."""
+    done = run(temporary, "demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    roots = re.findall(r"root ([0-9a-f]{64})$", done.stdout, re.MULTILINE)
+    assert len(roots) == 6
+    assert len(set(roots[:3])) == 2, "the ship must be cut off while the others go on"
+    assert len(set(roots[3:])) == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_demo_cleans_up_when_it_is_stopped(temporary: Path) -> None:
+    """Otherwise nodes of a demo that someone lost patience with run on for ever."""
+    command = [sys.executable, "-P", "-m", "demo"]
+    demo = subprocess.Popen(
+        command, env=environment(temporary), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with demo:
+        assert demo.stdout is not None
+        assert any("node ship" in line for line in demo.stdout)
+        demo.send_signal(signal.SIGTERM)
+        _, errors = demo.communicate(timeout=SECONDS_MAX)
+    assert (demo.returncode, errors) == (1, "scripts/demo: interrupted by SIGTERM\n")
+    # The nodes keep their directory locked and in use, so nothing but their end lets it go.
+    assert list(temporary.iterdir()) == []
+
+
+def test_bench_prints_a_line_for_each_run(temporary: Path) -> None:
+    """Its lines stand beside those of other systems, so they have the same keys."""
+    done = run(temporary, "bench", "--workload", "w1,W5", "--n", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = rows_of(done.stdout)
+    assert [(row["workload"], row["n"]) for row in rows] == [("W1", 20), ("W5", 20)]
+    for row in rows:
+        assert list(row) == KEYS
+        assert row["peer"] == "meshsync"
+        assert row["seconds"] > 0
+        assert row["bytes"] > 1000
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bench_measures_latency_and_reconciliation(temporary: Path) -> None:
+    """The percentiles and the round trips come from code of their own."""
+    done = run(temporary, "bench", "--workload", "W2,W6", "--n", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    latency, reconciliation = rows_of(done.stdout)
+    assert 0 < latency["p50_ms"] <= latency["p99_ms"]
+    assert re.search(r"bytes beyond the payloads, .* round trips", reconciliation["notes"])
+
+
+def test_bench_tells_of_a_failure(temporary: Path) -> None:
+    """A node that dies must be a failed row and a failed run, and no figure."""
+    broken = temporary / "broken"
+    broken.mkdir()
+    (broken / "meshsync.py").write_text("raise SystemExit('broken on purpose')\n")
+    done = run(temporary, "bench", "--workload", "W1", "--n", "20", first=(broken,))
+    assert done.returncode == 1
+    [row] = rows_of(done.stdout)
+    assert row["seconds"] is None
+    assert row["notes"].startswith("FAILED: ")
+    assert list(temporary.iterdir()) == [broken]
+
+
+def test_bench_refuses_an_unknown_workload(temporary: Path) -> None:
+    """Otherwise a typing error looks like a benchmark without results."""
+    done = run(temporary, "bench", "--workload", "W1,W99")
+    assert done.returncode == 2
+    assert "no such workload: W99" in done.stderr
+
+
+def test_documents_of_the_benchmark_have_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures per byte are of documents of about 200 bytes, and of payloads of exactly 1,000."""
+    monkeypatch.syspath_prepend(str(LIBRARY))
+    documents = importlib.import_module("bench.documents")
+    for number in (0, 7, 99_999):
+        id = documents.document_id(number)
+        assert documents.document(number) == documents.document(number)
+        assert documents.document(number) != documents.document(number, 1)
+        assert 180 <= len(json.dumps({"id": id} | documents.document(number), separators=(",", ":"))) <= 230
+        assert len(encode_operations([Operation(PUT, id, documents.message(number))])) == documents.MESSAGE_BYTES
