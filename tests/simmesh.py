@@ -340,6 +340,7 @@ class SimMesh:
     def replace_disk(self, node: Node, disk: MemoryStore) -> None:
         """Put another disk in: a plain copy of an older state knows nothing of its age."""
         node.stop()
+        node.acknowledged.clear()
         node.store = disk
         node.open()
         node.durable_next = node.replica.tables.next_arrival()

@@ -1,147 +1,130 @@
-"""Ring 1: meshes of replicas and sessions in a simulator, driven by seeds and by Hypothesis."""
+"""Ring 1: Hypothesis looks for the shortest run of events after which something does not hold."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from dataclasses import replace
-from itertools import pairwise
 
-import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
-from meshsync.core.limits import LIMITS
 from meshsync.store.memory import MemoryStore
 from tests.meshoracle import Oracles
-from tests.simmesh import Node, SimMesh
+from tests.simmesh import Link, Node, SimMesh
+from tests.storm import SKEWS_MS, SMALL, heal
 
-# Small, so that few entries already take many batches.
-SMALL = replace(LIMITS, batch_entries_soft=4, batch_bytes_soft=600, push_burst=2)
-
-
-def random_operation(rng: random.Random) -> Operation:
-    id = f"doc{rng.randrange(8)}"
-    kind = rng.choice((PUT, PATCH, PATCH, DELETE))
-    if kind == DELETE:
-        return Operation(DELETE, id)
-    names = rng.sample("abcd", rng.randrange(4))
-    return Operation(kind, id, {name: rng.choice((None, rng.randrange(100), "x" * 50)) for name in names})
+places = st.integers(0, 1000)
+bodies = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 3), max_size=3)
+documents = st.sampled_from(["d1", "d2", "d3"])
+operations = st.one_of(
+    st.builds(Operation, st.sampled_from([PUT, PATCH]), documents, bodies),
+    st.builds(Operation, st.just(DELETE), documents),
+)
+entries = st.lists(operations, min_size=1, max_size=3, unique_by=lambda operation: operation.id)
 
 
-def random_operations(rng: random.Random) -> list[Operation]:
-    operations = {one.id: one for one in (random_operation(rng) for _ in range(rng.choice((1, 1, 1, 3))))}
-    return list(operations.values())
+class MeshMachine(RuleBasedStateMachine):
+    """Nodes, links, and everything that may befall them."""
 
-
-class Storm:
-    """Random events on a mesh, all drawn from its seed, each seed with a taste of its own."""
-
-    def __init__(self, seed: int) -> None:
-        self.mesh = SimMesh(seed, 0, SMALL)
-        self.rng = rng = self.mesh.rng
-        self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.02, 0.4))
-        for _ in range(rng.randrange(2, 6)):
-            self.mesh.add_node()
+    def __init__(self) -> None:
+        super().__init__()
+        self.mesh = SimMesh(0, 3, SMALL)
         self.oracles = Oracles(self.mesh)
         self.backups: list[tuple[Node, MemoryStore]] = []
-        self.weights = {
-            self.write: 12,
-            self.connect: 7,
-            self.cut: rng.choice((0, 2, 6)),
-            self.kill: 1,
-            self.crash: rng.choice((0, 1, 3)),
-            self.turn_clock: 1,
-            self.fill_disk: rng.choice((0, 0, 2)),
-            self.restart: 1,
-            self.fork: rng.choice((0, 0, 2, 5)),
-            self.wait: 6,
-        }
 
-    def step(self) -> None:
-        """One event, and a moment."""
-        (action,) = self.rng.choices(list(self.weights), list(self.weights.values()))
-        action(self.rng.choice(self.mesh.nodes))
-        self.mesh.run(self.rng.choice((0.0, 0.005, 0.02)))
+    @initialize(seed=st.integers(0, 2**32), latency=st.sampled_from([0.001, 0.02, 0.4]))
+    def begin(self, seed: int, latency: float) -> None:
+        self.mesh.rng.seed(seed)
+        self.mesh.latency_seconds = latency
 
-    def write(self, node: Node) -> None:
-        for _ in range(self.rng.choice((1, 1, 2, 10))):
-            node.write(random_operations(self.rng), durable=self.rng.random() < 0.3)
+    def node(self, at: int) -> Node:
+        return self.mesh.nodes[at % len(self.mesh.nodes)]
 
-    def connect(self, node: Node) -> None:
-        other = self.rng.choice(self.mesh.nodes)
-        if other is not node:
-            self.mesh.link(node, other)
+    def link_at(self, at: int) -> Link:
+        return self.mesh.links[at % len(self.mesh.links)]
 
-    def cut(self, _: Node) -> None:
-        if self.mesh.links:
-            self.mesh.cut(self.rng.choice(self.mesh.links))
+    @rule(at=places, entry=entries, durable=st.booleans())
+    def write(self, at: int, entry: list[Operation], *, durable: bool) -> None:
+        self.node(at).write(entry, durable=durable)
 
-    def kill(self, node: Node) -> None:
-        self.mesh.kill(node)
+    @rule(at=places, count=st.integers(2, 20))
+    def write_many(self, at: int, count: int) -> None:
+        for number in range(count):
+            self.node(at).write([Operation(PUT, f"d{number % 5}", {"n": number})])
 
-    def crash(self, node: Node) -> None:
-        self.mesh.crash(node)
+    @rule(a=places, b=places)
+    def connect(self, a: int, b: int) -> None:
+        if self.node(a) is not self.node(b):
+            self.mesh.link(self.node(a), self.node(b))
 
-    def turn_clock(self, node: Node) -> None:
-        node.skew_ms = self.rng.choice((0, 500, -5_000, 599_000, 3_600_000, -(10**13)))
+    @precondition(lambda self: self.mesh.links)
+    @rule(at=places)
+    def cut(self, at: int) -> None:
+        self.mesh.cut(self.link_at(at))
 
-    def fill_disk(self, node: Node) -> None:
+    @precondition(lambda self: self.mesh.links)
+    @rule(at=places, way=st.integers(0, 1))
+    def deliver_one(self, at: int, way: int) -> None:
+        self.link_at(at).ends[way].deliver_one()
+
+    @precondition(lambda self: self.mesh.links)
+    @rule(at=places, way=st.integers(0, 1))
+    def compare_roots(self, at: int, way: int) -> None:
+        self.link_at(at).ends[way].check()
+
+    @rule(seconds=st.sampled_from([0.001, 0.01, 0.1, 1.0, 60.0]))
+    def wait(self, seconds: float) -> None:
+        self.mesh.run(seconds)
+
+    @rule(at=places, same_boot=st.booleans())
+    def crash(self, at: int, *, same_boot: bool) -> None:
+        self.mesh.crash(self.node(at), same_boot=same_boot)
+
+    @rule(at=places)
+    def kill(self, at: int) -> None:
+        self.mesh.kill(self.node(at))
+
+    @rule(at=places)
+    def restart(self, at: int) -> None:
+        self.mesh.restart(self.node(at))
+
+    @rule(at=places, skew_ms=st.sampled_from(SKEWS_MS))
+    def turn_clock(self, at: int, skew_ms: int) -> None:
+        self.node(at).skew_ms = skew_ms
+
+    @rule(at=places)
+    def fill_or_clear_disk(self, at: int) -> None:
+        node = self.node(at)
         node.store.broken = "" if node.store.broken else "disk full"
 
-    def restart(self, node: Node) -> None:
-        self.mesh.restart(node)
+    @precondition(lambda self: len(self.mesh.nodes) < 6)
+    @rule(at=places)
+    def clone(self, at: int) -> None:
+        self.mesh.add_node(like=self.node(at))
 
-    def wait(self, _: Node) -> None:
-        self.mesh.run(self.rng.choice((0.01, 0.05, 0.3, 1.0, 60.0)))
+    @rule(at=places)
+    def back_up(self, at: int) -> None:
+        self.backups.append((self.node(at), self.node(at).store.copy()))
 
-    def fork(self, node: Node) -> None:
-        """One of the ways in which a key comes to sign twice."""
-        choice = self.rng.randrange(4)
-        if choice == 0 and len(self.mesh.nodes) < 7:
-            self.mesh.add_node(like=node)
-        elif choice == 1:
-            self.mesh.crash(node, same_boot=True)
-        elif choice == 2:
-            self.backups.append((node, node.store.copy()))
-        elif self.backups:
-            owner, backup = self.rng.choice(self.backups)
-            owner.acknowledged.clear()
-            if self.rng.random() < 0.5:
-                self.mesh.restore(owner, backup.copy())
-            else:
-                self.mesh.replace_disk(owner, backup.copy())
+    @precondition(lambda self: self.backups)
+    @rule(at=places, knowing=st.booleans())
+    def restore(self, at: int, *, knowing: bool) -> None:
+        node, backup = self.backups[at % len(self.backups)]
+        put_back = self.mesh.restore if knowing else self.mesh.replace_disk
+        put_back(node, backup.copy())
 
-    def heal(self) -> None:
-        """Everything works again, clocks are right, and the nodes are connected: all must become level."""
-        mesh, rng = self.mesh, self.rng
-        mesh.wall_ms += 3_600_000  # what was written by a clock that was ahead is in the past now
-        for node in mesh.nodes:
-            node.store.broken = ""
-            node.skew_ms = 0
-        order = mesh.nodes.copy()
-        rng.shuffle(order)
-        for a, b in pairwise(order):
-            mesh.link(a, b)
-        began = mesh.now
-        assert mesh.run(600.0, mesh.is_level), [
-            (end, end.session.state, end.session.stall) for link in mesh.links for end in link.ends
-        ]
-        mesh.stats["seconds to heal"] += int(mesh.now - began)
+    @invariant()
+    def everything_holds(self) -> None:
+        self.oracles.check()
+
+    def teardown(self) -> None:
+        """At the end everything heals."""
+        heal(self.mesh, random.Random(0))
+        self.oracles.check()
+        self.oracles.check_seals()
+        self.oracles.check_nothing_lost()
 
 
-def run_storm(seed: int, steps: int = 60) -> Counter[str]:
-    storm = Storm(seed)
-    for _ in range(steps):
-        storm.step()
-        storm.oracles.check()
-    storm.heal()
-    storm.oracles.check()
-    storm.oracles.check_seals()
-    storm.oracles.check_nothing_lost()
-    return storm.mesh.stats
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_storm_of_events_ends_with_equal_nodes(seed: int) -> None:
-    """Otherwise some order of writes, cuts, crashes, forks and full disks leaves nodes apart, or loses entries."""
-    run_storm(seed)
+TestMeshMachine = MeshMachine.TestCase
+TestMeshMachine.settings = settings(stateful_step_count=40)
