@@ -68,7 +68,8 @@ class SimNet:
 
     def forget(self, socket: SimSocket) -> None:
         """Nobody is bound there any more."""
-        self._sockets.pop(socket.address, None)
+        if self._sockets.get(socket.address) is socket:
+            del self._sockets[socket.address]
 
     def transmit(self, payload: bytes, source: Address, target: Address) -> None:
         """Send one datagram on its way."""
@@ -110,11 +111,13 @@ class SimSocket:
         self._queue: deque[Datagram] = deque(maxlen=4096)
         self._ready = trio.Event()
         self._closed = False
+        self._unplugged = False
 
     def send(self, datagrams: Sequence[bytes], address: Address) -> int:
         """Send; the simulated system always has room."""
-        for datagram in datagrams:
-            self._network.transmit(datagram, self.address, address)
+        if not self._unplugged:
+            for datagram in datagrams:
+                self._network.transmit(datagram, self.address, address)
         return len(datagrams)
 
     async def wait_sendable(self) -> None:
@@ -137,6 +140,11 @@ class SimSocket:
         """Take a datagram from the network."""
         self._queue.append((payload, source))
         self._ready.set()
+
+    def unplug(self) -> None:
+        """From now on nothing leaves and nothing arrives, as when the process was killed."""
+        self._unplugged = True
+        self._network.forget(self)
 
     def close(self) -> None:
         """Close; a waiting `receive` fails."""

@@ -1,74 +1,118 @@
-"""From names and addresses to a connection: resolve, choose where to dial from, try everything."""
+"""The dial loops: whoever is wanted and not connected is tried again, for ever.
+
+A peer is dialled by one task only, so two dials to one peer never race each other.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import socket as stdlib_socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
 import trio
 
-from meshsync.addresses import HostPort
-from meshsync.errors import PeerError, TransportLost
-from meshsync.ids import EndpointId
-from meshsync.transports.base import Address, Connection, Transport
+from meshsync.errors import CloseCode, PeerError, TransportLost
+from meshsync.peering.book import PeerBook
+from meshsync.peering.peer import Outcome, Peer
+from meshsync.peering.reach import reach
+from meshsync.transports.base import Connection, Transport
+
+_log = structlog.get_logger("meshsync.peering")
+
+PENDING_RETRY_SECONDS = 2.0
+"""How often to knock where the owner has yet to accept us: often, because someone may be waiting for it."""
+LASTING_SECONDS = 10.0
+"""A connection that lasted so long was a good one: the next try comes soon."""
 
 
-async def reach(transports: Sequence[Transport], id: EndpointId, addresses: Iterable[HostPort]) -> Connection:
-    """Connect to an endpoint at the first of its addresses that answers.
+class Dialer:
+    """Dials for one node; `register` takes each connection and says whether it stays."""
 
-    Names are resolved anew each time, and all of their records are tried.  TransportLost, PeerError: none
-    answered; what the last one said.  Cancelling abandons the try.
-    """
-    failure: TransportLost | PeerError = TransportLost("no address is known")
-    for address in addresses:
+    def __init__(
+        self, book: PeerBook, transports: Sequence[Transport], register: Callable[[Connection], Awaitable[bool]]
+    ) -> None:
+        self._book = book
+        self._transports = transports
+        self._register = register
+
+    async def run(self, peer: Peer) -> None:
+        """Keep a peer connected for as long as it is wanted."""
         try:
-            targets = await _resolve(address)
-        except TransportLost as error:
-            failure = error
-            continue
-        for target in targets:
-            candidates = _transports_for(transports, target)
-            if not candidates:
-                failure = TransportLost(f"{target[0]} cannot be reached from an address that this node listens on")
-            for transport in candidates:
-                try:
-                    return await transport.dial(target, id)
-                except (TransportLost, PeerError) as error:
-                    failure = error
-    raise failure
+            while peer.wanted:
+                if peer.is_connected:
+                    began = trio.current_time()
+                    await peer.changed.wait_until(lambda: not (peer.is_connected and peer.wanted))
+                    if trio.current_time() >= began + LASTING_SECONDS:
+                        peer.backoff.reset()
+                    delay = peer.backoff.next_delay()
+                else:
+                    delay = await self._try(peer)
+                await self._rest(peer, delay)
+        finally:
+            peer.has_dialer = False
 
+    async def _rest(self, peer: Peer, delay: float) -> None:
+        """Wait before the next try, unless there is something else to do."""
+        peer.next_dial = trio.current_time() + max(delay, self._book.penalty(peer.id))
+        with trio.move_on_at(peer.next_dial):
+            await peer.changed.wait_until(lambda: peer.is_connected or not peer.wanted or peer.is_hurried)
+        peer.next_dial = None
 
-async def _resolve(address: HostPort) -> list[Address]:
-    try:
-        records = await trio.socket.getaddrinfo(address.host, address.port, type=stdlib_socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no form in IDNA
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise TransportLost(f"{address.host} cannot be resolved: {reason or error}") from None
-    found = (_numeric(record[4]) for record in records)
-    targets = list(dict.fromkeys(target for target in found if target is not None))
-    if not targets:
-        raise TransportLost(f"{address.host} has no address")
-    return targets
+    async def _try(self, peer: Peer) -> float:
+        """Dial once; returns how long to rest."""
+        peer.is_hurried = False
+        peer.tries_begun += 1
+        outcome: Outcome
+        try:
+            outcome = await self._dial(peer)
+        except (TransportLost, PeerError) as error:
+            outcome = error
+        except Exception:  # noqa: BLE001  # the boundary of one peer
+            _log.exception("dialling a peer failed", peer=peer.id.hex())
+            outcome = TransportLost("an internal fault of this node; see the log", CloseCode.INTERNAL)
+        peer.tries_ended, peer.outcome = peer.tries_begun, outcome
+        peer.changed.notify()
+        if peer.is_connected or not peer.wanted:
+            return 0.0
+        return peer.backoff.next_delay() if isinstance(outcome, bool) else self._failed(peer, outcome)
 
+    async def _dial(self, peer: Peer) -> bool:
+        """Dial once.  True: connected.  False: the peer's own connection comes first, or the peer is not wanted."""
+        scope = trio.CancelScope()
+        connection = await self._reach(peer, scope)
+        if connection is None:
+            return False
+        if scope.cancel_called:  # too late to stop the dial
+            connection.close(CloseCode.DUPLICATE if peer.wanted else CloseCode.DISCONNECTED)
+            return False
+        return await self._register(connection)
 
-def _numeric(sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]) -> Address | None:
-    """The address of a record; None where the system has no IPv6 and says so in its own way."""
-    host, port = sockaddr[0], sockaddr[1]
-    if not isinstance(host, str) or not isinstance(port, int):
-        return None
-    if len(sockaddr) == 4 and sockaddr[3] and "%" not in host:
-        host = f"{host}%{sockaddr[3]}"
-    return host, port
+    async def _reach(self, peer: Peer, scope: trio.CancelScope) -> Connection | None:
+        """Dial within `scope`; None where that was cancelled before there was a connection."""
+        connection: Connection | None = None
+        with scope:
+            peer.dialing = scope
+            try:
+                connection = await reach(self._transports, peer.id, peer.addresses)
+            finally:
+                peer.dialing = None
+                peer.changed.notify()
+        return connection
 
-
-def _transports_for(transports: Sequence[Transport], target: Address) -> list[Transport]:
-    """The transports from which a target can be reached; a socket bound to loopback reaches nothing else."""
-    host = ipaddress.ip_address(target[0].partition("%")[0])
-    found = []
-    for transport in transports:
-        own = ipaddress.ip_address(transport.address[0].partition("%")[0])
-        fits = own.version == host.version or (own.is_unspecified and own.version == 6)
-        if fits and (own.is_unspecified or own.is_loopback == host.is_loopback):
-            found.append(transport)
-    return found
+    def _failed(self, peer: Peer, error: TransportLost | PeerError) -> float:
+        """Note why a try failed; returns how long to rest."""
+        book = self._book
+        if error.code is CloseCode.PENDING:
+            delay = book.rng.uniform(0.5, 1) * PENDING_RETRY_SECONDS
+            if peer.is_pending_there:
+                return delay
+            reason = f"{peer.id.short} has yet to accept this node: `meshsync peers accept {book.own}` there"
+        else:
+            reason, delay = str(error), peer.backoff.next_delay()
+        peer.is_pending_there = error.code is CloseCode.PENDING
+        peer.last_error = reason
+        if error.code is CloseCode.INSTANCE:
+            book.twin(peer.id, f"the peer refuses this node: {reason}")
+        elif isinstance(error, PeerError):
+            book.events.emit("peer_error", peer=peer.id, reason=reason, code=error.code.name)
+        book.events.emit("dial_failed", peer=peer.id, reason=reason, retry_s=round(delay, 2))
+        return delay

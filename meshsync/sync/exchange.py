@@ -139,12 +139,13 @@ class Exchange:
         else:
             self._carry_out(effects)
 
-    def _not_stored(self, error: StoreError) -> None:
+    def _not_stored(self, error: StoreError, unread: Batch | None = None) -> None:
         """The session asks again later, which needs no more than to be given Ready then."""
         now = trio.current_time()
-        self.session.not_stored(now, str(error))
+        effects = self.session.not_stored(now, str(error), unread)
         self._wake(now + STORE_RETRY_SECONDS)
         self._engine.store_failed(error)
+        self._carry_out(effects)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -194,7 +195,8 @@ class Exchange:
             await self.link.afford(len(message.seals))
             if self._engine.store.low_space():
                 # What is left is for the writes made here.
-                self._not_stored(StoreError(self._engine.store.trouble() or "too little space is left on the disk"))
+                reason = self._engine.store.trouble() or "too little space is left on the disk"
+                self._not_stored(StoreError(reason), message)
                 return
         self._handle(Received(message))
 

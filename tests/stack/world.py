@@ -1,16 +1,17 @@
 """Whole nodes on a simulated network, under virtual time: real QUIC, a real store in memory, nothing mocked.
 
-    def test_something() -> None:
-        async def scenario(world: World) -> None:
-            a = await world.start(1)
-            b = await world.start(2, peers=[1])
-            ...
+def test_something() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        ...
 
-        simulate(scenario)
+    simulate(scenario)
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -146,7 +147,7 @@ class World:
                 instance=instance,
             ) as machine.node:
                 task_status.started(machine.node)
-                await trio.sleep_forever()
+                await trio.sleep(math.inf)
         machine.node = machine.socket = None
         machine.ended.set()
 

@@ -6,6 +6,7 @@ import ipaddress
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 import trio
@@ -263,15 +264,27 @@ async def open_endpoint(
     """
     identity = LocalIdentity.create(private_key, instance=instance, name=name, mesh_key=mesh_key)
     try:
-        async with trio.open_nursery() as nursery:
-            endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=nursery)
-            nursery.start_soon(endpoint.serve)
+        async with trio.open_nursery() as outer:
+            tasks = await outer.start(_shielded_nursery)
+            endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=tasks)
+            tasks.start_soon(endpoint.serve)
             try:
                 yield endpoint
             finally:
                 # Shielded and bounded: the peers should learn of it even when this node is being cancelled.
                 with trio.CancelScope(shield=True):
                     await endpoint.aclose()
-                nursery.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
     finally:
         socket.close()
+
+
+async def _shielded_nursery(*, task_status: Any) -> None:
+    """Hold a nursery whose tasks outlive the cancellation of the block around the endpoint.
+
+    Without it the tasks that send would end first, and nobody would be left to say goodbye.
+    """
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await trio.sleep_forever()

@@ -1,0 +1,392 @@
+"""Who is connected with whom: dialling, finding back, and one connection with each peer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshsync.addresses import HostPort
+from meshsync.core.limits import LIMITS
+from meshsync.errors import CloseCode, LocalError, PeerError, RefusedError, TransportLost
+from meshsync.node import Node
+from tests.simnet import LinkProfile
+from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
+
+BAD = LinkProfile(latency_seconds=0.04, jitter_seconds=0.03, loss=0.08, duplication=0.05)
+
+
+def test_a_peer_that_is_down_at_boot_is_found_an_hour_later() -> None:
+    """Otherwise the order in which a fleet is switched on decides who ever meets."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, peers=[2])
+        await trio.sleep(3600)
+        [down] = a.peers()
+        assert down["state"] in ("waiting", "dialing")
+        assert down["last_error"]
+        b = await world.start(2)
+        began = trio.current_time()
+        await until(a, "connected")
+        assert trio.current_time() - began <= a.limits.backoff_last_seconds + 1
+        await level(a, b)
+
+    simulate(scenario)
+
+
+def test_the_pauses_grow_are_capped_and_differ_from_node_to_node() -> None:
+    """Otherwise a dead peer is dialled in a loop, or a fleet dials in step."""
+
+    async def scenario(world: World) -> None:
+        nodes = [await world.start(number, peers=["ab" * 32 + "@10.9.9.9:4000"]) for number in (1, 2)]
+        await trio.sleep(3600)
+        pauses = [[event.facts["retry_s"] for event in events(node, "dial_failed")] for node in nodes]
+        for each in pauses:
+            assert 60 <= len(each) <= 720
+            assert max(each) > 30
+            assert max(each) <= 60
+            assert max(each[:3]) <= 2
+            assert len({round(pause, 1) for pause in each}) > len(each) / 2
+        assert pauses[0] != pauses[1]
+
+    simulate(scenario)
+
+
+def test_a_lost_peer_is_dialled_again_soon_and_a_restarted_one_too() -> None:
+    """Otherwise a short outage costs as much as a long one."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, peers=[2])
+        b = await world.start(2)
+        await level(a, b)
+        await trio.sleep(60)
+        await world.stop(2)
+        await until(a, "disconnected")
+        b = await world.start(2)
+        began = trio.current_time()
+        await until(a, "connected", 2)
+        assert trio.current_time() - began < 10
+        await level(a, b)
+
+    simulate(scenario)
+
+
+def test_a_node_that_stops_tells_its_peers() -> None:
+    """Otherwise they count it as connected until they have heard nothing for half a minute."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        began = trio.current_time()
+        await world.stop(2)
+        gone = await until(a, "disconnected")
+        assert trio.current_time() - began < 1
+        assert "SHUTDOWN" in gone.facts["reason"]
+        assert a.peers()[0]["last_error"] is None
+
+    simulate(scenario)
+
+
+def test_a_killed_peer_that_comes_back_is_taken_at_once() -> None:
+    """Otherwise a node that was killed has to wait until its peers notice, which takes half a minute."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        await world.kill(2)
+        b = await world.start(2, peers=[1])
+        began = trio.current_time()
+        await level(a, b)
+        assert trio.current_time() - began < 5
+        assert [event.type for event in events(a, "connected", "disconnected")] == [
+            "connected",
+            "disconnected",
+            "connected",
+        ]
+        assert not events(a, "peer_error")
+
+    simulate(scenario)
+
+
+def test_a_peer_that_moved_is_found_at_its_new_address() -> None:
+    """Otherwise a laptop that changes networks has to be configured anew."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        await world.stop(2)
+        world.move(2, "10.0.7.7")
+        b = await world.start(2, peers=[1])
+        await write(b, "moved")
+        await level(a, b)
+        assert a.peers()[0]["address"] == "10.0.7.7:4000"
+        assert "moved" in documents(a)
+
+    simulate(scenario)
+
+
+class Names(trio.abc.HostnameResolver):
+    """A name service whose answers a test changes."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, list[str]] = {}
+        self.asked = 0
+
+    async def getaddrinfo(self, host: Any, port: Any, *kind: Any) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        found = self.records.get(host.decode() if isinstance(host, bytes) else host, [])
+        if not found:
+            raise OSError(-2, "Name or service not known")
+        return [(2, kind[1], kind[2], "", (address, port)) for address in found]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+def test_a_name_is_resolved_at_every_dial_and_all_of_its_records_are_tried() -> None:
+    """Otherwise a stale or dead record keeps a peer away for good."""
+
+    async def scenario(world: World) -> None:
+        names = Names()
+        trio.socket.set_custom_hostname_resolver(names)
+        a = await world.start(1, peers=[f"{world.id(2)}@relay.example:{PORT}"])
+        b = await world.start(2)
+        failed = await until(a, "dial_failed", 2)
+        assert "relay.example cannot be resolved: Name or service not known" in failed.facts["reason"]
+        names.records["relay.example"] = ["10.9.9.9", world.machine(2).host]
+        await level(a, b)
+        assert names.asked >= 3
+
+    simulate(scenario)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), is_bad=st.booleans())
+def test_both_dial_at_once_and_one_connection_survives(seed: int, is_bad: bool) -> None:
+    """Otherwise each side keeps another connection, or none, and they never sync."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, peers=[2])
+        await trio.sleep(world.rng.choice([0, 0, 0.01, 0.05, 0.2]))
+        b = await world.start(2, peers=[1])
+        await write(a, "of a")
+        await write(b, "of b")
+        await level(a, b)
+        await trio.sleep(5)
+        await write(a, "later")
+        await level(a, b)
+        assert documents(a) == documents(b)
+        assert len(documents(a)) == 3
+        for node, other in ((a, b), (b, a)):
+            [peer] = node.peers()
+            assert (peer["state"], peer["id"]) == ("connected", other.id.hex())
+            assert len(events(node, "connected")) == 1
+            assert not events(node, "disconnected", "peer_error", "failed")
+        ends = [node.sync.links[other.id].connection for node, other in ((a, b), (b, a))]
+        assert ends[0].nonces == ends[1].nonces
+
+    simulate(scenario, seed=seed, profile=BAD if is_bad else None)
+
+
+def test_only_the_node_with_the_higher_id_knows_the_other() -> None:
+    """Otherwise a rule such as "the lower id dials" leaves such a pair apart for ever."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, trust="closed", trusts=[2])
+        b = await world.start(2, trust="closed", peers=[1])
+        await write(a, "n1")
+        await level(a, b)
+        assert a.peers()[0]["origin"] == "accepted"
+
+    simulate(scenario)
+
+
+def test_a_connection_that_loses_the_tie_break_costs_no_event_and_no_entry() -> None:
+    """Otherwise an application sees its peer go and come although it never went."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await until(a, "connected")
+        await write(a, *(f"n{number}" for number in range(300)))
+        assert b.peers()[0]["origin"] == "dialed"
+        a.peering.add(b.id, [HostPort(world.machine(2).host, PORT)], "manual")
+        assert a.peers()[0]["origin"] == "accepted"
+        await level(a, b)
+        assert len(events(a, "connected")) == len(events(b, "connected")) == 1
+        assert len(documents(b)) == 300
+
+    simulate(scenario)
+
+
+def test_connect_to_peer_answers_true_false_or_raises() -> None:
+    """Otherwise a caller cannot tell what became of the call."""
+
+    async def scenario(world: World) -> None:
+        a, b = await world.start(1), await world.start(2)
+        there = [world.machine(2).address]
+        assert await a.sync.connect_to_peer(b.id.hex(), there) is True
+        assert await a.sync.connect_to_peer(b.id.hex(), there) is True
+        c = await world.start(3)
+        with pytest.raises(PeerError) as wrong:
+            await a.sync.connect_to_peer(c.id.hex(), there)
+        assert wrong.value.code is CloseCode.IDENTITY
+        with pytest.raises(TransportLost):
+            await a.sync.connect_to_peer(world.id(9).hex(), ["10.9.9.9:4000"])
+        with pytest.raises(LocalError):
+            await a.sync.connect_to_peer("xyz", there)
+        with pytest.raises(LocalError):
+            await a.sync.connect_to_peer(world.id(8).hex(), [])
+        with pytest.raises(RefusedError, match="this node itself"):
+            await a.sync.connect_to_peer(a.id.hex(), there)
+        assert a.id not in a.peering.peers
+        await a.ban_peer(c.id)
+        with pytest.raises(RefusedError, match="banned"):
+            await a.sync.connect_to_peer(c.id.hex(), there)
+
+    simulate(scenario)
+
+
+def test_connect_to_peer_answers_false_where_the_peer_connects_first() -> None:
+    """Otherwise the side that gives way reports a failure."""
+
+    async def scenario(world: World) -> None:
+        a, b = await world.start(1), await world.start(2)
+        answers: dict[str, bool] = {}
+
+        async def connect(node: Node, number: int) -> None:
+            machine = world.machine(number)
+            answers[node.name] = await node.sync.connect_to_peer(machine.id.hex(), [machine.address])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect, a, 2)
+            await trio.sleep(0.02)
+            nursery.start_soon(connect, b, 1)
+        assert answers == {"node 1": True, "node 2": False}
+        await level(a, b)
+
+    simulate(scenario)
+
+
+def test_a_failed_connect_is_tried_again_by_itself() -> None:
+    """Otherwise `connect` has to be called until it works."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        with pytest.raises(TransportLost):
+            await a.sync.connect_to_peer(world.id(2).hex(), [world.machine(2).address])
+        b = await world.start(2)
+        await level(a, b)
+
+    simulate(scenario)
+
+
+def test_a_cancelled_connect_goes_on_dialling() -> None:
+    """Otherwise a caller's patience decides whether two nodes meet."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        with trio.move_on_after(0.5) as scope:
+            await a.sync.connect_to_peer(world.id(2).hex(), [world.machine(2).address])
+        assert scope.cancelled_caught
+        b = await world.start(2)
+        await level(a, b)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.004, 0.011, 0.021, 0.031, 0.041, 0.1, 3.0])
+def test_disconnecting_ends_the_redial_first(moment: float) -> None:
+    """Otherwise a peer comes back a moment after its owner sent it away."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, peers=[2], trust="closed")
+        b = await world.start(2, trusts=[1], trust="closed")
+        await trio.sleep(moment)
+        a.peering.disconnect(b.id)
+        await trio.sleep(300)
+        assert a.peers()[0]["state"] == "down"
+        assert b.peers() == [] or b.peers()[0]["state"] == "down"
+        assert not a.sync.links
+        assert not b.sync.links
+
+    simulate(scenario)
+
+
+def test_a_second_process_with_the_same_identity_is_refused_loudly() -> None:
+    """Otherwise two machines with one key push each other out for ever, and fork the log."""
+
+    async def scenario(world: World) -> None:
+        c = await world.start(3)
+        a = await world.start(1, peers=[3])
+        await level(a, c)
+        clone = await world.start(2, twin_of=1, peers=[3])
+        refused = await until(clone, "peer_error")
+        assert refused.facts["code"] == "INSTANCE"
+        assert (await until(c, "peer_error")).facts["code"] == "INSTANCE"
+        await trio.sleep(60)
+        assert c.peers()[0]["address"] == world.machine(1).address
+        assert len(events(c, "connected")) == 1
+        await write(a, "still here")
+        await level(a, c)
+
+    simulate(scenario)
+
+
+def test_two_processes_with_one_identity_that_meet_refuse_each_other_loudly() -> None:
+    """Otherwise the owner of a cloned card never learns of it."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        c = await world.start(3, twin_of=1, peers=[f"{world.id(9)}@{world.machine(1).address}"])
+        await until(c, "dial_failed")
+        world.machine(9)
+        d = await world.start(4, twin_of=1)
+        with pytest.raises(RefusedError):
+            await d.sync.connect_to_peer(a.id.hex(), [world.machine(1).address])
+
+    simulate(scenario)
+
+
+def test_a_peer_that_dials_again_and_again_is_slowed_down() -> None:
+    """Otherwise an authenticated peer keeps a node busy with handshakes and new sessions."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        c = await world.start(3, peers=[1])
+        transport = b.peering._dialer._transports[0]  # type: ignore[union-attr]
+        while not events(a, "peer_error"):
+            with suppress(TransportLost):
+                await transport.dial((world.machine(1).host, PORT), a.id)
+        assert events(a, "peer_error")[0].facts["code"] == "LIMIT"
+        assert trio.current_time() < 120
+        await write(a, "n1")
+        await level(a, c)
+
+    simulate(scenario)
+
+
+def test_nodes_that_come_and_go_do_not_fill_the_memory() -> None:
+    """Otherwise under open trust strangers with ever new keys fill it, a page each."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, trusts=[5], limits=replace(LIMITS, peers_max=4))
+        for number in range(3, 15):
+            b = await world.start(number, peers=[1])
+            await level(a, b)
+            await world.stop(number)
+        assert len(a.peering.peers) <= 4
+        assert world.id(14) in a.peering.peers
+
+    simulate(scenario)
