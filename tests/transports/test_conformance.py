@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -226,7 +227,7 @@ def test_closing_wakes_whoever_waits(world: World) -> None:
         async with trio.open_nursery() as nursery:
             for connection, channel in ((near, here), (far, there)):
                 for accept in (True, False):
-                    nursery.start_soon(lambda c=connection, h=channel, a=accept: wait(c, h, accept=a))
+                    nursery.start_soon(partial(wait, connection, channel, accept=accept))
             await trio.testing.wait_all_tasks_blocked()
             near.close(CloseCode.DUPLICATE)
         assert lost == [CloseCode.DUPLICATE] * 4
