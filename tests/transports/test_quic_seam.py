@@ -44,6 +44,7 @@ def test_release_is_one_that_was_looked_at() -> None:
     [
         ("_initialize", ["self", "peer_cid"]),
         ("_write_application", ["self", "builder", "network_path", "now"]),
+        ("_write_handshake", ["self", "builder", "epoch", "now"]),
         ("_write_ack_frame", ["self", "builder", "space", "now"]),
         ("_write_connection_limits", ["self", "builder", "space"]),
         ("_write_stream_limits", ["self", "builder", "space", "stream"]),
@@ -75,7 +76,7 @@ def test_library_still_says_that_no_version_fits() -> None:
 def test_library_still_calls_what_is_overridden() -> None:
     """Otherwise an override is dead code and the library's own behaviour is back."""
     source = inspect.getsource(QuicConnection)
-    for name in ("_initialize", "_write_application", "_write_ack_frame"):
+    for name in ("_initialize", "_write_application", "_write_handshake", "_write_ack_frame"):
         assert f"self.{name}(" in source
     application = inspect.getsource(QuicConnection._write_application)
     for name in ("_write_connection_limits", "_write_stream_limits"):
