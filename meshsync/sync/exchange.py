@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Batch, Close, Message, Open, decode_untrusted, encode_message
+from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, decode_untrusted, encode_message
 from meshsync.core.session import (
     Changed,
     Check,
@@ -199,6 +199,8 @@ class Exchange:
                 self._not_stored(StoreError(reason), message)
                 return
         self._handle(Received(message))
+        if isinstance(message, Open | Locate) or (isinstance(message, Have) and message.tips):
+            self._kick.set()  # it may show that the peer lacks something
 
     async def _wait_answers_read(self) -> None:
         """Read no more questions of a peer that does not read the answers.  PeerError: it never does."""

@@ -30,6 +30,22 @@ def test_a_new_node_gets_everything() -> None:
     simulate(scenario)
 
 
+def test_what_the_dialer_has_goes_out_at_once() -> None:
+    """Otherwise it waits for the next comparison of roots, half a minute later."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2)
+        await write(a, "of a")
+        await write(b, "of b")
+        await b.connect(a.id, [world.machine(1).address])
+        with trio.fail_after(1):
+            await level(a, b)
+        assert set(documents(a)) == {"of a", "of b"}
+
+    simulate(scenario)
+
+
 def test_a_write_reaches_the_peers_at_once() -> None:
     """Otherwise live push waits for a timer."""
 
