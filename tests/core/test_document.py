@@ -1,0 +1,102 @@
+"""Merging operations into documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsync.core.document import DocumentState, Stamp
+from meshsync.core.entry import DELETE, PATCH, PUT
+from tests.meshoracle import document_of
+
+Operation = tuple[int, dict[str, Any] | None, Stamp]
+
+bodies = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 3), max_size=3)
+stamps = st.builds(Stamp, st.integers(1, 4), st.sampled_from([b"A", b"B"]), st.binary(min_size=4, max_size=4))
+kinds_and_bodies = st.one_of(st.tuples(st.sampled_from([PUT, PATCH]), bodies), st.tuples(st.just(DELETE), st.none()))
+operations = st.lists(
+    st.builds(lambda what, stamp: (what[0], what[1], stamp), kinds_and_bodies, stamps),
+    max_size=7,
+    unique_by=lambda operation: operation[2],
+)
+
+
+def merged(applied: list[Operation]) -> DocumentState:
+    state = DocumentState()
+    for kind, body, stamp in applied:
+        state.apply(kind, body, stamp)
+    return state
+
+
+def content(state: DocumentState) -> Any:
+    return state.clear, state.exists, dict(state.fields)
+
+
+@given(operations, st.randoms(use_true_random=False))
+def test_order_and_repetition_do_not_matter(applied: list[Operation], rng: Any) -> None:
+    """Otherwise two nodes with the same entries show different documents."""
+    shuffled = applied + applied[: len(applied) // 2]
+    rng.shuffle(shuffled)
+    assert content(merged(shuffled)) == content(merged(applied))
+
+
+@given(operations)
+def test_the_document_is_that_of_a_replay_in_the_order_of_stamps(applied: list[Operation]) -> None:
+    """Otherwise what is shown is not what the last writers meant."""
+    writes: list[Any] = [(tuple(stamp), kind, body) for kind, body, stamp in applied]
+    assert merged(applied).visible() == document_of(writes)
+
+
+@given(operations)
+def test_a_state_survives_its_encoding(applied: list[Operation]) -> None:
+    """Otherwise a document changes when the node restarts."""
+    state = merged(applied)
+    state.frontier = [3, 7]
+    again = DocumentState.decode(state.encode())
+    assert content(again) == content(state)
+    assert again.frontier == state.frontier
+    assert again.encode() == state.encode()
+
+
+@given(operations)
+def test_the_last_stamp_is_the_greatest_that_contributes(applied: list[Operation]) -> None:
+    """Otherwise a document is shown with the author and time of a write that it does not hold."""
+    state = merged(applied)
+    if not applied:
+        return
+    clears = [stamp for kind, _, stamp in applied if kind in (PUT, DELETE)]
+    hidden = max(clears, default=None)
+    seen = [stamp for _, _, stamp in applied if hidden is None or stamp >= hidden]
+    assert state.last() in seen
+
+
+def test_a_patch_after_a_delete_brings_back_only_its_own_fields() -> None:
+    """Otherwise deleted fields come back."""
+    state = merged(
+        [
+            (PUT, {"a": 1, "b": 2}, Stamp(1, b"A", b"1")),
+            (DELETE, None, Stamp(2, b"B", b"2")),
+            (PATCH, {"a": 3}, Stamp(3, b"A", b"3")),
+        ]
+    )
+    assert state.visible() == {"a": 3}
+
+
+def test_an_empty_document_exists() -> None:
+    """Otherwise `put {}` looks like a delete."""
+    assert merged([(PUT, {}, Stamp(1, b"A", b"1"))]).visible() == {}
+    assert merged([(PATCH, {}, Stamp(1, b"A", b"1"))]).visible() == {}
+    assert merged([(PATCH, {"a": None}, Stamp(1, b"A", b"1"))]).visible() == {}
+
+
+def test_null_in_a_put_is_a_value() -> None:
+    """Otherwise a document that holds null loses the field on its way."""
+    assert merged([(PUT, {"a": None}, Stamp(1, b"A", b"1"))]).visible() == {"a": None}
+
+
+def test_a_field_removed_is_not_brought_back_by_an_older_write() -> None:
+    """Otherwise a patch that removes a field works on some nodes only."""
+    remove, older = (PATCH, {"a": None}, Stamp(5, b"A", b"5")), (PATCH, {"a": 1}, Stamp(4, b"B", b"4"))
+    assert merged([remove, older]).visible() == merged([older, remove]).visible() == {}
