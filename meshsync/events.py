@@ -34,6 +34,8 @@ EVENT_TYPES: Mapping[str, str] = {
     "fork": "an author signed two entries with one number: two processes run with its key, or it cheats",
     "held": "a peer's entries wait because their time lies in the future",
     "released": "the entries that were held were taken",
+    "damaged": "bits flipped in a stored entry or document; `meshsync verify --repair` restores it from the peers",
+    "repaired": "damaged entries were restored from what a peer sent",
     "store_failed": "the disk did not take a write; entries of peers are refused until it does",
     "store_recovered": "the disk takes writes again",
     "failed": "a part of the node failed by a fault of its own and was started again",

@@ -18,14 +18,16 @@ from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.datadir import DataDir, boot_id
 from meshsync.discovery.static import StaticDiscovery
-from meshsync.errors import ConfigError, LocalError
+from meshsync.errors import ConfigError, DamagedError, LocalError
 from meshsync.events import EventLog
 from meshsync.groups import unwrapped
 from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.ids import CollectionId, EndpointId
-from meshsync.inspection import log_entries, verify_store
+from meshsync.inspection import log_entries
 from meshsync.peering.peering import Peering
 from meshsync.peering.trust import Trust
+from meshsync.repair import LAST_RESORT
+from meshsync.repair import repair as mend
 from meshsync.status import node_status, peer_list, pending_list
 from meshsync.store.base import Store
 from meshsync.store.replica import Replica
@@ -36,6 +38,7 @@ from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
 from meshsync.transports.quic.udp import DatagramSocket, UdpSocket, open_udp_socket
+from meshsync.verification import Fault, Finding, verify
 
 _JOINED = "joined"
 """Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority], …]."""
@@ -159,7 +162,12 @@ class Node:
         if replica is None:
             tables = self.store.collection(id, name)
             replica = self._replicas[id] = Replica(self.store, tables, self.identity.private_key, self.limits)
+            replica.damage.listen(self._note_damage)
         return replica
+
+    def _note_damage(self, error: DamagedError) -> None:
+        facts = {"entry": error.arrival} if error.arrival is not None else {"document": error.document}
+        self.events.emit("damaged", collection=error.collection, reason=str(error), **facts)
 
     # Peers
 
@@ -215,12 +223,26 @@ class Node:
         """The entries of a collection in the order of their arrival."""
         return log_entries(self.sync.replica(collection))
 
-    async def verify(self, *, repair: bool = False) -> AsyncGenerator[str, None]:
-        """Check everything that is stored against its hashes; a line for each fault."""
-        async for line in verify_store(
-            self.store, [self._open_replica(name) for _, name in self.store.collections()], repair=repair
-        ):
-            yield line
+    async def verify(self, *, repair: bool = False) -> AsyncGenerator[Finding, None]:
+        """Check everything that is stored against its hashes; yields what is wrong.
+
+        With `repair` also what was done about it, with the help of the peers that are connected, and what remains.
+        """
+        replicas = [self._open_replica(name) for _, name in self.store.collections()]
+        faults: list[Fault] = []
+        async for fault in verify(self.store, replicas):
+            faults.append(fault)
+            yield Finding("fault", fault.text)
+        if not repair or not faults:
+            return
+        async for line in mend(self.store, self.sync, faults, self.limits):
+            yield Finding("repair", line)
+        remains = False
+        async for fault in verify(self.store, replicas):
+            remains = True
+            yield Finding("remains", fault.text)
+        if remains:
+            yield Finding("repair", LAST_RESORT)
 
 
 def wall_ms() -> int:

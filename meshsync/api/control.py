@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -175,19 +176,23 @@ async def list_log(node: Node, request: Request) -> Response:
 
 
 async def verify(node: Node, request: Request) -> Response:
-    """Check the store against its hashes, a line a fault; `repair` fetches what is damaged from peers."""
+    """Check the store against its hashes: a line for each `fault`, and at the end how many `faults` there are.
+
+    With `repair` what is damaged is fetched from peers: a line for each `repair`, and for each fault that `remains`.
+    """
     body = await read_object(request, "repair")
-    if not isinstance(body.get("repair", False), bool):
+    repair = body.get("repair", False)
+    if not isinstance(repair, bool):
         raise LocalError("repair is true or false")
-    faults: AsyncGenerator[str, None] = node.verify(repair=body.get("repair", False))
 
     async def produce(write: Write) -> None:
-        count = 0
-        async with aclosing(faults):
-            async for fault in faults:
-                count += 1
-                await write(line({"v": 1, "fault": fault}))
-        await write(line({"v": 1, "done": True, "faults": count}))
+        counts: Counter[str] = Counter()
+        async with aclosing(node.verify(repair=repair)) as findings:
+            async for finding in findings:
+                counts[finding.kind] += 1
+                await write(line({"v": 1, finding.kind: finding.text}))
+        done = {"v": 1, "done": True, "faults": counts["fault"]}
+        await write(line({**done, "faults": counts["remains"], "found": counts["fault"]} if repair else done))
 
     return Lines(produce)
 

@@ -101,18 +101,21 @@ def _entry_text(entry: dict[str, Any], *, graph: bool) -> str:
 @client_options
 @click.option("--repair", is_flag=True, help="Fetch what is damaged from peers.")
 def verify_command(*, as_json: bool, repair: bool) -> None:
-    """Check the store of the node against its hashes.  Exits with 1 where something is damaged."""
+    """Check the store of the node against its hashes.  Exits with 1 where something is, or remains, damaged."""
     with client().lines("v1", "verify", method="POST", body={"repair": repair}) as lines:
         result: dict[str, Any] = {}
         for result in lines:
             if as_json:
                 print_json(result)
-            elif "fault" in result:
-                write_line(printable(result["fault"], characters_max=1000))
+            else:
+                for kind, before in (("fault", ""), ("repair", "repair: "), ("remains", "remains: ")):
+                    if kind in result:
+                        write_line(before + printable(result[kind], characters_max=1000))
     faults = result.get("faults")
     if faults is None:
         raise CommandError(Exit.NOT_SO, "the check was not finished; see the node's log")
     if faults:
         raise CommandError(Exit.NOT_SO, counted(faults, "fault") + ("" if repair else "; meshsync verify --repair"))
     if not as_json:
-        write_line("no faults")
+        found = result.get("found")
+        write_line(f"{counted(found, 'fault')}, all repaired" if found else "no faults")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from meshsync.events import EventLog
 
-_WARNINGS = frozenset({"pending", "fork", "held", "store_failed", "peer_error", "failed", "clock_differs"})
+_WARNINGS = frozenset({"pending", "fork", "held", "damaged", "store_failed", "peer_error", "failed", "clock_differs"})
 _QUIET = frozenset({"dial_failed", "synced"})
 
 

@@ -24,6 +24,10 @@ class Malformed(ValueError):
     """A value is outside of the data model; the message says where and why."""
 
 
+GARBAGE = (cbor2.CBORError, ValueError, TypeError, LookupError, EOFError, RecursionError, OverflowError, MemoryError)
+"""What reading bytes as if they were one's own can raise when they are not."""
+
+
 def encode(value: Any) -> bytes:
     """Encode in the deterministic form."""
     return cbor2.dumps(value, canonical=True)

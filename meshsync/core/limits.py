@@ -99,6 +99,8 @@ class Limits:
     wal_bytes_max: int = 64 * 1024 * 1024
     """From this length on the writer may have to wait for it."""
     branches_per_author_max: int = 64
+    repair_seconds_max: float = 30.0
+    """How long a repair waits for a peer that sends nothing."""
     held_logs_max: int = 256
     """Logs whose next entries wait that status tells of."""
     staging_bytes_max: int = 8 * 1024 * 1024

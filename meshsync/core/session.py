@@ -1,7 +1,7 @@
 """The tip exchange of one collection with one peer: a machine without I/O.
 
-    events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check
-    effects  Send(message), Stored(applied), WakeAt(time), Confirm(cursor), StateChanged(state)
+    events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check, Lost
+    effects  Send(message), Stored(applied), WakeAt(time), Confirm(cursor), StateChanged(state), Answered
 
 The events and effects are in `meshsync.core.session_events`, what is known of the peer in
 `meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`.
@@ -45,12 +45,14 @@ from meshsync.core.peerview import PeerView
 from meshsync.core.pushing import Pusher
 from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import (
+    Answered,
     Changed,
     Check,
     Confirm,
     Durable,
     Effect,
     Event,
+    Lost,
     Ready,
     Received,
     Send,
@@ -66,12 +68,14 @@ from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import EndpointId, LogId
 
 __all__ = [
+    "Answered",
     "Changed",
     "Check",
     "Confirm",
     "Durable",
     "Effect",
     "Event",
+    "Lost",
     "Ready",
     "Received",
     "Send",
@@ -141,6 +145,15 @@ class Session:
         return self._peer_open is not None
 
     @property
+    def is_asking(self) -> bool:
+        """Whether the peer has yet to answer for payloads that it was asked for."""
+        return self._wants.is_asking
+
+    def peer_seq(self, branch: int) -> int:
+        """Up to which entry the peer is known to have a branch."""
+        return self._view.known.get(branch, 0)
+
+    @property
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._pusher.unconfirmed
@@ -165,6 +178,8 @@ class Session:
                 effects = [self._have(cursor)]
             case Check():
                 effects = self._check()
+            case Lost():
+                effects = self._open_again() if self._peer_open is not None else []
             case _:
                 effects = self._open()
         return effects + self._settle(now)
@@ -394,7 +409,7 @@ class Session:
         return [] if want is None else [Send(want)]
 
     def _on_payloads(self, message: Payloads) -> list[Effect]:
-        return [*(Stored(applied) for applied in self._wants.take(message)), *self._want()]
+        return [*(Stored(applied) for applied in self._wants.take(message)), Answered(), *self._want()]
 
     # Ready
 

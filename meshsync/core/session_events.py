@@ -58,7 +58,12 @@ class Check:
     """It is time to compare roots on an idle link, or to resync if that is due."""
 
 
-Event = Start | Received | Changed | Ready | Durable | Check
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Less is held than the peer was told: tell it the tips anew, so that it sends the rest again."""
+
+
+Event = Start | Received | Changed | Ready | Durable | Check | Lost
 
 # Effects
 
@@ -98,4 +103,9 @@ class StateChanged:
     state: SessionState
 
 
-Effect = Send | Stored | WakeAt | Confirm | StateChanged
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The peer dealt with payloads that it was asked for; those that it has came before this."""
+
+
+Effect = Send | Stored | WakeAt | Confirm | StateChanged | Answered

@@ -49,6 +49,11 @@ class Wants:
         entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
         return Want(self._own_logs.take(), entries)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the peer has yet to answer."""
+        return bool(self._asked)
+
     def renew(self) -> None:
         """Ask the peer again for what it did not have."""
         self._lacked.clear()

@@ -287,6 +287,12 @@ class Store(Protocol):
     def verify(self) -> Iterator[str]:
         """Check the structure of the store; yields one line a fault."""
 
+    def rebuild_indexes(self) -> None:
+        """Make anew what is derived from the rows: indexes and counts.  Takes long on a large store.
+
+        StoreError: the rows do not allow it.
+        """
+
     def size_bytes(self) -> int:
         """What the store takes on disk (or in memory, roughly)."""
 

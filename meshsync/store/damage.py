@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from meshsync.errors import DamagedError
 from meshsync.store.base import CollectionTables
@@ -22,6 +22,9 @@ class Damage:
     def __bool__(self) -> bool:
         """Whether entries are damaged, so that not all can be sent."""
         return bool(self._entries)
+
+    def __contains__(self, arrival: int) -> bool:
+        return arrival in self._entries
 
     def note(self, error: DamagedError) -> None:
         """Something was found damaged.  Told to the listener once for each entry and document."""
@@ -53,15 +56,15 @@ class Damage:
             return None
         return str(known[0]) + (f" (and {len(known) - 1} more)" if len(known) > 1 else "")
 
-    def entry_mended(self, arrival: int) -> None:
-        """An entry was written anew."""
-        self._entries.pop(arrival, None)
+    def entry_mended(self, arrival: int) -> bool:
+        """An entry was written anew.  Whether it was known to be damaged."""
         if arrival in self.lacking:
             self.lacking.remove(arrival)
+        return self._entries.pop(arrival, None) is not None
 
-    def documents_mended(self) -> None:
-        """All documents were made anew, as far as they were damaged."""
-        self._documents.clear()
+    def documents_mended(self, damaged: Collection[str] = ()) -> None:
+        """No documents are damaged any more but these."""
+        self._documents = {id: error for id, error in self._documents.items() if id in damaged}
 
     def below(self, arrival: int) -> int:
         """`arrival`, or that of the first damaged entry where it is smaller: what lies below can be sent."""

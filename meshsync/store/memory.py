@@ -239,6 +239,11 @@ class MemoryStore:
         for tables in list(self._tables.values()):
             yield from tables.verify()
 
+    def rebuild_indexes(self) -> None:
+        with self.transaction():
+            for tables in self._tables.values():
+                tables.recount()
+
     def size_bytes(self) -> int:
         return sum(tables.size_bytes() for tables in self._tables.values())
 

@@ -9,7 +9,7 @@ Damage does not keep entries from being stored: where what was there before cann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,11 @@ class DocumentMerger:
         self._recent: dict[int, EntryRow] = {}
         """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
 
-    def merge(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> int:
-        """Merge the operations of newly stored entries; returns how many documents came into conflict."""
+    def merge(self, rows: Sequence[EntryRow], operations: Sequence[Any], only: Collection[str] | None = None) -> int:
+        """Merge the operations of newly stored entries; returns how many documents came into conflict.
+
+        `only`: leave all other documents alone.
+        """
         tables = self._replica.tables
         ids = [operation[1] for ops in operations if ops is not None for operation in ops]
         known = tables.documents(ids)
@@ -61,6 +64,8 @@ class DocumentMerger:
             self._recent[row.arrival] = row
             for number, operation in enumerate(ops):
                 kind, id = operation[0], operation[1]
+                if only is not None and id not in only:
+                    continue
                 before = changed.get(id) or known.get(id)
                 if before is None and kind != PATCH:
                     after = DocumentRow(id, row.arrival, number, kind == PUT, False, None)

@@ -131,7 +131,8 @@ class Outbox:
         replica = self._replica
         has = dict(known)
         for row in rows:
-            if not self._is_lacking(row, known, branches) or row.seq > replica.branches[row.branch].tip.seq:
+            is_held = row.seq <= replica.branches[row.branch].tip.seq and row.arrival not in replica.damage
+            if not is_held or not self._is_lacking(row, known, branches):
                 continue
             first_seq = replica.branches[row.branch].first_seq
             try:

@@ -9,6 +9,7 @@ Every change is one transaction of the store; what is in memory follows after th
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,8 @@ class Applied:
     reached: dict[int, int] = field(default_factory=dict)
     """How far the batch followed each branch, held before or not."""
     seals_checked: int = 0
+    mended: list[int] = field(default_factory=list)
+    """The entries (arrivals) that were damaged and are not any more."""
 
 
 class Replica:
@@ -430,7 +433,9 @@ class Replica:
                     self.tables.rewrite_entry(row)
                     conflicts = self.merger.merge([row], [operations])
                 self.damage.entry_mended(row.arrival)
-                return Applied(conflicts=conflicts, tips={} if has_body else self._sendable_again(row.branch))
+                if has_body:
+                    return Applied(conflicts=conflicts)
+                return Applied(conflicts=conflicts, tips=self.sendable_again(row.branch), mended=[row.arrival])
         if lacking and len(found) == 1:
             raise PeerError("a payload is not the one that its header names")
         return None
@@ -440,7 +445,7 @@ class Replica:
         assert head is not None
         return self.tables.inspect_entries(head.arrival, 1)[0]
 
-    def _sendable_again(self, number: int) -> dict[int, int]:
+    def sendable_again(self, number: int) -> dict[int, int]:
         """The branches that may be sent further now that an entry of one is mended."""
         numbers = [number] if self.damage else list(self.branches)
         return {number: self.branches[number].tip.seq for number in numbers}
@@ -497,8 +502,23 @@ class Replica:
             if self.tails:
                 for number in grown:
                     self.tails.grew(self.branches[number])
-                for arrival in self._restored:
-                    self.damage.entry_mended(arrival)
+                applied.mended = sorted(arrival for arrival in self._restored if self.damage.entry_mended(arrival))
+                if applied.mended and not self.damage:
+                    applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
+
+    # Repair
+
+    def hold_below(self, number: int, seq: int) -> None:
+        """Hold nothing of a branch from `seq` on, so that peers send it again.  DamagedError: nor the one before."""
+        branch = self.branches[number]
+        self.tails.cut(branch, seq)
+        self._settle(branch)
+
+    def hold_all(self, number: int) -> None:
+        """Hold of a branch all that is on the disk, up to a last entry that is sound."""
+        branch = self.branches[number]
+        self.tails.load_tip(branch)
+        self._settle(branch)
 
     # Seals
 
@@ -518,17 +538,22 @@ class Replica:
             yield from rows
             arrival = rows[-1].arrival + 1
 
-    def rebuilt_id(self, row: EntryRow) -> bytes:
+    def rebuilt_id(self, row: EntryRow, prev: bytes | None = None) -> bytes:
         """The id of an entry, from its header rebuilt: another one than is stored tells of damage.
 
-        DamagedError: what it builds upon is damaged.  LookupError, ValueError, TypeError: the row makes no sense.
+        `prev`: take this for the id of the entry before.  DamagedError: what it builds upon is damaged.
+        ValueError: the row makes no sense.
         """
-        return entry_id(self.header(row))
+        try:
+            return entry_id(self.header(row, prev))
+        except (*cbor.GARBAGE, AttributeError, struct.error) as error:
+            raise ValueError(f"the row makes no sense: {type(error).__name__}: {error}") from error
 
-    def header(self, row: EntryRow) -> bytes:
+    def header(self, row: EntryRow, prev: bytes | None = None) -> bytes:
         """The header of a stored entry, rebuilt: its hash must be the entry's id."""
         log = self.branches[row.branch].log
-        prev = self.anchor(row.branch, row.seq - 1).id or None
+        if prev is None:
+            prev = self.anchor(row.branch, row.seq - 1).id or None
         if row.payload is not None:
             tags = document_tags(self.id, [operation[1] for operation in cbor.decode_trusted(row.payload)])
             digest, size = cbor.sha256(row.payload), len(row.payload)

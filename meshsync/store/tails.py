@@ -35,6 +35,7 @@ class Tails:
 
     def load_tip(self, branch: Branch) -> None:
         """Give a branch its tip: the last entry that is sound, of those that no damaged one comes after."""
+        self._ends.pop(branch.number, None)
         below = None
         while True:
             try:

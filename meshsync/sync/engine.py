@@ -385,10 +385,28 @@ class SyncEngine:
         self._store_fault = str(error)
         self.progressed.notify()
 
+    def mended(self, exchange: Exchange, arrivals: Sequence[int]) -> None:
+        """What a peer sent took the place of damaged entries."""
+        self.events.emit("repaired", collection=exchange.replica.name, entries=list(arrivals), peer=exchange.link.peer)
+        self.progressed.notify()
+
+    def resend(self, replica: Replica) -> None:
+        """Entries can be sent again that could not be while they were damaged."""
+        self.stored(replica, Applied(tips={number: branch.tip.seq for number, branch in replica.branches.items()}))
+
+    def sessions(self, replica: Replica) -> list[Exchange]:
+        """The sessions of a collection whose peers have told their tips."""
+        return [
+            one for one in self._exchanges if one.replica is replica and one.session.is_opened and not one.is_ending
+        ]
+
     @property
     def store_fault(self) -> str | None:
-        """Why the store takes nothing at present."""
-        return self._store_fault or self.store.trouble() or None
+        """Why the store takes nothing at present, or what is damaged in it."""
+        return self._store_fault or self.store.trouble() or self._damage()
+
+    def _damage(self) -> str | None:
+        return next((text for replica in self._replicas.values() if (text := replica.damage.text())), None)
 
 
 def _is_settled(exchange: Exchange) -> bool:

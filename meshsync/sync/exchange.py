@@ -11,12 +11,14 @@ import trio
 
 from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, decode_untrusted, encode_message
 from meshsync.core.session import (
+    Answered,
     Changed,
     Check,
     Confirm,
     Durable,
     Effect,
     Event,
+    Lost,
     Ready,
     Received,
     Send,
@@ -125,8 +127,12 @@ class Exchange:
         self._kick.set()
 
     def check(self) -> None:
-        """Compare roots with the peer now."""
+        """Compare roots with the peer now, and ask it for the payloads that are lacking here."""
         self._handle(Check())
+
+    def ask_again(self) -> None:
+        """Less is held here than the peer was told: it is to send the rest again."""
+        self._handle(Lost())
 
     # The machine
 
@@ -158,6 +164,8 @@ class Exchange:
                 case Stored(applied):
                     assert isinstance(applied, Applied)
                     self._engine.stored(self.replica, applied)
+                    if applied.mended:
+                        self._engine.mended(self, applied.mended)
                 case WakeAt(time):
                     self._wake(time)
                 case Confirm(cursor):
@@ -165,6 +173,8 @@ class Exchange:
                     self._confirm_wanted.set()
                 case StateChanged(state):
                     self._engine.state_changed(self, state)
+                case Answered():
+                    self._engine.progressed.notify()
 
     def _wake(self, time: float) -> None:
         """Have the send loop go round at this time, if not before."""

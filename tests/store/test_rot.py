@@ -15,6 +15,8 @@ import pytest
 
 from meshsync.errors import DamagedError
 from meshsync.store.base import LOST_STATE, CollectionTables, DocumentPayload, EntryRow
+from meshsync.store.memory import MemoryStore
+from meshsync.store.memory_tables import MemoryTables
 from meshsync.store.sqlite import SqliteStore
 from tests.store.rows import PLACES, document, entry, places
 
@@ -262,10 +264,9 @@ def test_damaged_list_of_logs_is_refused(path: Path) -> None:
 
 def test_memory_rots_like_the_disk() -> None:
     """The simulator meets damage in memory; it must look the same."""
-    from meshsync.store.memory import MemoryStore
-
     store = MemoryStore(random_bytes=bytes)
     tables = places(store)
+    assert isinstance(tables, MemoryTables)
     rows: list[EntryRow] = [entry(n, payload=b"payload %d" % n) for n in range(1, 5)]
     with store.transaction():
         tables.insert_entries(rows)

@@ -270,6 +270,12 @@ class SqliteStore:
         """See `Store.verify`.  Takes long, and uses nothing of this object but the path: run it in a thread."""
         return copies.verify(self.path)
 
+    def rebuild_indexes(self) -> None:
+        with self._transaction:
+            self._database.write("REINDEX")
+            for tables in self._tables.values():
+                tables.recount()
+
     def size_bytes(self) -> int:
         return self._files.size_bytes()
 
