@@ -48,3 +48,22 @@ def two_logs() -> tuple[list[Made], Author, Author]:
     b2 = b.write([Operation(PUT, "z", {"n": 5}), Operation(PUT, "x", {"n": 6})])
     a4 = a.write([Operation(PUT, "y", {"n": 7})])
     return [a1, a2, b1, a3, b2, a4], a, b
+
+
+def put(replica: Replica, id: str, number: int = 0) -> Applied:
+    applied, _ = replica.append([Operation(PUT, id, {"n": number})], START_MS)
+    return applied
+
+
+def pair(count_a: int = 0, count_b: int = 0) -> tuple[Replica, Replica]:
+    a, b = new_replica(11), new_replica(12)
+    for number in range(count_a):
+        put(a, f"a{number}")
+    for number in range(count_b):
+        put(b, f"b{number}")
+    return a, b
+
+
+def store_of(replica: Replica) -> MemoryStore:
+    assert isinstance(replica.store, MemoryStore)
+    return replica.store

@@ -1,0 +1,87 @@
+"""The session: payloads that stayed away, and come later."""
+
+from __future__ import annotations
+
+from meshsync.core.entry import PUT, Operation
+from meshsync.core.messages import Open
+from meshsync.store.replica import Replica
+from tests.authors import Author, batch_of
+from tests.duo import BOTH_SYNCED, PULLING, Duo
+from tests.replicas import apply, give, new_replica
+
+
+def headers_only(number: int, whole: Replica) -> Replica:
+    """A replica with all headers of another one, and no payload."""
+    author = Author(1)
+    entries = [author.write([Operation(PUT, f"x{number}", {"n": number})]) for number in range(600)]
+    replica = new_replica(number)
+    for start in range(0, 600, 200):
+        apply(replica, *batch_of(entries[start : start + 200], bare=entries[start : start + 200]))
+        give(whole, *entries[start : start + 200])
+    assert replica.root() == whole.root()
+    return replica
+
+
+def test_payloads_that_stayed_away_are_asked_for() -> None:
+    """Otherwise a node holds headers for ever, and says that it is in sync."""
+    whole = new_replica(11)
+    bare = headers_only(12, whole)
+    duo = Duo(bare, whole)
+    duo.run(1)
+    assert duo.states == BOTH_SYNCED
+    assert bare.complete
+    assert duo.transcript.count("a Want") == 3
+    assert bare.tables.counts() == whole.tables.counts()
+
+
+def test_a_node_with_headers_alone_passes_them_on_and_later_the_payloads() -> None:
+    """Otherwise what is behind a node that lacks payloads never gets them."""
+    whole = new_replica(11)
+    middle, end = headers_only(12, whole), new_replica(13)
+    right = Duo(middle, end)
+    right.run(1)
+    assert end.root() == whole.root()
+    assert right.states == (PULLING, PULLING)
+    assert "payloads are lacking" in (right.b.session.stall or "")
+    Duo(whole, middle).run(1)
+    assert middle.complete
+    right.run(1)
+    assert end.complete
+    assert right.states == BOTH_SYNCED
+
+
+def test_a_peer_that_lacks_the_payloads_too_is_asked_once_and_not_for_ever() -> None:
+    """Otherwise two nodes without a payload ask each other without end."""
+    whole = new_replica(11)
+    one, two = headers_only(12, whole), new_replica(13)
+    duo = Duo(one, two)
+    duo.run(300)
+    wants = duo.transcript.count("a Want") + duo.transcript.count("b Want")
+    assert wants <= 2 * 4
+    duo.run(300)
+    assert duo.transcript.count("a Want") + duo.transcript.count("b Want") == wants
+
+
+def test_payloads_behind_many_that_nobody_has_are_found() -> None:
+    """Otherwise 256 payloads that are gone for good hide all others."""
+    whole = new_replica(11)
+    bare = headers_only(12, whole)
+    partial = headers_only(13, new_replica(14))
+    author = Author(1)
+    for seq in range(1, 601):
+        if seq > 590:
+            payload = whole.payloads_at(author.log, seq)[0]
+            partial.fill_payload(author.log, seq, payload)
+    duo = Duo(bare, partial)
+    duo.run(1)
+    assert bare.tables.counts()[2] == 590
+
+
+def test_the_first_message_says_whether_payloads_are_lacking() -> None:
+    """Otherwise nodes that lack payloads ask those that lack them, too, first."""
+    whole = new_replica(11)
+    duo = Duo(headers_only(12, whole), whole)
+    first, second = duo.a.sent[0], duo.b.sent[0]
+    assert isinstance(first, Open)
+    assert isinstance(second, Open)
+    assert (first.flags & 1, second.flags & 1) == (0, 1)
