@@ -120,12 +120,13 @@ class _Mending:
                     await self._wait_for_tail(number, session)
             if number in replica.tails:
                 replica.hold_all(number)
-                session.ask_again()
+                for session in able:
+                    session.ask_again()
 
     def _places(self) -> dict[int, int]:
-        """The branches that are held and have damaged entries, and the seq of the first."""
+        """The branches that are held and have entries with damaged heads, and the seq of the first."""
         places: dict[int, int] = {}
-        for arrival in self._left():
+        for arrival in self._left(Part.HEAD):
             row = self._replica.tables.inspect_entries(arrival, 1)[0].row
             branch = self._replica.branches.get(row.branch)
             if branch is not None and branch.first_seq <= row.seq <= branch.tip.seq and row.branch not in places:

@@ -285,7 +285,10 @@ class Store(Protocol):
         """What is wrong with the disk at this moment, for people; "" when nothing is."""
 
     def verify(self) -> Iterator[str]:
-        """Check the structure of the store; yields one line a fault."""
+        """Check the structure of the store; yields one line a fault.  May take long."""
+
+    async def verify_aside(self) -> list[str]:
+        """The same, all at once, while others run.  Cancelling waits for what was begun."""
 
     def rebuild_indexes(self) -> None:
         """Make anew what is derived from the rows: indexes and counts.  Takes long on a large store.

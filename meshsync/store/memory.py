@@ -239,6 +239,10 @@ class MemoryStore:
         for tables in list(self._tables.values()):
             yield from tables.verify()
 
+    async def verify_aside(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return list(self.verify())
+
     def rebuild_indexes(self) -> None:
         with self.transaction():
             for tables in self._tables.values():

@@ -366,7 +366,7 @@ class MemoryTables:
         if live != self._live:
             yield f"{self.name}: {live} documents are live, {self._live} were counted"
         for row in self._documents.values():
-            if self.entry(row.arrival) is None:
+            if not 1 <= row.arrival <= len(self._entries):
                 yield f"{self.name}: document {row.id!r} points at entry {row.arrival}, which is not there"
 
     def size_bytes(self) -> int:

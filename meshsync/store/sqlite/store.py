@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import trio
+
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.errors import LocalError, MeshsyncError
 from meshsync.ids import CollectionId
@@ -269,6 +271,9 @@ class SqliteStore:
     def verify(self) -> Iterator[str]:
         """See `Store.verify`.  Takes long, and uses nothing of this object but the path: run it in a thread."""
         return copies.verify(self.path)
+
+    async def verify_aside(self) -> list[str]:
+        return await trio.to_thread.run_sync(lambda: list(self.verify()))
 
     def rebuild_indexes(self) -> None:
         with self._transaction:
