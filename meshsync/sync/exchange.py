@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, decode_untrusted, encode_message
+from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, Want, decode_untrusted, encode_message
 from meshsync.core.session import (
     Answered,
     Changed,
@@ -209,8 +209,8 @@ class Exchange:
                 self._not_stored(StoreError(reason), message)
                 return
         self._handle(Received(message))
-        if isinstance(message, Open | Locate) or (isinstance(message, Have) and message.tips):
-            self._kick.set()  # it may show that the peer lacks something
+        if isinstance(message, Open | Locate | Want) or (isinstance(message, Have) and message.tips):
+            self._kick.set()  # it says, or may show, that the peer lacks something
 
     async def _wait_answers_read(self) -> None:
         """Read no more questions of a peer that does not read the answers.  PeerError: it never does."""
