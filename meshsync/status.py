@@ -49,8 +49,12 @@ def _version() -> str:
 def is_healthy(node: Node) -> bool:
     """What `status --check` asks: synced with every connected peer, every static peer connected, the disk fine."""
     # A static peer without an address is the one that dials; one that the owner banned is not missed.
-    static = [peer for peer in node.peering.peers.values() if peer.is_static and not node.trust.is_banned(peer.id)]
-    return node.sync.store_fault is None and all(peer.is_connected for peer in static) and node.sync.has_nothing_open()
+    static = [node.peering.peers.get(peer.id) for peer in node.config.peers if not node.trust.is_banned(peer.id)]
+    return (
+        node.sync.store_fault is None
+        and all(peer is not None and peer.is_connected for peer in static)
+        and node.sync.has_nothing_open()
+    )
 
 
 def peer_list(node: Node) -> list[dict[str, Any]]:

@@ -44,7 +44,8 @@ class Arrivals:
         """Take a connection that a peer dialled."""
         try:
             await self._stand_aside(connection)
-            await self.register(connection)
+            if await self._register(connection):
+                self._say_connected(self._book.peer(connection.peer), connection)
         except Exception:  # noqa: BLE001  # the boundary of one peer
             _log.exception("a connection could not be taken", peer=connection.peer.hex())
             connection.close(CloseCode.INTERNAL)
@@ -60,7 +61,26 @@ class Arrivals:
         else:
             peer.dialing.cancel()
 
-    async def register(self, connection: Connection) -> bool:
+    async def dialed(self, connection: Connection) -> bool:
+        """Take a connection that this node dialled.
+
+        True: it is the connection with the peer.  False: the peer's own connection comes first.  TransportLost: the
+        peer refused it.  That shows only now: a dialer is done before the acceptor has looked at its proof.
+        """
+        if not await self._register(connection):
+            return False
+        peer = self._book.peer(connection.peer)
+        link = self._engine.links[connection.peer]
+        await self._engine.progressed.wait_until(lambda: link.control.heard or connection.is_closed)
+        if connection.is_closed:
+            reason = await connection.wait_closed()
+            if reason.code is CloseCode.DUPLICATE:
+                return False
+            raise reason.as_error()
+        self._say_connected(peer, connection)
+        return True
+
+    async def _register(self, connection: Connection) -> bool:
         """Make this the connection with its peer, if the rules say so; whether it is."""
         while (existing := self._connection_with(connection.peer)) is not None:
             refusal = await self._refusal(existing, connection)
@@ -113,17 +133,21 @@ class Arrivals:
     def _adopt(self, peer: Peer, connection: Connection) -> None:
         """From now on this is the connection with the peer."""
         before, peer.connection = peer.connection, connection
+        if before is not None and before.hello.instance != connection.hello.instance:
+            self._say_disconnected(peer, "the peer was started anew")
+        peer.changed.notify()
+        self._nursery.start_soon(self._serve, peer, self._engine.attach(connection))
+
+    def _say_connected(self, peer: Peer, connection: Connection) -> None:
+        """The peer wants this connection too; one that takes the place of another is no news."""
         peer.name = connection.hello.name or peer.name
         peer.via = peer.via or "accepted"
         peer.is_pending_there, peer.last_error = False, None
         self._book.trust.knocks.pop(peer.id, None)
-        if before is not None and before.hello.instance != connection.hello.instance:
-            self._say_disconnected(peer, "the peer was started anew")
         if peer.since is None:
             peer.since = self._wall()
             self._book.events.emit("connected", peer=peer.id, name=peer.name, origin=connection.origin.value)
         peer.changed.notify()
-        self._nursery.start_soon(self._serve, peer, self._engine.attach(connection))
 
     async def _serve(self, peer: Peer, link: Link) -> None:
         """Serve the connection to its end, and tell of that unless another one has taken its place."""
@@ -147,14 +171,13 @@ class Arrivals:
             reason = "an internal fault of this node; see the log"
             self._book.events.emit("failed", part="peer", peer=peer.id)
         closed = await connection.wait_closed()
-        if closed.code is CloseCode.INSTANCE and closed.by_peer:
-            self._book.twin(peer.id, "the peer refuses this node: another process runs with this node's identity")
         if closed.code is CloseCode.DUPLICATE and closed.by_peer and peer.connection is connection:
             with trio.move_on_after(SUCCESSOR_SECONDS):
                 await peer.changed.wait_until(lambda: peer.connection is not connection)
         if peer.connection is connection:
             peer.connection = None
-            peer.last_error = reason if closed.code not in (CloseCode.OK, CloseCode.SHUTDOWN) else None
+            if peer.since is not None:
+                peer.last_error = reason if closed.code not in (CloseCode.OK, CloseCode.SHUTDOWN) else None
             self._say_disconnected(peer, reason or closed.code.name.lower())
             peer.changed.notify()
 

@@ -74,11 +74,11 @@ class Peer:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection."""
-        return self.open_connection() is not None
+        """Whether there is a connection, and the peer wants it too."""
+        return self.since is not None and self.open_connection() is not None
 
     def open_connection(self) -> Connection | None:
-        """The connection, where there is one that is not closed."""
+        """The connection, where there is one that is not closed; the peer may yet refuse it."""
         return self.connection if self.connection is not None and not self.connection.is_closed else None
 
     @property
@@ -88,6 +88,6 @@ class Peer:
             return "connected"
         if self.is_pending_there:
             return "pending"
-        if self.dialing is not None:
+        if self.dialing is not None or self.open_connection() is not None:
             return "dialing"
         return "waiting" if self.wanted else "down"

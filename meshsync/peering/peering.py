@@ -60,7 +60,7 @@ class Peering:
         """Accept, dial and serve in `nursery`, until it is cancelled."""
         arrivals = Arrivals(self._book, self._engine, nursery, self._wall)
         self._nursery = nursery
-        self._dialer = Dialer(self._book, transports, arrivals.register)
+        self._dialer = Dialer(self._book, transports, arrivals.dialed)
         for transport in transports:
             nursery.start_soon(self._accept_loop, transport, arrivals, nursery)
         for discovery in discoveries:

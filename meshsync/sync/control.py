@@ -35,6 +35,8 @@ class Control:
         self.answered = 0
         """The number of the last ping that was answered; `SyncEngine.progressed` is woken when it rises."""
         self._has_warned = False
+        self.heard = False
+        """The peer has said something here: it has admitted this node.  `SyncEngine.progressed` is woken then."""
         self.clock_ahead_ms: int | None = None
         """By how much the peer's wall clock is ahead of ours."""
 
@@ -82,7 +84,11 @@ class Control:
                 frame = await self._channel.receive()
             except trio.EndOfChannel:
                 raise TransportLost("the peer ended the control stream", CloseCode.OK) from None
-            match decode_untrusted(frame, self._engine.limits):
+            message = decode_untrusted(frame, self._engine.limits)
+            if not self.heard:
+                self.heard = True
+                self._engine.progressed.notify()
+            match message:
                 case Subscribed(tags):
                     self._link.peer_subscribed(tags)
                 case Ping(number, wall_ms):
@@ -95,7 +101,7 @@ class Control:
                     self.answered = max(number, self.answered)
                     self._pongs.notify()
                     self._engine.progressed.notify()
-                case message:
+                case _:
                     raise PeerError(f"{type(message).__name__} does not belong on the control stream")
 
     def _say(self, kind: type[Message] | CollectionId, message: Message) -> None:

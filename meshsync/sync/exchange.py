@@ -231,16 +231,24 @@ class Exchange:
             self.absorb()
             await self._flush()
             if self._engine.is_syncing():
-                async with gate.turn(self._engine.priority(self.replica)):
-                    self._handle(Ready())
-                    has_more = bool(self._queue)
-                    await self._flush()
+                async with gate.turn(self._engine.priority(self.replica)) as may_go_on:
+                    has_more = await self._push()
+                    while has_more and may_go_on() and self._engine.is_syncing():
+                        has_more = await self._push()
                 if has_more:
                     continue
             self._paced = self._wake_at <= trio.current_time() + interval
             with trio.CancelScope(deadline=self._wake_at) as self._sleep:
                 await self._kick.wait()
             self._sleep, self._paced = None, False
+
+    async def _push(self) -> bool:
+        """Send the next batch; whether there was one."""
+        self.absorb()
+        self._handle(Ready())
+        has_more = bool(self._queue)
+        await self._flush()
+        return has_more
 
     async def _flush(self) -> None:
         while self._queue:

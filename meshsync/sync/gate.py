@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -19,10 +19,10 @@ class Priority(enum.IntEnum):
 
 
 class PriorityGate:
-    """Lets one sender at a time build and hand over a batch.
+    """Lets one sender at a time build and hand over batches.
 
-    A sender that was passed over `patience` times goes next whatever its priority, the longest waiting of several
-    first, so under load each one still gets a turn in every few.
+    A sender goes on for as long as nobody waits who comes first: someone more urgent or as urgent, or someone who was
+    passed over `patience` times, whatever its priority.  So under load each one still gets a turn in every few.
     """
 
     def __init__(self, patience: int = 8) -> None:
@@ -32,8 +32,11 @@ class PriorityGate:
         self._count = 0
 
     @asynccontextmanager
-    async def turn(self, priority: Priority) -> AsyncIterator[None]:
-        """Wait for the turn, and hold it for the block.  Cancelling gives the place up."""
+    async def turn(self, priority: Priority) -> AsyncIterator[Callable[[], bool]]:
+        """Wait for the turn, and hold it for the block.  Cancelling gives the place up.
+
+        Yields a function that says after a batch whether the block may send another one.
+        """
         if self._busy:
             self._count += 1
             turn = _Turn(priority, self._count)
@@ -48,9 +51,19 @@ class PriorityGate:
                 raise
         self._busy = True
         try:
-            yield
+            yield lambda: self._may_go_on(priority)
         finally:
             self._pass_on()
+
+    def _may_go_on(self, priority: Priority) -> bool:
+        if any(turn.priority <= priority or turn.passed_over >= self._patience for turn in self._waiting):
+            return False
+        self._pass_over()
+        return True
+
+    def _pass_over(self) -> None:
+        for turn in self._waiting:
+            turn.passed_over += 1
 
     def _pass_on(self) -> None:
         if not self._waiting:
@@ -62,8 +75,7 @@ class PriorityGate:
         else:
             chosen = min(self._waiting, key=lambda turn: (turn.priority, turn.number))
         self._waiting.remove(chosen)
-        for turn in self._waiting:
-            turn.passed_over += 1
+        self._pass_over()
         chosen.granted.set()
 
 
