@@ -30,7 +30,7 @@ class Made:
     height: int
     hlc: int
     payload: bytes
-    header: bytes = b""
+    header: bytes
 
     @property
     def seal(self) -> bytes:
@@ -90,6 +90,7 @@ class Author:
             height,
             hlc,
             payload,
+            self.builder.header(*fields),
         )
         self.last = made
         return made

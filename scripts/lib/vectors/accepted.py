@@ -1,0 +1,154 @@
+"""What every implementation must arrive at.  Bytes are in hexadecimal digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshsync.core.document import DocumentState, Stamp
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.messages import (
+    Batch,
+    Close,
+    Have,
+    Locate,
+    Open,
+    Payloads,
+    Ping,
+    Pong,
+    Subscribed,
+    Want,
+    encode_message,
+)
+from meshsync.core.tips import Tip, root_of
+from meshsync.ids import CollectionId
+from tests.authors import COLLECTION, Author, Made, batch_of
+
+Vector = dict[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON: bytes as "h:" and digits, tuples as arrays."""
+    if isinstance(value, bytes):
+        return f"h:{value.hex()}"
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def keys() -> list[Vector]:
+    """Private key to endpoint id."""
+    authors = [Author(number) for number in (1, 2, 3)]
+    return [{"private": author.key.private_bytes_raw().hex(), "endpoint": str(author.log.author)} for author in authors]
+
+
+def names() -> list[Vector]:
+    """Name to collection id."""
+    return [{"name": name, "id": str(CollectionId.of_name(name))} for name in ("notes", "a", "é", "x" * 128)]
+
+
+def made() -> list[Made]:
+    """Entries of two logs that name each other, with one and with many documents."""
+    a, b = Author(1), Author(2)
+    a1 = a.write(
+        [Operation(PUT, "doc", {"title": "first", "n": 1, "half": 0.5, "none": None, "list": [True, {"a": "é"}]})]
+    )
+    b1 = b.write([Operation(PATCH, "doc", {"n": -1, "gone": None})], [a1])
+    a2 = a.write([Operation(DELETE, "doc")])
+    a3 = a.write([Operation(PUT, f"doc{k}", {}) for k in range(30)], [b1])
+    c1 = Author(3).write([Operation(PUT, "é" * 256, {"big": 2**63 - 1, "small": -(2**63)})], [a3, b1], hlc=2**63 - 1)
+    return [a1, b1, a2, a3, c1]
+
+
+def entries() -> list[Vector]:
+    """Fields to header, id and seal."""
+    return [
+        {
+            "private": entry.author.key.private_bytes_raw().hex(),
+            "collection": str(COLLECTION),
+            "incarnation": entry.log.incarnation.hex(),
+            "seq": entry.seq,
+            "prev": entry.prev and entry.prev.hex(),
+            "parents": sorted(parent.id.hex() for parent in entry.parents),
+            "height": entry.height,
+            "hlc": entry.hlc,
+            "payload": entry.payload.hex(),
+            "header": entry.header.hex(),
+            "id": entry.id.hex(),
+            "seal": entry.seal.hex(),
+        }
+        for entry in made()
+    ]
+
+
+def messages() -> list[Vector]:
+    """Fields to frame, and for a batch the ids of the entries that come out of it."""
+    found = made()
+    log = found[0].log
+    root = root_of(COLLECTION, [Tip(found[0].log, 1, found[0].id)])
+    batch, _ = batch_of(found[:4], explicit=False, cursor=5, root=root)
+    explicit, _ = batch_of(found[:4])
+    bare, _ = batch_of(found[:4], bare=found[1:3])
+    samples = [
+        Open(bytes(range(16)), 0, b"epoch678", None, root, (), 1),
+        Open(bytes(range(16)), 3, b"epoch678", (b"epoch876", 7), root, ((log, 2**53, bytes(range(16))),), 3),
+        Open(bytes(range(16)), 2**32, b"epoch678", (b"epoch876", 7), root, None, 0),
+        batch,
+        explicit,
+        bare,
+        Batch(0, (), [], [], [], [], [], [], 1, None),
+        Have(None, root, (), []),
+        Have(5, root, (log,), [(0, 3, bytes(range(16)))]),
+        Locate((log,), 0, [(9, bytes(range(16))), (1, bytes(16))]),
+        Want((log,), [(0, 1), (0, 2)]),
+        Payloads((log,), 2, [(0, 1, found[0].payload)]),
+        Close(1, "stopping"),
+        Subscribed((bytes(range(16)), bytes(16))),
+        Ping(1, 1_800_000_000_000),
+        Pong(2**32, 0),
+    ]
+    vectors: list[Vector] = []
+    for message in samples:
+        fields = {name: plain(getattr(message, name)) for name in type(message).__slots__}
+        vector: Vector = {"message": type(message).__name__, "fields": fields, "frame": encode_message(message).hex()}
+        if isinstance(message, Batch) and message.runs:
+            vector["entries"] = [entry.id.hex() for entry in found[:4]]
+        vectors.append(vector)
+    return vectors
+
+
+def roots() -> list[Vector]:
+    """Tips to root."""
+    tips = [Tip(entry.log, entry.seq, entry.id) for entry in made()]
+    return [
+        {
+            "collection": str(COLLECTION),
+            "tips": [[tip.log.author.hex(), tip.log.incarnation.hex(), tip.seq, tip.id.hex()] for tip in tips[:count]],
+            "root": root_of(COLLECTION, tips[:count]).hex(),
+        }
+        for count in range(len(tips) + 1)
+    ]
+
+
+def documents() -> list[Vector]:
+    """Operations with stamps to the document that they make, in any order."""
+    one, two = b"\x01" * 32, b"\x02" * 32
+    cases: list[list[tuple[int, Any, tuple[int, bytes, bytes]]]] = [
+        [],
+        [(PUT, {}, (1, one, one))],
+        [(PUT, {"a": 1, "b": None}, (1, one, one)), (PATCH, {"a": None, "c": 2}, (2, one, two))],
+        [(PUT, {"a": 1}, (1, one, one)), (PUT, {"b": 2}, (1, two, two))],
+        [(PUT, {"a": 1}, (1, one, one)), (PUT, {"b": 2}, (1, one, two))],
+        [(PUT, {"a": 1}, (1, one, one)), (DELETE, None, (2, two, two))],
+        [(PUT, {"a": 1}, (1, one, one)), (DELETE, None, (2, two, two)), (PATCH, {"b": 1}, (3, one, two))],
+        [(PATCH, {"b": 1}, (1, one, one)), (DELETE, None, (2, two, two))],
+        [(PATCH, {"a": 1}, (2, one, one)), (PATCH, {"a": 2, "b": 2}, (1, two, two))],
+        [(PATCH, {"a": None}, (2, one, one)), (PATCH, {"a": 2}, (1, two, two))],
+    ]
+    vectors: list[Vector] = []
+    for writes in cases:
+        state = DocumentState()
+        for kind, body, stamp in writes:
+            state.apply(kind, body, Stamp(*stamp))
+        rows = [[kind, body, [stamp[0], stamp[1].hex(), stamp[2].hex()]] for kind, body, stamp in writes]
+        vectors.append({"writes": rows, "document": state.visible()})
+    return vectors
