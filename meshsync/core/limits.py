@@ -90,6 +90,8 @@ class Limits:
     # Live push
     push_burst: int = 32
     push_interval_seconds: float = 0.004
+    push_interval_seconds_max: float = 0.016
+    push_flood_entries: int = 12
     root_check_seconds: float = 30.0
 
     # Store

@@ -12,22 +12,31 @@ MISFITS_MAX = 8
 
 
 class Pacer:
-    """A burst of small batches goes at once, then one an interval, so that many writes share one."""
+    """A burst of small batches goes at once, then one an interval, so that many writes share one.
+
+    A batch costs both ends about as much as a dozen entries.  So while each turn finds more than that many waiting,
+    the interval doubles, up to a bound; it is back at once when fewer wait.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self._burst = float(limits.push_burst)
+        self._limits = limits
         self._interval = limits.push_interval_seconds
-        self._turns = self._burst
+        self._turns = float(limits.push_burst)
         self._at = 0.0
 
-    def wait(self, now: float) -> float:
-        """Take a turn: 0 where one is free, otherwise the seconds until the next one."""
-        self._turns = min(self._burst, self._turns + (now - self._at) / self._interval)
+    def wait(self, now: float, unsent: int) -> float:
+        """Take a turn for `unsent` entries: 0 where one is free, otherwise the seconds until the next one."""
+        limits = self._limits
+        self._turns = min(limits.push_burst, self._turns + (now - self._at) / self._interval)
         self._at = now
-        if self._turns >= 1:
-            self._turns -= 1
-            return 0
-        return max(self._interval * (1 - self._turns), 1e-4)
+        if self._turns < 1:
+            return max(self._interval * (1 - self._turns), 1e-4)
+        self._turns -= 1
+        if unsent < limits.push_flood_entries:
+            self._interval = limits.push_interval_seconds
+        elif self._turns < 1:
+            self._interval = min(2 * self._interval, limits.push_interval_seconds_max)
+        return 0
 
 
 class Resync:

@@ -58,7 +58,7 @@ class Pusher:
         # What builds on a log that is being located would arrive before it.
         if not view.dirty or view.locating:
             return None
-        if (wait := self._pacer.wait(now)) > 0 and view.unsent < self._limits.batch_entries_soft:
+        if (wait := self._pacer.wait(now, view.unsent)) > 0 and view.unsent < self._limits.batch_entries_soft:
             return now + wait
         parcel = held.parcel(view.known, view.dirty, view.floor)
         self.is_blocked = parcel is None and held.is_damaged
