@@ -115,7 +115,7 @@ class Oracle:
         assert {branch.number for branch in again.branches.values()} == set(replica.branches)
         assert set(again.tips()) == set(replica.tips())
         assert set(again.heads()) == set(replica.heads())
-        assert again._latest == replica._latest
+        assert again.latest == replica.latest
         # A head is an entry that is nobody's ancestor.
         union = 0
         for _, id in self._tips.values():

@@ -42,11 +42,16 @@ class Root:
         self._digest: bytes | None = None
 
     def set(self, number: int, tip: Tip) -> None:
-        """A tip is new, or moved on; its log stays the same."""
+        """A tip is new, or moved; its log stays the same.  At seq 0 it is gone."""
         log = tip.log
         bucket = log.incarnation[0]
-        encoded = b"".join((log.author, log.incarnation, tip.seq.to_bytes(8, "big"), tip.id))
-        self._buckets.setdefault(bucket, {})[number] = encoded
+        tips = self._buckets.setdefault(bucket, {})
+        if tip.seq:
+            tips[number] = b"".join((log.author, log.incarnation, tip.seq.to_bytes(8, "big"), tip.id))
+        else:
+            tips.pop(number, None)
+        if not tips:
+            del self._buckets[bucket]
         self._hashes.pop(bucket, None)
         self._digest = None
 

@@ -22,7 +22,8 @@ from meshsync.errors import DamagedError
 from meshsync.store.base import EntryRow
 
 if TYPE_CHECKING:
-    from meshsync.store.replica import Branch, Replica
+    from meshsync.store.branches import Branch
+    from meshsync.store.replica import Replica
 
 _FEW = 16
 """So many branches are read one by one; more are picked out of all entries, in the order of their arrival."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +21,6 @@ from meshsync.core.anchor import ORIGIN, PARENT, Anchor
 from meshsync.core.entry import (
     HeaderBuilder,
     Operation,
-    check_operations,
     document_tags,
     encode_operations,
     entry_id,
@@ -31,29 +29,16 @@ from meshsync.core.entry import (
 from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
-from meshsync.core.rebuild import NewEntry, Skip, rebuild
-from meshsync.core.tips import Root, Tip
-from meshsync.errors import DamagedError, PeerError
+from meshsync.core.rebuild import NewEntry, rebuild
+from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
-from meshsync.store.base import BranchRow, CollectionTables, CursorRow, EntryRow, InspectedEntry, Store
-from meshsync.store.damage import Damage
+from meshsync.store.applied import Applied
+from meshsync.store.base import CollectionTables, CursorRow, EntryRow, Store
+from meshsync.store.branches import Branch, Branches
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
-from meshsync.store.tails import Tails
-
-
-@dataclass(slots=True)
-class Branch:
-    """One chain of a log, in memory."""
-
-    number: int
-    log: LogId
-    base: int | None
-    first_seq: int
-    covered_seq: int
-    tip: Anchor = ORIGIN
-    tip_arrival: int = 0
+from meshsync.store.payloads import Payloads
 
 
 class Cursor(NamedTuple):
@@ -63,151 +48,31 @@ class Cursor(NamedTuple):
     row: CursorRow
 
 
-@dataclass(slots=True)
-class Applied:
-    """What a batch or a local write changed."""
-
-    count: int = 0
-    tips: dict[int, int] = field(default_factory=dict)
-    """The branches that grew, and their tip's seq."""
-    conflicts: int = 0
-    skipped: dict[LogId, Skip] = field(default_factory=dict)
-    forked: list[LogId] = field(default_factory=list)
-    """Logs that were not known to have forked before."""
-    reached: dict[int, int] = field(default_factory=dict)
-    """How far the batch followed each branch, held before or not."""
-    seals_checked: int = 0
-    mended: list[int] = field(default_factory=list)
-    """The entries (arrivals) that were damaged and are not any more."""
+__all__ = ["Applied", "Branch", "Cursor", "Replica"]
 
 
-class Replica:
-    """The entries and documents of one collection at this node."""
+class Replica(Branches):
+    """The entries and documents of one collection at this node.  Implements `meshsync.core.holding.Holding`."""
 
     def __init__(self, store: Store, tables: CollectionTables, key: Ed25519PrivateKey, limits: Limits = LIMITS) -> None:
+        super().__init__(tables, limits)
         self.store = store
-        self.tables = tables
         self.id: CollectionId = tables.id
         self.name = tables.name
-        self.limits = limits
         self.author = EndpointId(key.public_key().public_bytes_raw())
         self.key = key
-        self.branches: dict[int, Branch] = {}
-        self.by_log: dict[LogId, list[Branch]] = {}
-        self._root = Root(self.id)
+        self.ancestry = Ancestry(self)
+        self.merger = DocumentMerger(self)
+        self.outbox = Outbox(self)
+        self.payloads = Payloads(self)
         self._own: LogId | None = None
         self._builder: HeaderBuilder | None = None
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
         """By peer and epoch of its store: it has stored all that arrived here before."""
-        self._heads: set[int] = set()
-        self._forked: set[LogId] = set()
-        self._latest = 0
-        self._claimed: set[int] = set()
-        """Branches whose tip the batch being rebuilt already extends."""
-        self._proposed: list[Branch] = []
-        """Branches that the batch being rebuilt opens, under numbers that are not final."""
-        self.ancestry = Ancestry(self)
-        self.merger = DocumentMerger(self)
-        self.outbox = Outbox(self)
-        self.damage = Damage(tables)
-        self.tails = Tails(tables)
-        for row in tables.branches():
-            self._add(row)
-        for branch in self.branches.values():
-            self.tails.load_tip(branch)
-            if branch.tip.seq:
-                self._settle(branch)
-
-    def _settle(self, branch: Branch) -> None:
-        """Note a branch's tip: its stamp, whether it is a head, whether the log has forked."""
-        self._latest = max(self._latest, branch.tip.hlc)
-        self._root.set(branch.number, Tip(branch.log, branch.tip.seq, branch.tip.id))
-        if len(self.by_log[branch.log]) > 1:
-            self._forked.add(branch.log)
-        if branch.tip.seq > branch.covered_seq:
-            self._heads.add(branch.number)
-        else:
-            self._heads.discard(branch.number)
-
-    def _add(self, row: BranchRow) -> Branch:
-        log = LogId(EndpointId(row.author), row.incarnation)
-        return self._register(Branch(row.number, log, row.base, row.first_seq, row.covered_seq))
-
-    def _register(self, branch: Branch) -> Branch:
-        self.branches[branch.number] = branch
-        self.by_log.setdefault(branch.log, []).append(branch)
-        return branch
-
-    def _forget(self, branches: Iterable[Branch]) -> None:
-        """Take branches out of memory that were registered and not stored."""
-        for branch in branches:
-            del self.branches[branch.number]
-            siblings = self.by_log[branch.log]
-            siblings.remove(branch)
-            if not siblings:
-                del self.by_log[branch.log]
-
-    # What is held
-
-    def tips(self) -> list[Tip]:
-        """The last entry of every branch: the exact summary of all that is held."""
-        return [Tip(branch.log, branch.tip.seq, branch.tip.id) for branch in self.branches.values() if branch.tip.seq]
-
-    def root(self) -> bytes:
-        """The digest of the tips: 32 bytes, equal exactly when the sets are equal."""
-        return self._root.digest()
-
-    def numbers(self) -> set[int]:
-        """The branches."""
-        return set(self.branches)
-
-    def forks(self) -> list[LogId]:
-        """The logs of which there is more than one branch: their key signed twice at one place."""
-        return list(self._forked)
-
-    def is_forked(self, log: LogId) -> bool:
-        """Whether a log has more than one branch."""
-        return log in self._forked
-
-    def has_forks(self) -> bool:
-        """Whether any log has more than one branch."""
-        return bool(self._forked)
-
-    def heads(self) -> list[Anchor]:
-        """The entries that no other entry names."""
-        return [self.branches[number].tip for number in self._heads]
 
     def entry_count(self) -> int:
         """How many entries are held."""
         return self.tables.counts()[0]
-
-    # meshsync.core.rebuild.Held
-
-    def find(self, log: LogId, seq: int, id: bytes | None) -> list[Anchor]:
-        """The entries at this place whose ids begin with `id`."""
-        found = []
-        for branch in self.by_log.get(log, ()):
-            if branch.first_seq <= seq <= branch.tip.seq:
-                anchor = self.anchor(branch.number, seq)
-                if id is None or anchor.id.startswith(id):
-                    found.append(anchor)
-        return found
-
-    def tip_seq(self, branch: int) -> int:
-        """The seq of the last entry of a branch; 0 before the first."""
-        return self.branches[branch].tip.seq if branch else 0
-
-    def extend(self, log: LogId, base: Anchor) -> int | None:
-        """The branch for the entry after `base`, while a batch is rebuilt."""
-        if base.branch and base.branch not in self._claimed and self.branches[base.branch].tip.seq == base.seq:
-            self._claimed.add(base.branch)
-            return base.branch
-        if len(self.by_log.get(log, ())) >= self.limits.branches_per_author_max:
-            return None
-        number = len(self.branches) + 1
-        self._proposed.append(self._register(Branch(number, log, base.branch or None, base.seq + 1, 0)))
-        self._claimed.add(number)
-        return number
 
     # meshsync.core.session.Holding, with what stands above
 
@@ -220,14 +85,6 @@ class Replica:
     def complete(self) -> bool:
         """Whether every payload is here."""
         return self.tables.counts()[2] == 0 and not self.damage.lacking
-
-    def branch(self, number: int) -> Branch:
-        """A branch by its number."""
-        return self.branches[number]
-
-    def branches_of(self, log: LogId) -> list[Branch]:
-        """The branches of a log."""
-        return self.by_log.get(log, [])
 
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known`."""
@@ -276,45 +133,15 @@ class Replica:
 
     def bare_places(self, limit: int) -> list[tuple[LogId, int]]:
         """Entries that lack their payload."""
-        rows = [self.tables.inspect_entries(arrival, 1)[0].row for arrival in self.damage.lacking[:limit]]
-        rows += self.tables.bare_entries(limit - len(rows))
-        return [(self.branches[row.branch].log, row.seq) for row in rows]
+        return self.payloads.lacking(limit)
 
     def payloads_at(self, log: LogId, seq: int) -> list[bytes]:
         """The payloads at a place, as far as they are here: more than one only where the log has forked."""
-        try:
-            rows = [self._row(anchor) for anchor in self.find(log, seq, None)]
-        except DamagedError:
-            return []
-        return [row.payload for row in rows if row.payload is not None]
+        return self.payloads.at(log, seq)
 
-    def _row(self, anchor: Anchor) -> EntryRow:
-        return self.tables.entries_of(anchor.branch, anchor.seq - 1, 1)[0]
-
-    # Places on branches
-
-    def owner(self, branch: int, seq: int) -> Branch:
-        """The branch that holds the entry `seq` of the chain which ends in `branch`."""
-        found = self.branches[branch]
-        while seq < found.first_seq and found.base is not None:
-            found = self.branches[found.base]
-        return found
-
-    def anchor(self, branch: int, seq: int) -> Anchor:
-        """The entry `seq` of the chain which ends in `branch`; ORIGIN for seq 0."""
-        if seq == 0:
-            return ORIGIN
-        owner = self.owner(branch, seq)
-        if owner.tip.seq == seq:
-            return owner.tip
-        head = self.tables.entry_at(owner.number, seq)
-        if head is None:
-            raise LookupError(f"no entry {seq} on branch {owner.number}")
-        return Anchor(owner.number, seq, head.id, head.hlc, head.height)
-
-    def parent_ids(self, packed: bytes | None) -> list[bytes]:
-        """The ids of packed parents, in the order of the header."""
-        return [self.anchor(branch, seq).id for branch, seq in PARENT.iter_unpack(packed or b"")]
+    def fill_payload(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
+        """Give an entry the payload that it lacks; see `Payloads.fill`."""
+        return self.payloads.fill(log, seq, payload)
 
     # Writing
 
@@ -330,7 +157,7 @@ class Replica:
         own = next(iter(self.by_log.get(log, ())), None)
         parents: list[Anchor] = []
         prev = own.tip if own is not None else ORIGIN
-        hlc, height, packed = next_stamp(wall_ms, self._latest), prev.height + 1, None
+        hlc, height, packed = next_stamp(wall_ms, self.latest), prev.height + 1, None
         heads = [head for head in self.heads() if head.branch != prev.branch]
         if heads:
             # The latest first: where there are more than a header may name, the rest waits for the next entry.
@@ -342,7 +169,7 @@ class Replica:
         ids = [parent.id for parent in parents]
         id = builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
         decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
-        with self._change():
+        with self.change():
             number = own.number if own is not None else self._open_branch(log, None, 1)
             entry = NewEntry(number, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
             applied = Applied()
@@ -375,7 +202,7 @@ class Replica:
             # Someone has later entries of our own log: this store is a restored copy, or has a twin.  First the
             # new incarnation, so that no crash in between leaves this node writing to the old one.
             self.renew_incarnation()
-        with self._change():
+        with self.change():
             numbers = self._open_proposed({entry.branch for entry in rebuilt.entries})
             entries = _renumbered(rebuilt.entries, numbers)
             if entries:
@@ -412,38 +239,13 @@ class Replica:
         self._own = LogId(self.author, self.store.renew_incarnation(self.id))
         self._builder = HeaderBuilder(self.id, self._own)
 
-    def fill_payload(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
-        """Store a payload that had stayed away, or was damaged; None where it is not lacking.
-
-        PeerError: it is not the entry's.
-        """
-        operations = cbor.decode_payloads_untrusted([payload])[0]
-        try:
-            check_operations(operations)
-        except cbor.Malformed as error:
-            raise PeerError(f"invalid operations: {error}") from None
-        summary = [cbor.sha256(payload), len(payload), document_tags(self.id, [one[1] for one in operations])]
-        found = [self._inspected(anchor) for anchor in self.find(log, seq, None)]
-        lacking = [one for one in found if one.row.bare is not None or not one.has_body]
-        for old, _, has_body in lacking:
-            row = old._replace(payload=payload, bare=None)
-            fits = cbor.decode_trusted(old.bare or b"") == summary if has_body else self.rebuilt_id(row) == row.id
-            if fits:
-                with self._change():
-                    self.tables.rewrite_entry(row)
-                    conflicts = self.merger.merge([row], [operations])
-                self.damage.entry_mended(row.arrival)
-                if has_body:
-                    return Applied(conflicts=conflicts)
-                return Applied(conflicts=conflicts, tips=self.sendable_again(row.branch), mended=[row.arrival])
-        if lacking and len(found) == 1:
-            raise PeerError("a payload is not the one that its header names")
-        return None
-
-    def _inspected(self, anchor: Anchor) -> InspectedEntry:
-        head = self.tables.entry_at(anchor.branch, anchor.seq)
-        assert head is not None
-        return self.tables.inspect_entries(head.arrival, 1)[0]
+    def rewrite(self, row: EntryRow, operations: Any) -> int:
+        """Store a damaged or partial entry once more, whole; returns how many documents came into conflict."""
+        with self.change():
+            self.tables.rewrite_entry(row)
+            conflicts = self.merger.merge([row], [operations])
+        self.damage.entry_mended(row.arrival)
+        return conflicts
 
     def sendable_again(self, number: int) -> dict[int, int]:
         """The branches that may be sent further now that an entry of one is mended."""
@@ -451,7 +253,7 @@ class Replica:
         return {number: self.branches[number].tip.seq for number in numbers}
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def change(self) -> Iterator[None]:
         """A transaction, and the memory that follows it."""
         self._added: list[Branch] = []
         self._pending = None
@@ -505,20 +307,6 @@ class Replica:
                 applied.mended = sorted(arrival for arrival in self._restored if self.damage.entry_mended(arrival))
                 if applied.mended and not self.damage:
                     applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
-
-    # Repair
-
-    def hold_below(self, number: int, seq: int) -> None:
-        """Hold nothing of a branch from `seq` on, so that peers send it again.  DamagedError: nor the one before."""
-        branch = self.branches[number]
-        self.tails.cut(branch, seq)
-        self._settle(branch)
-
-    def hold_all(self, number: int) -> None:
-        """Hold of a branch all that is on the disk, up to a last entry that is sound."""
-        branch = self.branches[number]
-        self.tails.load_tip(branch)
-        self._settle(branch)
 
     # Seals
 

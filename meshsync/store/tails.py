@@ -15,7 +15,7 @@ from meshsync.errors import DamagedError
 from meshsync.store.base import CollectionTables, EntryRow
 
 if TYPE_CHECKING:
-    from meshsync.store.replica import Branch
+    from meshsync.store.branches import Branch
 
 
 class Tails:

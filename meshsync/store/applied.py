@@ -1,0 +1,26 @@
+"""What a change of a replica did: for the sessions, the watchers and the owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshsync.core.rebuild import Skip
+from meshsync.ids import LogId
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch or a local write changed."""
+
+    count: int = 0
+    tips: dict[int, int] = field(default_factory=dict)
+    """The branches that grew, and their tip's seq."""
+    conflicts: int = 0
+    skipped: dict[LogId, Skip] = field(default_factory=dict)
+    forked: list[LogId] = field(default_factory=list)
+    """Logs that were not known to have forked before."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """How far the batch followed each branch, held before or not."""
+    seals_checked: int = 0
+    mended: list[int] = field(default_factory=list)
+    """The entries (arrivals) that were damaged and are not any more."""

@@ -1,0 +1,71 @@
+"""Payloads that stayed away, or were damaged: which are lacking, and giving them back to their entries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshsync.core import cbor
+from meshsync.core.anchor import Anchor
+from meshsync.core.entry import check_operations, document_tags
+from meshsync.errors import DamagedError, PeerError
+from meshsync.ids import LogId
+from meshsync.store.applied import Applied
+from meshsync.store.base import InspectedEntry
+
+if TYPE_CHECKING:
+    from meshsync.store.replica import Replica
+
+
+class Payloads:
+    """The payloads of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def lacking(self, limit: int) -> list[tuple[LogId, int]]:
+        """Where at most `limit` entries stand that lack their payload."""
+        replica, tables = self._replica, self._replica.tables
+        rows = [tables.inspect_entries(arrival, 1)[0].row for arrival in replica.damage.lacking[:limit]]
+        rows += tables.bare_entries(limit - len(rows))
+        return [(replica.branches[row.branch].log, row.seq) for row in rows]
+
+    def at(self, log: LogId, seq: int) -> list[bytes]:
+        """The payloads at a place, as far as they are here: more than one only where the log has forked."""
+        try:
+            anchors = self._replica.find(log, seq, None)
+            rows = [self._replica.tables.entries_of(anchor.branch, seq - 1, 1)[0] for anchor in anchors]
+        except DamagedError:
+            return []
+        return [row.payload for row in rows if row.payload is not None]
+
+    def fill(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
+        """Store a payload that had stayed away, or was damaged; None where it is not lacking.
+
+        PeerError: it is not the entry's.
+        """
+        replica = self._replica
+        operations = cbor.decode_payloads_untrusted([payload])[0]
+        try:
+            check_operations(operations)
+        except cbor.Malformed as error:
+            raise PeerError(f"invalid operations: {error}") from None
+        summary = [cbor.sha256(payload), len(payload), document_tags(replica.id, [one[1] for one in operations])]
+        found = [self._inspected(anchor) for anchor in replica.find(log, seq, None)]
+        lacking = [one for one in found if one.row.bare is not None or not one.has_body]
+        for old, _, has_body in lacking:
+            row = old._replace(payload=payload, bare=None)
+            fits = cbor.decode_trusted(old.bare or b"") == summary if has_body else replica.rebuilt_id(row) == row.id
+            if fits:
+                conflicts = replica.rewrite(row, operations)
+                if has_body:
+                    return Applied(conflicts=conflicts)
+                return Applied(conflicts=conflicts, tips=replica.sendable_again(row.branch), mended=[row.arrival])
+        if lacking and len(found) == 1:
+            raise PeerError("a payload is not the one that its header names")
+        return None
+
+    def _inspected(self, anchor: Anchor) -> InspectedEntry:
+        tables = self._replica.tables
+        head = tables.entry_at(anchor.branch, anchor.seq)
+        assert head is not None
+        return tables.inspect_entries(head.arrival, 1)[0]
