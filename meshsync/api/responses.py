@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from meshsync.api.errors import describe
 from meshsync.api.requests import wait_disconnect
 from meshsync.core.strictjson import encode_json
 from meshsync.errors import MeshsyncError
@@ -46,7 +47,8 @@ def server_sent(id: str, event: str, value: Mapping[str, Any]) -> str:
 class Lines(Response):
     """A stream of text, written by `produce`.  It is cancelled when the client goes away.
 
-    An error of `produce` cuts the stream without its final chunk: the client sees that it is not complete.
+    An error of `produce` cuts the stream without its final chunk: the client sees that it is not complete.  Of JSON
+    lines the last one then holds nothing but the error.
     """
 
     def __init__(
@@ -84,7 +86,13 @@ class Lines(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if self.media_type == EVENT_STREAM:
                 nursery.start_soon(keep_alive)
-            await self._produce(write)
+            try:
+                await self._produce(write)
+            except MeshsyncError as error:
+                # The status is out already.  This line tells; that the final chunk is missing, nobody can overlook.
+                if self.media_type == JSON_LINES:
+                    await write(line({"v": 1, "error": describe(error)}))
+                raise
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             nursery.cancel_scope.cancel()
 

@@ -21,6 +21,9 @@ Parameters = Iterable[tuple[str, str]]
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0
+_READ_BYTES = 64 * 1024
+_ERROR_LINE = b'{"v":1,"error":{'
+"""How a line begins that ends a stream.  A document's line can begin so, too, and has its id besides."""
 
 
 class Client:
@@ -171,11 +174,20 @@ def _send_chunks(connection: socket.socket, chunks: Iterator[bytes]) -> None:
 
 
 def _whole(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The lines of a response.  CommandError: it broke off before its end."""
+    """The lines of a response.  CommandError: it broke off before its end, or a line tells an error."""
+    rest = b""
     try:
-        yield from response
+        # Not by iterating: that ends without a word where the response broke off.
+        while data := response.read1(_READ_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            for text in lines:
+                if text.startswith(_ERROR_LINE) and "id" not in (told := json.loads(text)):
+                    raise_error(told)
+                yield text + b"\n"
     except (OSError, http.client.HTTPException) as error:
         raise _broken(error) from None
+    if rest:
+        yield rest
 
 
 def _object(response: http.client.HTTPResponse, data: bytes) -> dict[str, Any]:
