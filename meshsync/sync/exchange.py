@@ -82,6 +82,8 @@ class Exchange:
             self._engine.exchange_ended(self)
             if self._scope.cancelled_caught:
                 self.channel.close(CloseCode.NOT_HERE)
+            elif isinstance(failure, PeerError):
+                self.channel.close(failure.code)  # not the clean end that `aclose` would be
             with trio.CancelScope(shield=True) as closing:
                 closing.deadline = trio.current_time() + self._engine.limits.close_seconds_max
                 await self.channel.aclose()

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.config import Config
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.errors import CloseCode
 from meshsync.events import Event
 from meshsync.identity import Identity
 from meshsync.ids import EndpointId
 from meshsync.node import Node, start_node
 from meshsync.store.memory import MemoryStore
+from meshsync.transports.quic.endpoint import QuicEndpoint, open_endpoint
 from tests.simnet import LinkProfile, SimNet, SimSocket
 
 EPOCH_MS = 1_800_000_000_000
@@ -168,6 +170,20 @@ class World:
         machine.scope.cancel()
         await machine.ended.wait()
 
+    @asynccontextmanager
+    async def endpoint(self, number: int, *, mesh_key: bytes | None = None) -> AsyncIterator[QuicEndpoint]:
+        """A bare endpoint in the place of a node: it does what a test tells it, and nothing else."""
+        machine = self.machine(number)
+        async with open_endpoint(
+            self.net.socket(machine.host, PORT),
+            machine.identity.private_key,
+            instance=bytes([number]) * 16,
+            name=f"endpoint {number}",
+            admit=_welcome,
+            mesh_key=mesh_key,
+        ) as endpoint:
+            yield endpoint
+
     def move(self, number: int, host: str) -> None:
         """Give a machine another address, for its next start."""
         self.machine(number).host = host
@@ -178,6 +194,10 @@ class World:
         self.net.cut(a, b)
         if not one_way:
             self.net.cut(b, a)
+
+
+def _welcome(*_: object) -> CloseCode | None:
+    return None
 
 
 Scenario = Callable[[World], Awaitable[None]]

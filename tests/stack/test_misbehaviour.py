@@ -1,0 +1,396 @@
+"""Peers that break the protocol: closed by name, kept out for a while, and nobody else notices."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+import trio
+
+from meshsync.core.entry import PUT, Operation
+from meshsync.core.limits import LIMITS
+from meshsync.core.messages import (
+    Batch,
+    Close,
+    Have,
+    Message,
+    Open,
+    Ping,
+    Pong,
+    Subscribed,
+    decode_untrusted,
+    encode_message,
+)
+from meshsync.core.session import Event, Ready, Received, Send, Session, Start
+from meshsync.errors import CloseCode, TransportLost
+from meshsync.ids import CollectionId, LogId
+from meshsync.store.memory import MemoryStore
+from meshsync.store.replica import Replica
+from meshsync.sync.link import tag_of
+from meshsync.transports.base import Connection, MessageChannel
+from tests.stack.world import EPOCH_MS, PORT, World, documents, events, level, simulate, until, write
+
+NOTES = CollectionId.of_name("notes")
+
+
+class Stranger:
+    """One end of a connection with node 1 that a test speaks by hand."""
+
+    def __init__(self, world: World, connection: Connection) -> None:
+        self.world = world
+        self.connection = connection
+        self.tag = tag_of(connection.nonces, NOTES)
+
+    async def stream(self) -> tuple[MessageChannel, Batch]:
+        """A stream on which both sides said OPEN, and a true batch to send next."""
+        store = MemoryStore(random_bytes=random.Random(1).randbytes)
+        replica = Replica(store, store.collection(NOTES, "notes"), self.world.machine(9).identity.private_key)
+        for number in range(5):
+            replica.append([Operation(PUT, f"n{number}", {})], EPOCH_MS)
+        session = Session(replica, self.connection.peer, self.tag)
+        channel = await self.connection.open_channel()
+        for message in _sent(session, Start()):
+            await channel.send(encode_message(message))
+        session.handle(Received(decode_untrusted(await channel.receive())), 0, EPOCH_MS)
+        [batch] = _sent(session, Ready())
+        assert isinstance(batch, Batch)
+        return channel, batch
+
+    async def answer_pings(self) -> None:
+        """Be alive, for as long as the connection lasts."""
+        control = self.connection.control
+        with suppress(TransportLost):
+            while True:
+                match decode_untrusted(await control.receive()):
+                    case Ping(number, _):
+                        await control.send(encode_message(Pong(number, EPOCH_MS)))
+
+
+def _sent(session: Session, event: Event) -> list[Message]:
+    return [effect.message for effect in session.handle(event, 0, EPOCH_MS) if isinstance(effect, Send)]
+
+
+@asynccontextmanager
+async def stranger(world: World) -> AsyncIterator[Stranger]:
+    """An endpoint that has dialled node 1."""
+    machine = world.machine(1)
+    async with world.endpoint(9) as endpoint:
+        connection = await endpoint.dial((machine.host, PORT), machine.id)
+        yield Stranger(world, connection)
+
+
+async def control_garbage(stranger: Stranger) -> None:
+    await stranger.connection.control.send(b"\xff\x00garbage")
+
+
+async def control_wrong_message(stranger: Stranger) -> None:
+    await stranger.connection.control.send(encode_message(Have(None, bytes(32), (), [])))
+
+
+async def control_frame_too_long(stranger: Stranger) -> None:
+    await stranger.connection.control.send(bytes(LIMITS.control_frame_bytes_max + 1))
+
+
+async def control_answer_to_nothing(stranger: Stranger) -> None:
+    await stranger.connection.control.send(encode_message(Pong(77, EPOCH_MS)))
+
+
+async def stream_without_open(stranger: Stranger) -> None:
+    channel = await stranger.connection.open_channel()
+    await channel.send(encode_message(Have(None, bytes(32), (), [])))
+
+
+async def stream_garbage(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel.send(b"\x01\x02")
+
+
+async def stream_frame_too_long(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel._stream.send_all((LIMITS.frame_bytes_max + 1).to_bytes(4, "big"))
+
+
+async def stream_half_a_frame(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel._stream.send_all(b"\x00\x00\x01\x00abc")
+
+
+async def open_said_twice(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel.send(encode_message(Open(stranger.tag, 0, bytes(8), None, bytes(32), (), 0)))
+
+
+async def open_of_another_tag(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel.send(encode_message(Open(bytes(16), 1, bytes(8), None, bytes(32), (), 0)))
+
+
+async def confirms_what_was_never_sent(stranger: Stranger) -> None:
+    channel, _ = await stranger.stream()
+    await channel.send(encode_message(Have(99, bytes(32), (), [])))
+
+
+async def batch_with_a_bad_seal(stranger: Stranger) -> None:
+    channel, batch = await stranger.stream()
+    await channel.send(encode_message(replace(batch, seals=[(offset, bytes(64)) for offset, _ in batch.seals])))
+
+
+async def batch_without_a_seal(stranger: Stranger) -> None:
+    channel, batch = await stranger.stream()
+    await channel.send(encode_message(replace(batch, seals=[])))
+
+
+async def _again_and_again(channel: MessageChannel, batch: Batch) -> None:
+    """Answer each new OPEN with the same batch."""
+    with suppress(TransportLost):
+        while True:
+            await channel.send(encode_message(batch))
+            while not isinstance(message := decode_untrusted(await channel.receive()), Open):
+                pass
+            batch = replace(batch, round=message.round)
+
+
+async def batch_with_a_gap(stranger: Stranger) -> None:
+    channel, batch = await stranger.stream()
+    [(log, first, count, _)] = batch.runs
+    await _again_and_again(channel, replace(batch, runs=[(log, first + 3, count, bytes(32))]))
+
+
+async def batch_with_a_missing_parent(stranger: Stranger) -> None:
+    channel, batch = await stranger.stream()
+    other = LogId(stranger.world.id(5), bytes(8))
+    await _again_and_again(channel, replace(batch, logs=(other,), parents=[(0, [(1, 7, bytes(32))])]))
+
+
+async def batch_of_false_payloads(stranger: Stranger) -> None:
+    channel, batch = await stranger.stream()
+    await channel.send(encode_message(replace(batch, payloads=[b"\xff" for _ in batch.payloads])))
+
+
+Deed = Callable[[Stranger], Awaitable[None]]
+PROTOCOL = CloseCode.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("deed", "code", "reason"),
+    [
+        (control_garbage, PROTOCOL, ""),
+        (control_wrong_message, PROTOCOL, "Have does not belong on the control stream"),
+        (control_frame_too_long, CloseCode.LIMIT, ""),
+        (control_answer_to_nothing, PROTOCOL, "never sent"),
+        (stream_without_open, PROTOCOL, "begin with OPEN"),
+        (stream_garbage, PROTOCOL, ""),
+        (stream_frame_too_long, CloseCode.LIMIT, ""),
+        (stream_half_a_frame, CloseCode.TIMEOUT, "not finished"),
+        (open_said_twice, PROTOCOL, "round"),
+        (open_of_another_tag, PROTOCOL, "another collection"),
+        (confirms_what_was_never_sent, PROTOCOL, "never sent"),
+        (batch_with_a_bad_seal, PROTOCOL, "does not verify"),
+        (batch_without_a_seal, PROTOCOL, "without a seal"),
+        (batch_with_a_gap, PROTOCOL, "not here"),
+        (batch_with_a_missing_parent, PROTOCOL, "not here"),
+        (batch_of_false_payloads, PROTOCOL, ""),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_breach_is_closed_by_name_and_the_others_go_on(deed: Deed, code: CloseCode, reason: str) -> None:
+    """Otherwise one peer can end a node, or goes on unpunished, or costs the others their connection."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        async with stranger(world) as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.answer_pings)
+            await deed(one)
+            closed = await one.connection.wait_closed()
+            assert (closed.code, closed.by_peer) == (code, True)
+        breach = await until(a, "peer_error")
+        assert breach.facts["code"] == code.name
+        assert breach.facts["peer"] == world.id(9).hex()
+        assert reason in breach.facts["reason"]
+        async with stranger(world) as again:
+            assert (await again.connection.wait_closed()).code is CloseCode.BUSY
+        await trio.sleep(2 * LIMITS.backoff_first_seconds)
+        async with stranger(world) as again:
+            await again.stream()
+        assert not documents(a)
+        await write(a, "still here")
+        await level(a, b)
+        assert set(documents(a)) == set(documents(b)) == {"still here"}
+        assert len(events(b, "connected")) == 1
+        assert not events(a, "failed")
+
+    simulate(scenario)
+
+
+def test_each_breach_costs_more_than_the_one_before() -> None:
+    """Otherwise a peer that does it again and again is let in twice a second."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        waits = []
+        async with world.endpoint(9) as endpoint:
+            for _ in range(8):
+                began = trio.current_time()
+                code = CloseCode.BUSY
+                while code is CloseCode.BUSY:
+                    await trio.sleep(0.9)
+                    connection = await endpoint.dial((world.machine(1).host, PORT), a.id)
+                    with suppress(TransportLost):
+                        await connection.control.send(b"\xff")
+                    code = (await connection.wait_closed()).code
+                waits.append(trio.current_time() - began)
+        assert waits[-1] > 30
+        assert len(events(a, "peer_error")) == 8
+
+    simulate(scenario)
+
+
+def test_an_unknown_collection_is_answered_alike_and_costs_nothing() -> None:
+    """Otherwise a peer can probe for the names of collections, or its guess costs it the connection."""
+
+    async def scenario(world: World) -> None:
+        await world.start(1)
+        async with stranger(world) as one:
+            for _ in range(300):
+                channel = await one.connection.open_channel()
+                await channel.send(encode_message(Open(bytes(16), 0, bytes(8), None, bytes(32), (), 0)))
+                assert decode_untrusted(await channel.receive()) == Close(CloseCode.NOT_HERE, "")
+                await channel.aclose()
+            assert not one.connection.is_closed
+
+    simulate(scenario)
+
+
+def test_a_peer_that_accepts_and_never_speaks_is_given_up() -> None:
+    """Otherwise a peer that hangs counts as connected, and is never dialled again."""
+
+    async def scenario(world: World) -> None:
+        async with world.endpoint(9) as endpoint:
+            a = await world.start(1, peers=[9])
+            await endpoint.accept()
+            assert (
+                (await until(a, "dial_failed")).facts["reason"].startswith("this node closed the connection: TIMEOUT")
+            )
+            assert not events(a, "connected")
+            await endpoint.accept()
+
+    simulate(scenario)
+
+
+def test_a_peer_that_answers_no_more_is_given_up() -> None:
+    """Otherwise a peer whose machine is alive and whose program hangs stays `connected` for ever."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        async with stranger(world) as one:
+            await one.connection.control.send(encode_message(Subscribed(())))
+            await until(a, "connected")
+            gone = await until(a, "disconnected")
+            assert "did not answer a ping" in gone.facts["reason"]
+
+    simulate(scenario)
+
+
+def test_the_side_that_accepted_must_not_open_streams() -> None:
+    """Otherwise both sides may open one for the same collection, and they cross."""
+
+    async def scenario(world: World) -> None:
+        async with world.endpoint(9) as endpoint:
+            a = await world.start(1, peers=[9])
+            connection = await endpoint.accept()
+            channel = await connection.open_channel()
+            await channel.send(encode_message(Open(bytes(16), 0, bytes(8), None, bytes(32), (), 0)))
+            assert (await connection.wait_closed()).code is CloseCode.PROTOCOL
+            assert (await until(a, "peer_error")).facts["code"] == "PROTOCOL"
+
+    simulate(scenario)
+
+
+def test_a_flood_of_wishes_opens_one_stream() -> None:
+    """Otherwise a peer has a node open stream after stream for one collection."""
+
+    async def scenario(world: World) -> None:
+        async with world.endpoint(9) as endpoint:
+            a = await world.start(1, peers=[9])
+            connection = await endpoint.accept()
+            tag = tag_of(connection.nonces, NOTES)
+            opened: list[MessageChannel] = []
+
+            async def count() -> None:
+                while True:
+                    opened.append(await connection.accept_channel())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count)
+                for _ in range(50):
+                    await connection.control.send(encode_message(Subscribed((tag,) * 1000)))
+                await trio.sleep(5)
+                nursery.cancel_scope.cancel()
+            assert len(opened) == 1
+            [link] = a.sync.links.values()
+            assert len(link.exchanges) == len(a.sync._exchanges) == 1
+            assert not connection.is_closed
+
+    simulate(scenario)
+
+
+def test_a_peer_that_opens_the_same_collection_again_replaces_its_stream() -> None:
+    """Otherwise a peer piles up sessions of one collection."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        async with stranger(world) as one:
+            channels = [(await one.stream())[0] for _ in range(40)]
+            await trio.sleep(1)
+            [link] = a.sync.links.values()
+            assert len(link.exchanges) == len(a.sync._exchanges) == 1
+            for channel in channels[:-1]:
+                with pytest.raises(TransportLost) as lost:
+                    await channel.receive()
+                assert lost.value.code is CloseCode.NOT_HERE
+            assert not one.connection.is_closed
+
+    simulate(scenario)
+
+
+def test_a_peer_that_asks_without_reading_costs_no_memory() -> None:
+    """Otherwise the answers to its pings pile up here."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        async with stranger(world) as one:
+            control = one.connection.control
+            with trio.move_on_after(20):
+                for number in range(5_000):
+                    await control.send(encode_message(Ping(number, EPOCH_MS)))
+            await trio.sleep(1)
+            [link] = a.sync.links.values()
+            assert len(link.control._unsaid) <= 3
+
+    simulate(scenario)
+
+
+def test_an_internal_fault_in_serving_one_peer_ends_that_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a mistake of ours, met by one peer's data, takes the node down."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        c = await world.start(3, peers=[1])
+        await level(a, c)
+        faulty = a.sync.links[c.id].exchanges[NOTES]
+        monkeypatch.setattr(faulty.session, "handle", lambda *_: 1 / 0)
+        await write(c, "from c")
+        failed = await until(a, "failed")
+        assert failed.facts == {"part": "peer", "peer": c.id.hex()}
+        await level(a, b, c)
+        assert set(documents(b)) == {"from c"}
+        assert len(events(b, "connected")) == 1
+
+    simulate(scenario)
