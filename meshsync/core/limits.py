@@ -46,6 +46,7 @@ class Limits:
     """What may wait to be sent on one stream before no more of the peer's questions are read."""
     answer_seconds_max: float = 30.0
     """How long a peer may leave a ping, or its own answers, lying."""
+    first_ping_seconds: float = 2.0
     ping_seconds: float = 60.0
 
     # Clocks

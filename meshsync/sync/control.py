@@ -62,6 +62,8 @@ class Control:
     async def keep_asking(self) -> None:
         """Ping for ever.  TransportLost: the peer does not answer, though its machine may."""
         limits, rng = self._engine.limits, self._engine.rng
+        # Not at once: most short connections then never need one.
+        await trio.sleep(limits.first_ping_seconds * rng.uniform(0.5, 1.5))
         while True:
             with trio.move_on_after(limits.answer_seconds_max) as scope:
                 await self.ping()
