@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import trio
 from signals import Interrupted, leaves, run_until_signal
 
+from bench.compare import run_others
 from bench.report import Row, as_json, as_text, heading
 from bench.stage import Stage, WorkloadFailed
 from bench.workers import WorkerFailed
@@ -24,6 +26,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--compare", type=Path, metavar="DIR")
+    parser.add_argument("--against", type=lambda text: text.split(","), default=["git"])
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.workload if name not in WORKLOADS]:
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
@@ -53,10 +57,15 @@ async def main(arguments: argparse.Namespace) -> int:
     well = True
     for name in arguments.workload:
         for n in arguments.n or WORKLOADS[name].sizes:
+            ours: list[Row] = []
             for _ in range(arguments.runs):
                 rows, went_well = await _run(name, n, Stage(arguments.profile))
                 well = well and went_well
+                ours += rows
                 for row in rows:
+                    print(as_line(row), flush=True)
+            if arguments.compare is not None:
+                for row in await run_others(arguments.compare, arguments.against, name, n, arguments.runs, ours):
                     print(as_line(row), flush=True)
     return 0 if well else 1
 
