@@ -29,7 +29,6 @@ from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
 from meshsync.core.messages import (
-    FLAG_COMPLETE,
     FLAG_EXPLICIT,
     Batch,
     Close,
@@ -40,6 +39,7 @@ from meshsync.core.messages import (
     Payloads,
     Want,
 )
+from meshsync.core.opening import opening
 from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Resync
 from meshsync.core.peerview import PeerView
 from meshsync.core.pushing import Pusher
@@ -248,31 +248,13 @@ class Session:
     # OPEN
 
     def _open(self) -> list[Effect]:
-        """Tell all tips: as many as an OPEN holds, and the rest in HAVEs right behind it."""
-        tips = self.held.tips()
-        page = self.limits.open_tips_max
-        first, rest = tips[:page], tips[page:]
-        self._own_logs.named_by_open(tip.log for tip in first)
+        """Tell what is held."""
         self._said_complete = self.held.complete
         explicit = self._pusher.explicit or self.held.has_forks()
-        flags = (FLAG_COMPLETE if self._said_complete else 0) | (FLAG_EXPLICIT if explicit else 0)
-        effects: list[Effect] = [
-            Send(
-                Open(
-                    self._tag,
-                    self._round,
-                    self.held.epoch,
-                    self.held.cursor_for(self.peer),
-                    self.held.root(),
-                    tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first),
-                    flags,
-                )
-            )
-        ]
-        for start in range(0, len(rest), page):
-            rows = [(self._own_logs.index(log), seq, id[:TIP_ID_BYTES]) for log, seq, id in rest[start : start + page]]
-            effects.append(self._have(None, rows))
-        return effects
+        messages = opening(
+            self.held, self._own_logs, self.peer, self.limits, tag=self._tag, number=self._round, explicit=explicit
+        )
+        return [Send(message) for message in messages]
 
     def _open_again(self) -> list[Effect]:
         self._round += 1
