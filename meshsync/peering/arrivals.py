@@ -27,8 +27,9 @@ ASIDE_SECONDS = 0.5
 """How long an accepted connection waits for one's own dial to the same peer, which would survive."""
 SUCCESSOR_SECONDS = 2.0
 """How long a connection that the peer closed as a duplicate may take to be replaced."""
-PROBE_SECONDS = 2.0
-"""How long a connection has to answer when a second process with the peer's identity shows up."""
+PROBE_SECONDS = (0.5, 2.0)
+"""How long a connection has to answer when a second process with the peer's identity shows up, at least and at most."""
+PROBE_ROUND_TRIPS = 10
 
 
 class Arrivals:
@@ -126,7 +127,8 @@ class Arrivals:
         link = self._engine.links.get(connection.peer)
         if link is None or link.connection is not connection:
             return False  # it is being closed
-        with trio.move_on_after(PROBE_SECONDS) as scope:
+        least, most = PROBE_SECONDS
+        with trio.move_on_after(max(least, min(most, PROBE_ROUND_TRIPS * connection.rtt_seconds))) as scope:
             await link.control.ping()
         return not scope.cancelled_caught and not connection.is_closed
 
