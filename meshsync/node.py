@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -67,7 +68,7 @@ class Node:
         self.id = identity.endpoint_id
         self.name = config.name
         self.store = store
-        self.limits = limits
+        self.limits = limits = _limits_of(config, limits)
         self.events = EventLog(limits, wall)
         self.started = trio.current_time()
         self.listen: tuple[str, ...] = ()
@@ -243,6 +244,15 @@ class Node:
             yield Finding("remains", fault.text)
         if remains:
             yield Finding("repair", LAST_RESORT)
+
+
+def _limits_of(config: Config, limits: Limits) -> Limits:
+    """The limits with what the owner configured."""
+    rate = config.limits.rate_bytes_per_s
+    if rate is None:
+        return limits
+    # A batch is sent whole: one that takes longer than a second would hold up what is more urgent.
+    return replace(limits, send_bytes_per_second_max=rate, batch_bytes_soft=min(rate, limits.batch_bytes_soft))
 
 
 def wall_ms() -> int:

@@ -97,11 +97,8 @@ class DiscoveryConfig(_Model):
 class LimitsConfig(_Model):
     """Bounds that an owner sets."""
 
-    rate_bytes_per_s: Annotated[values.Rate, _not_yet("a bound on the rate is", "no such key")] | None = None
-    """How much this node sends in a second, over all peers; without it, as much as the network takes.
-
-    Not available yet.
-    """
+    rate_bytes_per_s: values.Rate | None = None
+    """How much this node sends in a second, over all peers; without it, as much as the network takes."""
 
 
 class Config(_Model):

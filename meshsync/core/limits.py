@@ -6,6 +6,7 @@ because two nodes that disagreed on it would diverge for ever.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # Constants of the protocol: part of validity, the same on every node.
@@ -72,6 +73,8 @@ class Limits:
     close_seconds_max: float = 3.0
 
     # Flow control
+    send_bytes_per_second_max: float = math.inf
+    """Over all peers.  The owner's to set; without, what the network takes."""
     stream_window_bytes: int = 4 * 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
     send_high_water_bytes: int = 512 * 1024

@@ -27,6 +27,7 @@ from meshsync.sync.exchange import Exchange
 from meshsync.sync.gate import Priority
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
+from meshsync.sync.rate import Rate
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats
 from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Connection
@@ -49,6 +50,7 @@ class SyncEngine:
         self.store = store
         self.events = events
         self.limits = limits
+        self.rate = Rate(limits.send_bytes_per_second_max)
         self.rng = rng
         self.wall_ms = wall_ms
         self.progressed = Notifier()

@@ -51,8 +51,11 @@ class Exchange:
         self.session = Session(replica, link.peer, tag, link.engine.limits)
         self.done = trio.Event()
         self._engine = link.engine
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, bool]] = deque()
+        """Frames, and whether each may go above the rate: what tells a peer where we stand must not wait."""
         self._queued_bytes = 0
+        self._is_throttled = False
+        """It is this node's own rate that holds up what is queued."""
         self._sent = Notifier()
         self._changed: set[int] = set()
         self._kick = trio.Event()
@@ -160,7 +163,7 @@ class Exchange:
             match effect:
                 case Send(message):
                     frame = encode_message(message)
-                    self._queue.append(frame)
+                    self._queue.append((frame, isinstance(message, Open | Have)))
                     self._queued_bytes += len(frame)
                     self._kick.set()
                 case Stored(applied):
@@ -220,7 +223,7 @@ class Exchange:
         while (before := self._queued_bytes) > limits.answers_bytes_max:
             with trio.move_on_after(limits.answer_seconds_max):
                 await self._sent.wait_until(lambda before=before: self._queued_bytes < before)  # type: ignore[misc]
-            if self._queued_bytes >= before:
+            if self._queued_bytes >= before and not self._is_throttled:
                 raise PeerError("the peer asks and does not read the answers", CloseCode.TIMEOUT)
 
     # Sending
@@ -254,7 +257,13 @@ class Exchange:
 
     async def _flush(self) -> None:
         while self._queue:
-            frame = self._queue.popleft()
+            frame, is_urgent = self._queue.popleft()
+            if is_urgent:
+                self._engine.rate.count(len(frame))
+            else:
+                self._is_throttled = True
+                await self._engine.rate.take(len(frame))
+                self._is_throttled = False
             await self.channel.send(frame)
             self._queued_bytes -= len(frame)
             self._sent.notify()
