@@ -1,4 +1,4 @@
-"""Places in the DAG: the entry that others build upon, and how a store packs the parents of an entry."""
+"""Places in the DAG: entries that others build upon, and how a store packs the parents of an entry."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ class Anchor(NamedTuple):
 
 
 ORIGIN = Anchor(0, 0, b"", 0, 0)
+
+
+class Place(NamedTuple):
+    """Where an entry stands, and when it was written."""
+
+    branch: int
+    seq: int
+    hlc: int

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from meshsync.core import cbor
+from meshsync.core.anchor import Place
 from meshsync.core.entry import DELETE, PATCH, PUT
 
 
@@ -41,8 +42,8 @@ class DocumentState:
     clear: Stamp | None = None
     exists: Stamp | None = None
     fields: dict[str, tuple[Any, Stamp]] = field(default_factory=dict)
-    frontier: list[int] = field(default_factory=list)
-    """Arrivals of the entries on this document that no other entry on it has seen: more than one is a conflict."""
+    frontier: list[Place] = field(default_factory=list)
+    """The entries on this document that no other entry on it has seen: more than one is a conflict."""
 
     def apply(self, kind: int, body: Mapping[str, Any] | None, stamp: Stamp) -> None:
         """Merge one operation."""
@@ -98,5 +99,5 @@ class DocumentState:
             None if clear is None else stamps[clear],
             None if exists is None else stamps[exists],
             {name: (item[1] if len(item) == 2 else REMOVED, stamps[item[0]]) for name, item in fields.items()},
-            frontier,
+            [Place(*place) for place in frontier],
         )

@@ -6,10 +6,10 @@ later than the older entry, because stamps respect causality.  Nothing is rememb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from meshsync.core.anchor import PARENT
+from meshsync.core.anchor import PARENT, Place
 
 if TYPE_CHECKING:
     from meshsync.store.base import CollectionTables
@@ -20,14 +20,6 @@ STEPS_MAX = 20_000
 _PAGE = 16
 
 
-class Place(NamedTuple):
-    """Where an entry stands, and when it was written."""
-
-    branch: int
-    seq: int
-    hlc: int
-
-
 class Ancestry:
     """Answers for one replica."""
 
@@ -36,9 +28,25 @@ class Ancestry:
 
     def is_before(self, old: Place, new: Place) -> bool:
         """Whether `old` is an ancestor of `new`."""
-        if old.hlc >= new.hlc:
-            return False
+        return not self.unseen(new, [old])
+
+    def unseen(self, new: Place, olds: Iterable[Place]) -> list[Place]:
+        """Those of some entries that are not ancestors of `new`: one walk, however many they are."""
+        result: list[Place] = []
+        wanted: dict[int, list[Place]] = {}
+        for old in olds:
+            if old.hlc >= new.hlc:
+                result.append(old)
+            else:
+                wanted.setdefault(old.branch, []).append(old)
+        if wanted:
+            self._walk(new, wanted)
+        return result + [old for places in wanted.values() for old in places]
+
+    def _walk(self, new: Place, wanted: dict[int, list[Place]]) -> None:
+        """Take out of `wanted` what is met on the way down from `new`."""
         branches, tables = self._replica.branches, self._replica.tables
+        after_hlc = min(old.hlc for places in wanted.values() for old in places)
         explored: dict[int, int] = {}
         todo = [(new.branch, new.seq)]
         steps = 0
@@ -46,23 +54,26 @@ class Ancestry:
             number, seq = todo.pop()
             while True:  # along the chain: a branch, then the one that it forked from
                 branch = branches[number]
-                if number == old.branch and seq >= old.seq:
-                    return True
                 low = explored.get(number, 0)
                 if seq > low:
                     explored[number] = seq
-                    for parent in self._parents(tables, number, seq, low, old.hlc):
+                    if number in wanted:
+                        left = [old for old in wanted[number] if old.seq > seq]
+                        if left:
+                            wanted[number] = left
+                        else:
+                            del wanted[number]
+                            if not wanted:
+                                return
+                    for parent in self._parents(tables, number, seq, low, after_hlc):
                         steps += 1
-                        if parent[0] == old.branch and parent[1] >= old.seq:
-                            return True
                         if parent[1] > explored.get(parent[0], 0):
                             todo.append(parent)
                 if steps > STEPS_MAX:
-                    return False
+                    return
                 if branch.base is None:
                     break
                 number, seq = branch.base, min(seq, branch.first_seq - 1)
-        return False
 
     def _parents(
         self, tables: CollectionTables, branch: int, seq: int, low: int, after_hlc: int

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
+from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
-from meshsync.store.ancestry import Place
 from meshsync.store.base import LOST_STATE, DocumentRow, EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
+
+FRONTIER_MAX = 256
+"""Of so many writers that did not know of each other the latest are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,43 @@ class MergedDocument:
         return EntryId(self.stamp.entry)
 
 
+class _Draft:
+    """A document while a batch is merged: decoded once, and encoded once."""
+
+    __slots__ = ("arrival", "conflict", "encoded", "is_lost", "live", "op", "state", "was_live")
+
+    def __init__(self, stored: DocumentRow | None, now: DocumentRow | None = None) -> None:
+        self.state: DocumentState | None = None
+        self.encoded: bytes | None = None
+        self.is_lost = False
+        self.arrival = self.op = 0
+        self.live = self.conflict = False
+        if (row := now or stored) is not None:
+            _, self.arrival, self.op, self.live, self.conflict, self.encoded = row
+            self.is_lost = self.encoded == LOST_STATE
+        self.was_live = stored is not None and stored.live
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the document is more than one operation."""
+        return self.state is not None or self.encoded is not None
+
+    def point_at(self, arrival: int, op: int, *, live: bool) -> None:
+        """The document is what one operation says."""
+        self.arrival, self.op, self.live = arrival, op, live
+        self.conflict, self.state, self.encoded = False, None, None
+
+    def lose(self, arrival: int) -> None:
+        """What the document was cannot be read."""
+        self.arrival, self.op, self.live, self.conflict = arrival, 0, True, False
+        self.state, self.encoded, self.is_lost = None, LOST_STATE, True
+
+    def row(self, id: str) -> DocumentRow:
+        """The document as it is stored."""
+        encoded = self.encoded if self.state is None else self.state.encode()
+        return DocumentRow(id, self.arrival, self.op, self.live, self.conflict, encoded)
+
+
 class DocumentMerger:
     """Merges operations into the document rows of one replica."""
 
@@ -47,16 +87,25 @@ class DocumentMerger:
         self._recent: dict[int, EntryRow] = {}
         """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
 
-    def merge(self, rows: Sequence[EntryRow], operations: Sequence[Any], only: Collection[str] | None = None) -> int:
+    def merge(
+        self,
+        rows: Sequence[EntryRow],
+        operations: Sequence[Any],
+        only: Collection[str] | None = None,
+        *,
+        late: bool = False,
+    ) -> int:
         """Merge the operations of newly stored entries; returns how many documents came into conflict.
 
-        `only`: leave all other documents alone.
+        `only`: leave all other documents alone.  `late`: entries that build on these may be merged already.
         """
         tables = self._replica.tables
         ids = [operation[1] for ops in operations if ops is not None for operation in ops]
         known = tables.documents(ids)
-        changed: dict[str, DocumentRow] = {}
-        live_change = conflicts = 0
+        fresh: dict[str, DocumentRow] = {}
+        """The most frequent case, kept cheap: documents that were never written before."""
+        drafts: dict[str, _Draft] = {}
+        conflicts = 0
         self._recent = {}
         for row, ops in zip(rows, operations, strict=True):
             if ops is None:
@@ -66,61 +115,72 @@ class DocumentMerger:
                 kind, id = operation[0], operation[1]
                 if only is not None and id not in only:
                     continue
-                before = changed.get(id) or known.get(id)
-                if before is None and kind != PATCH:
-                    after = DocumentRow(id, row.arrival, number, kind == PUT, False, None)
-                else:
-                    body = operation[2] if len(operation) == 3 else None
-                    try:
-                        after = self._merge_one(before, row, number, kind, id, body)
-                    except DamagedError:
-                        after = DocumentRow(id, row.arrival, number, True, False, LOST_STATE)
-                    conflicts += after.conflict and not (before is not None and before.conflict)
-                live_change += after.live - (before is not None and before.live)
-                changed[id] = after
+                draft = drafts.get(id)
+                if draft is None:
+                    before = known.get(id)
+                    if before is None and kind != PATCH and id not in fresh:
+                        fresh[id] = DocumentRow(id, row.arrival, number, kind == PUT, False, None)
+                        continue
+                    draft = drafts[id] = _Draft(before, fresh.pop(id, None))
+                had_conflict = draft.conflict
+                try:
+                    self._merge_one(draft, row, number, operation, late=late)
+                except DamagedError:
+                    draft.lose(row.arrival)
+                conflicts += draft.conflict and not had_conflict
+        changed = list(fresh.values())
+        live_change = sum(one.live for one in changed)
+        if drafts:
+            live_change += sum(draft.live - draft.was_live for draft in drafts.values())
+            changed += [draft.row(id) for id, draft in drafts.items()]
         if changed:
-            tables.put_documents(list(changed.values()), live_change)
+            tables.put_documents(changed, live_change)
         self._recent = {}
         return conflicts
 
-    def _merge_one(
-        self, before: DocumentRow | None, row: EntryRow, number: int, kind: int, id: str, body: Any
-    ) -> DocumentRow:
+    def _merge_one(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
+        kind = operation[0]
+        if draft.is_lost:
+            return
         here = Place(row.branch, row.seq, row.hlc)
-        is_before = self._replica.ancestry.is_before
-        frontier: list[int] = []
-        state = DocumentState()
-        if before is not None:
-            if before.state == LOST_STATE:
-                return before
-            frontier = [before.arrival] if before.state is None else DocumentState.decode(before.state).frontier
-            places = [(arrival, self._place(arrival)) for arrival in frontier]
-            if row.arrival in frontier:
-                return before  # it was here already, and is stored again
-            frontier = [arrival for arrival, place in places if not is_before(place, here)]
+        frontier: list[Place] = []
+        is_seen = False
+        if draft.arrival:
+            before = self._state(draft).frontier if draft.has_state else [self._place(draft.arrival)]
+            if here in before:
+                return  # it was here already, and is stored again
+            frontier = self._replica.ancestry.unseen(here, before)
             if not frontier and kind != PATCH:
-                return DocumentRow(id, row.arrival, number, kind == PUT, False, None)
-            if before.state is None and any(is_before(here, place) for _, place in places):
-                return before  # a payload that came late, and what the document shows had seen it
-            if not any(is_before(here, place) for _, place in places):
-                frontier.append(row.arrival)
-            state = self.state_of(before)
-        else:
-            frontier = [row.arrival]
-        state.apply(kind, body, self._stamp(row))
+                draft.point_at(row.arrival, number, live=kind == PUT)
+                return
+            is_seen = late and any(self._replica.ancestry.is_before(here, place) for place in frontier)
+            if is_seen and not draft.has_state:
+                return  # what the document shows had seen it
+        state = self._state(draft)
+        state.apply(kind, operation[2] if len(operation) == 3 else None, self._stamp(row))
+        if not is_seen:
+            frontier.append(here)
+        if len(frontier) > FRONTIER_MAX:
+            # Whoever has seen the others wrote later than the earliest, whose fields are then below its clear stamp.
+            frontier.remove(min(frontier, key=_hlc))
         state.frontier = frontier
-        live = state.visible() is not None
-        return DocumentRow(id, row.arrival, number, live, len(frontier) > 1, state.encode())
+        draft.arrival, draft.op, draft.state = row.arrival, number, state
+        draft.live, draft.conflict = state.visible() is not None, len(frontier) > 1
 
-    def state_of(self, row: DocumentRow) -> DocumentState:
-        """The merged state behind a row, also where the row only points at an operation."""
-        if row.state is not None:
-            return self._decoded(row.id, row.state)
-        entry = self._entry(row.arrival)
-        operation = cbor.decode_trusted(entry.payload or b"")[row.op]
-        state = DocumentState(frontier=[row.arrival])
-        state.apply(operation[0], operation[2] if len(operation) == 3 else None, self._stamp(entry))
-        return state
+    def _state(self, draft: _Draft) -> DocumentState:
+        """The merged state of a document, also where its row only points at an operation."""
+        if draft.state is None:
+            if draft.encoded is not None:
+                draft.state = DocumentState.decode(draft.encoded)
+            elif not draft.arrival:
+                draft.state = DocumentState()
+            else:
+                entry = self._entry(draft.arrival)
+                kind, _, *body = cbor.decode_trusted(entry.payload or b"")[draft.op]
+                state = DocumentState(frontier=[Place(entry.branch, entry.seq, entry.hlc)])
+                state.apply(kind, body[0] if body else None, self._stamp(entry))
+                return state
+        return draft.state
 
     def read(self, row: DocumentRow, payload: bytes | None = None) -> MergedDocument:
         """The document of a row.  `payload`: of the row's entry, where the caller has it at hand."""
@@ -163,3 +223,7 @@ class DocumentMerger:
 
     def _stamp(self, row: EntryRow) -> Stamp:
         return Stamp(row.hlc, bytes(self._replica.branches[row.branch].log.author), row.id)
+
+
+def _hlc(place: Place) -> int:
+    return place.hlc

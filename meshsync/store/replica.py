@@ -243,7 +243,7 @@ class Replica(Branches):
         """Store a damaged or partial entry once more, whole; returns how many documents came into conflict."""
         with self.change():
             self.tables.rewrite_entry(row)
-            conflicts = self.merger.merge([row], [operations])
+            conflicts = self.merger.merge([row], [operations], late=True)
         self.damage.entry_mended(row.arrival)
         return conflicts
 
@@ -272,7 +272,7 @@ class Replica(Branches):
             arrival = self.tables.next_arrival()
             rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
             self.tables.insert_entries(rows)
-        applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries])
+        applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries], late=bool(self.tails))
         applied.count += len(rows)
         grown = {row.branch: row for row in rows}
         covered: dict[int, int] = {}

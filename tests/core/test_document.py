@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT
 from tests.meshoracle import document_of
@@ -53,7 +54,7 @@ def test_the_document_is_that_of_a_replay_in_the_order_of_stamps(applied: list[O
 def test_a_state_survives_its_encoding(applied: list[Operation]) -> None:
     """Otherwise a document changes when the node restarts."""
     state = merged(applied)
-    state.frontier = [3, 7]
+    state.frontier = [Place(3, 7, 11), Place(4, 1, 12)]
     again = DocumentState.decode(state.encode())
     assert content(again) == content(state)
     assert again.frontier == state.frontier
