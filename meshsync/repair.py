@@ -81,7 +81,7 @@ class _Mending:
 
     def _heal(self) -> list[str]:
         replica = self._replica
-        damaged = [replica.tables.inspect_entries(arrival, 1)[0] for arrival in self._left(Part.HEAD)]
+        damaged = [replica.tables.inspect_entries(arrival, 1)[0] for arrival in self._left()]
         healed = [entry.row.arrival for entry in damaged if heal_entry(replica, entry)]
         if healed:
             self._hold_all()

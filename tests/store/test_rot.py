@@ -185,6 +185,13 @@ def test_blob_that_became_text_does_not_hide_the_others(path: Path) -> None:
     store, tables, _ = opened(path)
     assert [row.arrival for row in tables.entries_from(1, 9)] in ([1, 2], [1, 2, 3, 4, 5, 6])
     assert [row.id for row in tables.entries_from(4, 9)] == [entry(n).id for n in (4, 5, 6)]
+    assert tables.tip(1) is not None
+    damaged = tables.inspect_entries(3, 1)[0]
+    assert (damaged.row.id, damaged.has_head, damaged.has_body) == (id, False, True)
+    with store.transaction():
+        tables.rewrite_entry(damaged.row)
+    assert tables.inspect_entries(3, 1)[0].has_head
+    assert list(store.verify()) == []
     store.close()
 
 

@@ -1,6 +1,7 @@
 """Rows as SQLite gives them, held against their checksums.
 
-A bit that flips in the header of a record changes the type of a value, so each check takes values of any type.
+A bit that flips in the header of a record changes the type of a value, so each check takes values of any type.  Text
+is the worst of them, because what is not UTF-8 cannot be read at all; it is read as the blob that it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ ENTRY_COLUMNS_AS_BLOBS = (
     "arrival, branch, seq, CAST(id AS BLOB), hlc, height, CAST(parents AS BLOB), CAST(payload AS BLOB), "
     "CAST(bare AS BLOB), CAST(seal AS BLOB), crc"
 )
-HEAD_COLUMNS = "arrival, branch, seq, id, hlc, height, parents, seal, head_crc"
+INSPECTED_COLUMNS = (
+    f"{ENTRY_COLUMNS_AS_BLOBS}, head_crc, "
+    "'text' IN (typeof(id), typeof(parents), typeof(seal)), 'text' IN (typeof(payload), typeof(bare))"
+)
+HEAD_COLUMNS = (
+    "arrival, branch, seq, CAST(id AS BLOB), hlc, height, CAST(parents AS BLOB), CAST(seal AS BLOB), head_crc"
+)
 
 _entry: Callable[[Sequence[Any]], EntryRow] = partial(tuple.__new__, EntryRow)
 """EntryRow(*columns) at two thirds of its cost: every entry that is sent passes here."""
@@ -46,13 +53,14 @@ def sound_entries(rows: Sequence[tuple[Any, ...]]) -> list[EntryRow]:
 
 
 def inspected(row: Sequence[Any]) -> InspectedEntry:
-    """A row of ENTRY_COLUMNS and head_crc, and what of it is sound."""
-    _, branch, seq, id, hlc, height, parents, payload, bare, seal, crc, stored_head = row
+    """A row of INSPECTED_COLUMNS, and what of it is sound."""
+    _, branch, seq, id, hlc, height, parents, payload, bare, seal, crc, stored_head, head_is_text, body_is_text = row
     try:
-        has_head = head_crc(branch, seq, id, hlc, height, parents, seal) == stored_head
+        has_head = head_crc(branch, seq, id, hlc, height, parents, seal) == stored_head and not head_is_text
     except TypeError:
         has_head = False
-    return InspectedEntry(_entry(tuple(row[:10])), has_head, is_sound_body(payload, bare, stored_head, crc))
+    has_body = is_sound_body(payload, bare, stored_head, crc) and not body_is_text
+    return InspectedEntry(_entry(tuple(row[:10])), has_head, has_body)
 
 
 def is_sound_body(payload: Any, bare: Any, head: Any, crc: object) -> bool:

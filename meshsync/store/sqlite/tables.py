@@ -29,6 +29,7 @@ from meshsync.store.sqlite.soundness import (
     ENTRY_COLUMNS,
     ENTRY_COLUMNS_AS_BLOBS,
     HEAD_COLUMNS,
+    INSPECTED_COLUMNS,
     inspected,
     is_sound_body,
     is_sound_branch,
@@ -84,7 +85,7 @@ class SqliteTables:
         self._entries_of = f"{row} WHERE branch = ? AND seq > ? ORDER BY seq LIMIT ?"
         self._entries_from = f"{row} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
         self._inspect_entries = (
-            f"SELECT {ENTRY_COLUMNS}, head_crc FROM entries_{n} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
+            f"SELECT {INSPECTED_COLUMNS} FROM entries_{n} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
         )
         self._merges_before = (
             f"{head} INDEXED BY entries_{n}_merges "
@@ -93,7 +94,7 @@ class SqliteTables:
         self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL ORDER BY arrival LIMIT ?"
         # The array drives the join: one look-up for each id.
         self._documents = (
-            "SELECT id, arrival, op, live, conflict, state, crc "
+            "SELECT id, arrival, op, live, conflict, CAST(state AS BLOB), crc "
             f"FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
         )
         self._put_document = (
@@ -103,7 +104,8 @@ class SqliteTables:
         )
         # A document with a state has no need of its entry, so its entry is not looked up.
         scan = (
-            "SELECT d.id, d.arrival, d.op, d.live, d.conflict, d.state, d.crc, e.payload, e.head_crc, e.crc "
+            "SELECT d.id, d.arrival, d.op, d.live, d.conflict, CAST(d.state AS BLOB), d.crc, "
+            "CAST(e.payload AS BLOB), e.head_crc, e.crc "
             f"FROM documents_{n} AS d LEFT JOIN entries_{n} AS e ON e.arrival = iif(d.state IS NULL, d.arrival, NULL) "
             "WHERE d.live"
         )
@@ -252,7 +254,7 @@ class SqliteTables:
         return [entry for row in self._entry_rows(self._bare_entries, (limit,)) for entry in sound_entries([row])]
 
     def inspect_entries(self, arrival: int, limit: int) -> list[InspectedEntry]:
-        return [inspected(row) for row in self._entry_rows(self._inspect_entries, (arrival, limit))]
+        return [inspected(row) for row in self._database.rows(self._inspect_entries, (arrival, limit))]
 
     def rewrite_entry(self, row: EntryRow) -> None:
         self._require_transaction()
@@ -309,11 +311,11 @@ class SqliteTables:
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         rows = self._database.rows(
-            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc "
+            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc, typeof(state) = 'text' "
             f"FROM documents_{self.number} WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?",
             (after, limit),
         )
-        damaged = [row[0] for row in rows if row[5] == LOST_STATE or not is_sound_document(row)]
+        damaged = [row[0] for row in rows if row[5] == LOST_STATE or row[7] or not is_sound_document(row)]
         return damaged, rows[-1][0] if len(rows) == limit else None
 
     def forget_documents(self, ids: Sequence[bytes]) -> None:
@@ -338,7 +340,7 @@ class SqliteTables:
 
     def cursor(self, peer: bytes) -> CursorRow | None:
         row = self._database.row(
-            f"SELECT epoch, next_read, next_confirm FROM cursors_{self.number} WHERE peer = ?", (peer,)
+            f"SELECT CAST(epoch AS BLOB), next_read, next_confirm FROM cursors_{self.number} WHERE peer = ?", (peer,)
         )
         return None if row is None else CursorRow(*row)
 
