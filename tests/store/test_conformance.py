@@ -9,7 +9,6 @@ from meshsync.ids import CollectionId
 from meshsync.store.base import BranchRow, DocumentPayload, EntryHead, MergeRow, Store
 from tests.store.rows import AUTHOR, INCARNATION, PLACES, document, entry, fill, places
 
-
 # Collections
 
 
