@@ -6,7 +6,8 @@ from collections import deque
 
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Message, decode_untrusted, encode_message
-from meshsync.core.session import (
+from meshsync.core.session import Session
+from meshsync.core.session_events import (
     Changed,
     Confirm,
     Durable,
@@ -14,7 +15,6 @@ from meshsync.core.session import (
     Ready,
     Received,
     Send,
-    Session,
     SessionState,
     Start,
     Stored,

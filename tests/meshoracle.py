@@ -8,7 +8,7 @@ from typing import Any
 from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
 from meshsync.core.entry import DELETE, PUT, verify_seal
-from meshsync.core.session import SessionState
+from meshsync.core.session_events import SessionState
 from meshsync.store.base import EntryRow
 from meshsync.store.replica import Replica
 from tests.simmesh import Node, SimMesh

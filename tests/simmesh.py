@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshsync.core.entry import Operation
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch, Have, Open, decode_untrusted, encode_message
-from meshsync.core.session import (
+from meshsync.core.session import Session
+from meshsync.core.session_events import (
     Changed,
     Check,
     Confirm,
@@ -27,7 +28,6 @@ from meshsync.core.session import (
     Ready,
     Received,
     Send,
-    Session,
     SessionState,
     Start,
     Stored,

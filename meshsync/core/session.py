@@ -57,7 +57,6 @@ from meshsync.core.session_events import (
     Received,
     Send,
     SessionState,
-    Start,
     StateChanged,
     Stored,
     WakeAt,
@@ -66,27 +65,6 @@ from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.core.wants import Wants
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import EndpointId, LogId
-
-__all__ = [
-    "Answered",
-    "Changed",
-    "Check",
-    "Confirm",
-    "Durable",
-    "Effect",
-    "Event",
-    "Lost",
-    "Ready",
-    "Received",
-    "Send",
-    "Session",
-    "SessionState",
-    "Start",
-    "StateChanged",
-    "Stored",
-    "WakeAt",
-]
-
 
 _PATIENCE = frozenset({Skip.CLOCK, Skip.QUOTA, Skip.DAMAGED})
 """Only time or the owner can mend these."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, Want, decode_untrusted, encode_message
-from meshsync.core.session import (
+from meshsync.core.session import Session
+from meshsync.core.session_events import (
     Answered,
     Changed,
     Check,
@@ -22,7 +23,6 @@ from meshsync.core.session import (
     Ready,
     Received,
     Send,
-    Session,
     Start,
     StateChanged,
     Stored,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshsync.core import cbor
 from meshsync.core.entry import Operation
-from meshsync.core.session import SessionState
+from meshsync.core.session_events import SessionState
 from meshsync.ids import EntryId, LogId
+from meshsync.store.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,19 @@ class OriginEntry:
     hlc: int
     operations: tuple[Operation, ...] | None
     """None where the payload is not here."""
+
+
+def entries_since(replica: Replica, cursors: Mapping[LogId, int], limit: int) -> list[OriginEntry]:
+    """At most `limit` entries at or past the cursors, parents first; [] where there are none."""
+    known = {branch.number: cursors[log] - 1 for log in cursors for branch in replica.branches_of(log)}
+    parcel = replica.parcel(known, replica.numbers())
+    return [
+        OriginEntry(
+            replica.branches[row.branch].log,
+            row.seq,
+            EntryId(row.id),
+            row.hlc,
+            None if row.payload is None else tuple(Operation(*one) for one in cbor.decode_trusted(row.payload)),
+        )
+        for row in (parcel.rows[:limit] if parcel is not None else ())
+    ]

@@ -9,7 +9,7 @@ import pytest
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.messages import Batch, Have
-from meshsync.core.session import Check, Ready
+from meshsync.core.session_events import Check, Ready
 from tests.authors import START_MS, Author, batch_of
 from tests.duo import BOTH_SYNCED, IDLE, PULLING, PUSHING, SYNCED, Duo
 from tests.replicas import apply, give, new_replica, pair, put, store_of

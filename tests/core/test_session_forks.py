@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core.entry import PUT, Operation
-from meshsync.core.session import Changed
+from meshsync.core.session_events import Changed
 from meshsync.store.replica import Replica
 from tests.authors import Author, Made
 from tests.duo import BOTH_SYNCED, Duo

@@ -25,7 +25,7 @@ from meshsync.core.messages import (
     encode_message,
 )
 from meshsync.core.pacing import MISFITS_MAX
-from meshsync.core.session import Check, Ready, Received, Start
+from meshsync.core.session_events import Check, Ready, Received, Start
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import LogId
 from tests.authors import START_MS, Author, batch_of

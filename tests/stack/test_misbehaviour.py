@@ -24,7 +24,8 @@ from meshsync.core.messages import (
     decode_untrusted,
     encode_message,
 )
-from meshsync.core.session import Event, Ready, Received, Send, Session, Start
+from meshsync.core.session import Session
+from meshsync.core.session_events import Event, Ready, Received, Send, Start
 from meshsync.errors import CloseCode, TransportLost
 from meshsync.ids import CollectionId, LogId
 from meshsync.store.memory import MemoryStore

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsync.core.query import Query
-from meshsync.core.session import SessionState
+from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError, RefusedError
 from meshsync.ids import LogId
 from meshsync.status import is_healthy

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
-from meshsync.core.session import Changed, Check, Lost, SessionState
+from meshsync.core.session_events import Changed, Check, Lost, SessionState
 from meshsync.errors import DamagedError
 from meshsync.store.base import EntryRow
 from meshsync.store.healing import DocumentRebuild, heal_entry
