@@ -11,25 +11,25 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from meshsync.addresses import HostPort, parse_address
-from meshsync.core import cbor
-from meshsync.core.entry import Operation
 from meshsync.core.limits import Limits
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
-from meshsync.core.session import SessionState
+from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError, RefusedError, StoreError, TransportLost
 from meshsync.events import EventLog
-from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
+from meshsync.ids import CollectionId, EndpointId, LogId
 from meshsync.notifier import Notifier
 from meshsync.store.base import Store
 from meshsync.store.replica import Applied, Replica
 from meshsync.sync.exchange import Exchange
 from meshsync.sync.gate import Priority
+from meshsync.sync.health import StoreHealth
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
 from meshsync.sync.rate import Rate
-from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats
+from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since
 from meshsync.sync.subscription import Subscription
+from meshsync.sync.subscriptions import Subscriptions
 from meshsync.transports.base import Connection
 
 __all__ = ["Priority", "Subscription", "SyncCycleResult", "SyncEngine", "SyncState", "SyncStats"]
@@ -59,18 +59,15 @@ class SyncEngine:
         """The present connection with each peer that is connected."""
         self.connector: Callable[[EndpointId, Sequence[HostPort]], Awaitable[bool]] | None = None
         """Peering's way to connect; set where the node is composed."""
-        self._open_replica = open_replica
+        self._subscriptions = Subscriptions(open_replica)
         self._watchers: dict[CollectionId, Notifier] = {}
-        self._subscriptions: dict[CollectionId, list[Subscription]] = {}
-        self._replicas: dict[CollectionId, Replica] = {}
-        self._priorities: dict[CollectionId, Priority] = {}
         self._exchanges: set[Exchange] = set()
         """All that run, those on a link that was replaced and has yet to end included."""
         self._syncing = True
         self._resumed = Notifier()
         self._holds = Holds(events, limits.held_logs_max)
-        self._store_fault: str | None = None
-        self._pulled = self._pushed = self._conflicts = self._failed = 0
+        self._health = StoreHealth(store, events)
+        self._pulled = self._pushed = self._conflicts = 0
 
     # What the owner asks for
 
@@ -111,17 +108,14 @@ class SyncEngine:
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
-        id = self.replica(collection).id
-        for subscription in self._subscriptions[id]:
-            subscription.priority = Priority(priority)
-        self._priorities[id] = Priority(priority)
+        self._subscriptions.set_priority(collection, Priority(priority))
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:
         """Ask every connected peer now, and return when each is synced or cannot go on; `state` says why not.
 
         Cancelling stops the waiting only.  LocalError: the collection is not subscribed, or syncing is stopped.
         """
-        chosen = self._chosen([collection] if collection is not None else None)
+        chosen = self._subscriptions.chosen([collection] if collection is not None else None)
         if not self._syncing:
             raise LocalError("syncing is stopped: start_sync() first")
         before = self.stats()
@@ -156,7 +150,7 @@ class SyncEngine:
         """
         names = list(collections) if collections is not None else None
         wanted = set(peers) if peers is not None else None
-        self._chosen(names)
+        self._subscriptions.chosen(names)
         await self.progressed.wait_until(lambda: self.is_synced(names, wanted))
 
     def is_synced(self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None) -> bool:
@@ -164,14 +158,16 @@ class SyncEngine:
         wanted = set(peers) if peers is not None else None
         if wanted is not None:
             return bool(wanted) and all(
-                self._is_level(one, peer) for one in self._chosen(collections) for peer in wanted
+                self._is_level(one, peer) for one in self._subscriptions.chosen(collections) for peer in wanted
             )
-        partners = [self.partners(collection) for collection in self._chosen(collections)]
+        partners = [self.partners(collection) for collection in self._subscriptions.chosen(collections)]
         return bool(partners) and all(partners) and self.has_nothing_open(collections)
 
     def has_nothing_open(self, collections: Iterable[str] | None = None) -> bool:
         """Whether every collection is synced with every connected peer that subscribes to it, be it with none."""
-        return all(self._is_level(one, peer) for one in self._chosen(collections) for peer in self.partners(one))
+        return all(
+            self._is_level(one, peer) for one in self._subscriptions.chosen(collections) for peer in self.partners(one)
+        )
 
     def partners(self, collection: CollectionId) -> list[EndpointId]:
         """The connected peers that subscribe to a collection, or have yet to say whether they do."""
@@ -221,7 +217,7 @@ class SyncEngine:
             self._pulled + sum(session.pulled for session in sessions),
             self._pushed + sum(session.pushed for session in sessions),
             self._conflicts + sum(session.conflicts for session in sessions),
-            self._failed,
+            self._health.failures,
             len(self.links),
             len(sessions),
         )
@@ -243,66 +239,41 @@ class SyncEngine:
 
     def read_since(self, collection: str, cursors: Mapping[LogId, int], limit: int = 512) -> list[OriginEntry]:
         """At most `limit` entries at or past the cursors, parents first; [] where there are none."""
-        replica = self.replica(collection)
-        known = {branch.number: cursors[log] - 1 for log in cursors for branch in replica.branches_of(log)}
-        parcel = replica.parcel(known, replica.numbers())
-        return [
-            OriginEntry(
-                replica.branches[row.branch].log,
-                row.seq,
-                EntryId(row.id),
-                row.hlc,
-                None if row.payload is None else tuple(Operation(*one) for one in cbor.decode_trusted(row.payload)),
-            )
-            for row in (parcel.rows[:limit] if parcel is not None else ())
-        ]
+        return entries_since(self.replica(collection), cursors, limit)
 
     # Subscriptions and replicas
 
     def add(self, subscription: Subscription) -> None:
         """Begin to replicate for a handle.  LocalError: no name of a collection.  StoreError: the disk."""
-        replica = self._open_replica(subscription.collection)
-        self._replicas[replica.id] = replica
-        handles = self._subscriptions.setdefault(replica.id, [])
-        handles.append(subscription)
-        self._priorities[replica.id] = min(handle.priority for handle in handles)
-        if len(handles) == 1:
+        replica = self._subscriptions.add(subscription)
+        if replica is not None:
             for link in self.links.values():
                 link.subscribed(replica)
 
     def remove(self, subscription: Subscription) -> None:
         """Stop replicating for a handle."""
-        replica = self.replica(subscription.collection)
-        handles = self._subscriptions[replica.id]
-        handles.remove(subscription)
-        if handles:
-            self._priorities[replica.id] = min(handle.priority for handle in handles)
-            return
-        del self._subscriptions[replica.id], self._priorities[replica.id]
-        self._holds.forget(replica)
-        for link in self.links.values():
-            link.unsubscribed(replica)
-        self.progressed.notify()
+        replica = self._subscriptions.remove(subscription)
+        if replica is not None:
+            self._holds.forget(replica)
+            for link in self.links.values():
+                link.unsubscribed(replica)
+            self.progressed.notify()
 
     def subscribed(self) -> list[Replica]:
         """The replicas of the subscribed collections, most urgent first."""
-        chosen = [self._replicas[id] for id in self._subscriptions]
-        return sorted(chosen, key=self.priority)
+        return self._subscriptions.replicas()
 
     def is_subscribed(self, replica: Replica) -> bool:
         """Whether there is a handle for the collection."""
-        return replica.id in self._subscriptions
+        return replica in self._subscriptions
 
     def replica(self, name: str) -> Replica:
         """The replica of a subscribed collection.  LocalError: it is not subscribed."""
-        replica = self._replicas.get(CollectionId.of_name(name))
-        if replica is None or not self.is_subscribed(replica):
-            raise LocalError(f"this node does not subscribe to {name!r}: `meshsync collections join {name}` does that")
-        return replica
+        return self._subscriptions.replica(name)
 
     def priority(self, replica: Replica) -> Priority:
         """How urgent a collection is."""
-        return self._priorities.get(replica.id, Priority.MEDIUM)
+        return self._subscriptions.priority(replica)
 
     def watcher(self, replica: Replica) -> Notifier:
         """Woken whenever entries were stored in a collection."""
@@ -311,9 +282,6 @@ class SyncEngine:
     def held(self, replica: Replica) -> dict[LogId, Skip]:
         """The logs whose next entries wait, and why."""
         return self._holds.of(replica)
-
-    def _chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
-        return set(self._subscriptions) if names is None else {self.replica(name).id for name in names}
 
     # Connections
 
@@ -346,9 +314,7 @@ class SyncEngine:
                     exchange.note_changed(tips)
             if watcher := self._watchers.get(replica.id):
                 watcher.notify()
-            if self._store_fault is not None and not self.store.low_space():
-                self._store_fault = None
-                self.events.emit("store_recovered")
+            self._health.worked()
             if self._holds:
                 self._holds.release(replica, tips)
         if applied.skipped:
@@ -381,10 +347,7 @@ class SyncEngine:
 
     def store_failed(self, error: StoreError) -> None:
         """The store did not take something."""
-        self._failed += 1
-        if self._store_fault is None:
-            self.events.emit("store_failed", reason=str(error))
-        self._store_fault = str(error)
+        self._health.failed(error)
         self.progressed.notify()
 
     def mended(self, exchange: Exchange, arrivals: Sequence[int]) -> None:
@@ -405,10 +368,10 @@ class SyncEngine:
     @property
     def store_fault(self) -> str | None:
         """Why the store takes nothing at present, or what is damaged in it."""
-        return self._store_fault or self.store.trouble() or self._damage()
+        return self._health.fault() or self._damage()
 
     def _damage(self) -> str | None:
-        return next((text for replica in self._replicas.values() if (text := replica.damage.text())), None)
+        return next((text for replica in self.subscribed() if (text := replica.damage.text())), None)
 
 
 def _is_settled(exchange: Exchange) -> bool:

@@ -74,6 +74,7 @@ class Writer(threading.Thread):
     def __init__(self, node: RunningNode) -> None:
         super().__init__()
         self._node = node
+        self._more = threading.Condition()
         self.acknowledged: list[str] = []
 
     def run(self) -> None:
@@ -87,15 +88,14 @@ class Writer(threading.Thread):
                 except httpx.TransportError:
                     return
                 assert answer.is_success, answer.text
-                self.acknowledged.append(id)
+                with self._more:
+                    self.acknowledged.append(id)
+                    self._more.notify()
 
     def wait_for(self, count: int) -> None:
         """Wait until so many were acknowledged."""
-        patience = time.monotonic() + PATIENCE_SECONDS
-        while len(self.acknowledged) < count:
-            assert self.is_alive(), "the writer ended"
-            assert time.monotonic() < patience, "the node does not answer"
-            time.sleep(0.001)
+        with self._more:
+            assert self._more.wait_for(lambda: len(self.acknowledged) >= count, PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])

@@ -1,0 +1,73 @@
+"""Which collections this node wishes to replicate, and how urgently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from meshsync.errors import LocalError
+from meshsync.ids import CollectionId
+from meshsync.store.replica import Replica
+from meshsync.sync.gate import Priority
+from meshsync.sync.subscription import Subscription
+
+
+class Subscriptions:
+    """The open handles, by collection."""
+
+    def __init__(self, open_replica: Callable[[str], Replica]) -> None:
+        self._open_replica = open_replica
+        self._handles: dict[CollectionId, list[Subscription]] = {}
+        self._replicas: dict[CollectionId, Replica] = {}
+        self._priorities: dict[CollectionId, Priority] = {}
+
+    def add(self, handle: Subscription) -> Replica | None:
+        """Note a handle; the replica where it is the first of its collection."""
+        replica = self._open_replica(handle.collection)
+        handles = self._handles.setdefault(replica.id, [])
+        handles.append(handle)
+        self._replicas[replica.id] = replica
+        self._prioritise(replica.id)
+        return replica if len(handles) == 1 else None
+
+    def remove(self, handle: Subscription) -> Replica | None:
+        """Forget a handle; the replica where it was the last of its collection."""
+        replica = self.replica(handle.collection)
+        handles = self._handles[replica.id]
+        handles.remove(handle)
+        if handles:
+            self._prioritise(replica.id)
+            return None
+        del self._handles[replica.id], self._replicas[replica.id], self._priorities[replica.id]
+        return replica
+
+    def _prioritise(self, id: CollectionId) -> None:
+        self._priorities[id] = min(handle.priority for handle in self._handles[id])
+
+    def replicas(self) -> list[Replica]:
+        """The replicas, most urgent first."""
+        return sorted(self._replicas.values(), key=self.priority)
+
+    def replica(self, name: str) -> Replica:
+        """The replica of a collection.  LocalError: there is no handle for it."""
+        replica = self._replicas.get(CollectionId.of_name(name))
+        if replica is None:
+            raise LocalError(f"this node does not subscribe to {name!r}: `meshsync collections join {name}` does that")
+        return replica
+
+    def chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
+        """The collections of these names; all where none are given.  LocalError: there is no handle for one."""
+        return set(self._replicas) if names is None else {self.replica(name).id for name in names}
+
+    def __contains__(self, replica: Replica) -> bool:
+        return replica.id in self._replicas
+
+    def priority(self, replica: Replica) -> Priority:
+        """How urgent a collection is: as its most urgent handle."""
+        return self._priorities.get(replica.id, Priority.MEDIUM)
+
+    def set_priority(self, name: str, priority: Priority) -> None:
+        """Change all handles of a collection.  LocalError: there is none."""
+        id = self.replica(name).id
+        for handle in self._handles[id]:
+            handle.priority = priority
+        self._prioritise(id)
