@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import structlog
 import trio
 
 from meshsync.addresses import HostPort, parse_address
@@ -313,6 +315,9 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
 
     ConfigError: the configuration, the key or the port cannot be used.  StoreError: the store cannot.
     """
+    if not structlog.is_configured():
+        # Its own default is standard output, which belongs to the program.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     directory = DataDir(config.data_dir)
     directory.create()
     async with AsyncExitStack() as stack:
