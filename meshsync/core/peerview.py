@@ -69,10 +69,10 @@ class PeerView:
     def is_ahead(self) -> bool:
         """Whether the peer said to have an entry that is not here."""
         while self._ahead:
-            log = next(iter(self._ahead))
+            log = self._ahead.pop()
             if self._tips[log] > self._greatest(log):
+                self._ahead.add(log)
                 return True
-            self._ahead.discard(log)
         return False
 
     def _greatest(self, log: LogId) -> int:

@@ -58,7 +58,8 @@ class Pusher:
         # What builds on a log that is being located would arrive before it.
         if not view.dirty or view.locating:
             return None
-        if (wait := self._pacer.wait(now, view.unsent)) > 0 and view.unsent < self._limits.batch_entries_soft:
+        waiting = self._waiting()
+        if (wait := self._pacer.wait(now, waiting)) > 0 and waiting < self._limits.batch_entries_soft:
             return now + wait
         parcel = held.parcel(view.known, view.dirty, view.floor)
         self.is_blocked = parcel is None and held.is_damaged
@@ -88,3 +89,8 @@ class Pusher:
             root=held.root() if completes else None,
             explicit=self.explicit or held.has_forks(),
         )
+
+    def _waiting(self) -> int:
+        """How many entries wait to be sent; not counted to the end where they surely fill a batch."""
+        branches = len(self._view.dirty)
+        return branches if branches >= self._limits.batch_entries_soft else self._view.unsent
