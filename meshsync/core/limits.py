@@ -100,9 +100,9 @@ class Limits:
 
     # Store
     free_bytes_min: int = 16 * 1024 * 1024
-    wal_bytes_soft: int = 8 * 1024 * 1024
+    wal_bytes_soft: int = 4 * 1024 * 1024
     """From this length on the write-ahead log is moved into the database file."""
-    wal_bytes_max: int = 64 * 1024 * 1024
+    wal_bytes_max: int = 16 * 1024 * 1024
     """From this length on the writer may have to wait for it."""
     branches_per_author_max: int = 64
     repair_seconds_max: float = 30.0

@@ -77,7 +77,7 @@ class SqliteStore:
             connection, files = open_files(path, random_bytes)
             undo.callback(files.close)
             undo.callback(connection.close)
-            connection.pragma("journal_size_limit", limits.wal_bytes_max)
+            connection.pragma("journal_size_limit", limits.wal_bytes_soft)
             store = cls(Database(connection, path), files, lock, boot_id, random_bytes, limits)
             undo.pop_all()
         return store
