@@ -161,7 +161,8 @@ class Arrivals:
         except PeerError as error:
             reason = str(error)
             connection.close(error.code, reason)
-            self._book.punish(peer.id, error)
+            if error.code is not CloseCode.TIMEOUT:  # which may be the network's doing as well
+                self._book.punish(peer.id, error)
         except TransportLost as error:
             reason = str(error)
             connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK)

@@ -114,11 +114,6 @@ async def stream_frame_too_long(stranger: Stranger) -> None:
     await channel._stream.send_all((LIMITS.frame_bytes_max + 1).to_bytes(4, "big"))
 
 
-async def stream_half_a_frame(stranger: Stranger) -> None:
-    channel, _ = await stranger.stream()
-    await channel._stream.send_all(b"\x00\x00\x01\x00abc")
-
-
 async def open_said_twice(stranger: Stranger) -> None:
     channel, _ = await stranger.stream()
     await channel.send(encode_message(Open(stranger.tag, 0, bytes(8), None, bytes(32), (), 0)))
@@ -185,7 +180,6 @@ PROTOCOL = CloseCode.PROTOCOL
         (stream_without_open, PROTOCOL, "begin with OPEN"),
         (stream_garbage, PROTOCOL, ""),
         (stream_frame_too_long, CloseCode.LIMIT, ""),
-        (stream_half_a_frame, CloseCode.TIMEOUT, "not finished"),
         (open_said_twice, PROTOCOL, "round"),
         (open_of_another_tag, PROTOCOL, "another collection"),
         (confirms_what_was_never_sent, PROTOCOL, "never sent"),
@@ -224,6 +218,25 @@ def test_a_breach_is_closed_by_name_and_the_others_go_on(deed: Deed, code: Close
         assert set(documents(a)) == set(documents(b)) == {"still here"}
         assert len(events(b, "connected")) == 1
         assert not events(a, "failed")
+
+    simulate(scenario)
+
+
+def test_half_a_frame_is_waited_for_so_long_and_costs_no_more_than_the_connection() -> None:
+    """Otherwise a byte now and then holds a stream for ever; or a peer is punished for what a broken link did."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        async with stranger(world) as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.answer_pings)
+            channel, _ = await one.stream()
+            await channel._stream.send_all(b"\x00\x00\x01\x00abc")
+            closed = await one.connection.wait_closed()
+            assert (closed.code, closed.by_peer) == (CloseCode.TIMEOUT, True)
+        assert "not finished" in (await until(a, "disconnected")).facts["reason"]
+        assert not events(a, "peer_error")
+        async with stranger(world) as again:
+            await again.stream()
 
     simulate(scenario)
 
