@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -46,10 +47,22 @@ FRAMES_UNDER_WAY_MAX = 4
 """The window of a stream: above it a session is not given Ready."""
 
 
+class Disk(MemoryStore):
+    """A store that also fails now and then, for no reason that anyone sees."""
+
+    rng: random.Random
+    fail_rate = 0.0
+
+    def _require_disk(self) -> None:
+        super()._require_disk()
+        if self.fail_rate and self.rng.random() < self.fail_rate:
+            raise StoreError("I/O error")
+
+
 class Node:
     """A machine: a disk that outlives its process, a clock, and the process while it runs."""
 
-    def __init__(self, mesh: SimMesh, number: int, key: Ed25519PrivateKey, store: MemoryStore) -> None:
+    def __init__(self, mesh: SimMesh, number: int, key: Ed25519PrivateKey, store: Disk) -> None:
         self.mesh = mesh
         self.number = number
         self.key = key
@@ -70,9 +83,21 @@ class Node:
         """Start the process."""
         self.running = True
         # A process that cannot even make its tables does not start; here the disk has room for that.
-        broken, self.store.broken = self.store.broken, ""
-        self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
-        self.store.broken = broken
+        with self.sound_disk():
+            self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
+
+    @contextmanager
+    def sound_disk(self) -> Iterator[None]:
+        """For a moment the disk does what it should."""
+        store = self.store
+        broken, rate = store.broken, store.fail_rate
+        store.broken, store.fail_rate = "", 0.0
+        yield
+        store.broken, store.fail_rate = broken, rate
+
+    def mend_disk(self) -> None:
+        """From now on the disk does what it should."""
+        self.store.broken, self.store.fail_rate = "", 0.0
 
     @property
     def wall_ms(self) -> int:
@@ -296,9 +321,10 @@ class SimMesh:
         """A new machine; `like`: with the key and a copy of the disk of another one."""
         if like is None:
             key = Ed25519PrivateKey.from_private_bytes(self.rng.randbytes(32))
-            store = MemoryStore(random_bytes=self.rng.randbytes)
+            store = Disk(random_bytes=self.rng.randbytes)
+            store.rng = self.rng
         else:
-            key, store = like.key, like.store.copy()
+            key, store = like.key, disk(like.store.copy())
             self.stats["clones"] += 1
         node = Node(self, len(self.nodes), key, store)
         node.durable_next = node.replica.tables.next_arrival() if like is not None else 1
@@ -308,7 +334,7 @@ class SimMesh:
     def kill(self, node: Node) -> None:
         """The process dies and starts again: nothing is lost."""
         node.stop()
-        node.store = node.store.kill()
+        node.store = disk(node.store.kill())
         node.open()
         self.stats["kills"] += 1
 
@@ -317,7 +343,7 @@ class SimMesh:
         node.stop()
         boot = node.store._boot_id
         before = node.replica.entry_count()
-        node.store = node.store.crash()
+        node.store = disk(node.store.crash())
         if same_boot:
             node.store._boot_id = boot
         node.open()
@@ -326,10 +352,10 @@ class SimMesh:
 
     def restart(self, node: Node) -> None:
         """The process ends in good order, and starts again."""
-        node.store.broken = ""
         node.stop()
+        node.mend_disk()
         node.store.close()
-        node.store = node.store.reopened()
+        node.store = disk(node.store.reopened())
         node.durable_next = node.replica.tables.next_arrival()
         node.open()
 
@@ -337,11 +363,11 @@ class SimMesh:
         """Put an older state of the disk back, in the way that is meant for it."""
         self.replace_disk(node, backup.backup())
 
-    def replace_disk(self, node: Node, disk: MemoryStore) -> None:
+    def replace_disk(self, node: Node, store: MemoryStore) -> None:
         """Put another disk in: a plain copy of an older state knows nothing of its age."""
         node.stop()
         node.acknowledged.clear()
-        node.store = disk
+        node.store = disk(store)
         node.open()
         node.durable_next = node.replica.tables.next_arrival()
         self.stats["restores"] += 1
@@ -381,3 +407,9 @@ class SimMesh:
         roots = {node.replica.root() for node in self.nodes}
         synced = all(end.session.state is SessionState.SYNCED for link in self.links for end in link.ends)
         return len(roots) == 1 and synced
+
+
+def disk(store: MemoryStore) -> Disk:
+    """What the methods of a store that return another store return here."""
+    assert isinstance(store, Disk)
+    return store

@@ -39,7 +39,7 @@ def heal(mesh: SimMesh, rng: random.Random) -> None:
     """Everything works again, clocks are right, and the nodes are connected in a line: all must become level."""
     mesh.wall_ms += 3_600_000  # what was written by a clock that was ahead is in the past now
     for node in mesh.nodes:
-        node.store.broken = ""
+        node.mend_disk()
         node.skew_ms = 0
     order = mesh.nodes.copy()
     rng.shuffle(order)
@@ -71,6 +71,7 @@ class Storm:
             self._crash: rng.choice((0, 1, 3)),
             self._turn_clock: 1,
             self._fill_disk: rng.choice((0, 0, 2)),
+            self._wear_disk: rng.choice((0, 0, 0, 3)),
             self._restart: 1,
             self._fork: rng.choice((0, 0, 2, 5)),
             self._wait: 6,
@@ -106,6 +107,9 @@ class Storm:
 
     def _fill_disk(self, node: Node) -> None:
         node.store.broken = "" if node.store.broken else "disk full"
+
+    def _wear_disk(self, node: Node) -> None:
+        node.store.fail_rate = self.rng.choice((0.0, 0.05, 0.3))
 
     def _restart(self, node: Node) -> None:
         self.mesh.restart(node)
