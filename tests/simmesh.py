@@ -38,6 +38,7 @@ from meshsync.errors import StoreError
 from meshsync.ids import CollectionId, EntryId
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Applied, Replica
+from tests.simdisk import Disk, disk
 
 NAME = "notes"
 COLLECTION = CollectionId.of_name(NAME)
@@ -45,18 +46,6 @@ TAG = bytes(16)
 EPOCH_MS = 1_800_000_000_000
 FRAMES_UNDER_WAY_MAX = 4
 """The window of a stream: above it a session is not given Ready."""
-
-
-class Disk(MemoryStore):
-    """A store that also fails now and then, for no reason that anyone sees."""
-
-    rng: random.Random
-    fail_rate = 0.0
-
-    def _require_disk(self) -> None:
-        super()._require_disk()
-        if self.fail_rate and self.rng.random() < self.fail_rate:
-            raise StoreError("I/O error")
 
 
 class Node:
@@ -407,9 +396,3 @@ class SimMesh:
         roots = {node.replica.root() for node in self.nodes}
         synced = all(end.session.state is SessionState.SYNCED for link in self.links for end in link.ends)
         return len(roots) == 1 and synced
-
-
-def disk(store: MemoryStore) -> Disk:
-    """What the methods of a store that return another store return here."""
-    assert isinstance(store, Disk)
-    return store

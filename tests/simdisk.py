@@ -1,0 +1,26 @@
+"""The disks of the simulated mesh."""
+
+from __future__ import annotations
+
+import random
+
+from meshsync.errors import StoreError
+from meshsync.store.memory import MemoryStore
+
+
+class Disk(MemoryStore):
+    """A store that also fails now and then, for no reason that anyone sees."""
+
+    rng: random.Random
+    fail_rate = 0.0
+
+    def _require_disk(self) -> None:
+        super()._require_disk()
+        if self.fail_rate and self.rng.random() < self.fail_rate:
+            raise StoreError("I/O error")
+
+
+def disk(store: MemoryStore) -> Disk:
+    """What the methods of a store that return another store return here."""
+    assert isinstance(store, Disk)
+    return store
