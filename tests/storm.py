@@ -73,7 +73,7 @@ class Storm:
             self._fill_disk: rng.choice((0, 0, 2)),
             self._wear_disk: rng.choice((0, 0, 0, 3)),
             self._restart: 1,
-            self._fork: rng.choice((0, 0, 2, 5)),
+            self._fork: rng.choice((0, 2, 5, 8)),
             self._wait: 6,
         }
 

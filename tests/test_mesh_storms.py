@@ -9,7 +9,7 @@ import pytest
 
 from tests.storm import run_storm
 
-SEEDS = range(16)
+SEEDS = range(20)
 MANY_SEEDS = range(100, 3100)
 CHUNK = 50
 
