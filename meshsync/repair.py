@@ -65,8 +65,9 @@ class _Mending:
             elif not self._engine.sessions(self._replica):
                 yield "no peer is connected that has this collection"
             else:
-                await self._fetch_payloads()
+                # In this order: what proves a payload is the head of its entry, and those that it builds upon.
                 await self._fetch_entries()
+                await self._fetch_payloads()
             for line in self._restored(first_event):
                 yield line
             for arrival in sorted(set(left) & set(self._left())):
@@ -106,22 +107,28 @@ class _Mending:
         damage.lacking = []
 
     async def _fetch_entries(self) -> None:
-        """Have whole entries sent again, with all that follows them in their logs: heads come in no other way."""
-        replica = self._replica
-        for number, seq in self._places().items():
-            branch = replica.branches[number]
-            able = [one for one in self._engine.sessions(replica) if one.session.peer_seq(number) >= branch.tip.seq]
-            if not able:
-                continue
+        """Have whole entries sent again, with all that follows them in their logs: heads come in no other way.
+
+        All at once, because entries of damaged logs may be parents of each other's.
+        """
+        replica, places = self._replica, self._places()
+        able = [
+            session
+            for session in self._engine.sessions(replica)
+            if any(session.session.peer_seq(number) >= seq for number, seq in places.items())
+        ]
+        if not able:
+            return
+        for number, seq in places.items():
             replica.hold_below(number, seq)
+        for session in able:
+            if replica.tails:
+                session.ask_again()
+                await self._wait_for_tails(session)
+        if any(number in replica.tails for number in places):
+            self._hold_all()
             for session in able:
-                if number in replica.tails:
-                    session.ask_again()
-                    await self._wait_for_tail(number, session)
-            if number in replica.tails:
-                replica.hold_all(number)
-                for session in able:
-                    session.ask_again()
+                session.ask_again()
 
     def _places(self) -> dict[int, int]:
         """The branches that are held and have entries with damaged heads, and the seq of the first."""
@@ -133,12 +140,13 @@ class _Mending:
                 places[row.branch] = row.seq
         return places
 
-    async def _wait_for_tail(self, number: int, session: Exchange) -> None:
-        replica, branch = self._replica, self._replica.branches[number]
-        while number in replica.tails and not session.is_ending:
-            seq = branch.tip.seq
+    async def _wait_for_tails(self, session: Exchange) -> None:
+        """Wait while a peer sends what was asked for again."""
+        replica, watcher = self._replica, self._engine.watcher(self._replica)
+        while replica.tails and not session.is_ending:
+            left = replica.tails.left(replica.branches)
             with trio.move_on_after(self._limits.repair_seconds_max) as scope:
-                await self._engine.watcher(replica).wait_until(lambda seq=seq: branch.tip.seq > seq)  # type: ignore[misc]
+                await watcher.wait_until(lambda left=left: replica.tails.left(replica.branches) != left)  # type: ignore[misc]
             if scope.cancelled_caught:
                 return
 

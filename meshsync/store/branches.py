@@ -145,6 +145,12 @@ class Branches:
         if base.branch and base.branch not in self._claimed and self.branches[base.branch].tip.seq == base.seq:
             self._claimed.add(base.branch)
             return base.branch
+        # One whose first entry is damaged holds nothing, and yet is there.
+        for branch in self.by_log.get(log, ()):
+            begins_here = (branch.base, branch.first_seq) == (base.branch or None, base.seq + 1)
+            if begins_here and not branch.tip.seq and branch.number not in self._claimed:
+                self._claimed.add(branch.number)
+                return branch.number
         if len(self.by_log.get(log, ())) >= self.limits.branches_per_author_max:
             return None
         number = len(self.branches) + 1

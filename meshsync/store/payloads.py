@@ -54,7 +54,12 @@ class Payloads:
         lacking = [one for one in found if one.row.bare is not None or not one.has_body]
         for old, _, has_body in lacking:
             row = old._replace(payload=payload, bare=None)
-            fits = cbor.decode_trusted(old.bare or b"") == summary if has_body else replica.rebuilt_id(row) == row.id
+            try:
+                fits = (
+                    cbor.decode_trusted(old.bare or b"") == summary if has_body else replica.rebuilt_id(row) == row.id
+                )
+            except DamagedError:
+                return None  # what it builds upon is damaged as well, so nothing can prove it yet
             if fits:
                 conflicts = replica.rewrite(row, operations)
                 if has_body:

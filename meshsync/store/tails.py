@@ -6,7 +6,7 @@ the rest like any other entry, and each takes the place of what is left of it.  
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from meshsync.core.anchor import ORIGIN, Anchor
@@ -32,6 +32,10 @@ class Tails:
 
     def __contains__(self, branch: int) -> bool:
         return branch in self._ends
+
+    def left(self, branches: Mapping[int, Branch]) -> int:
+        """How many entries are on the disk and not held."""
+        return sum(max(0, end - branches[number].tip.seq) for number, end in self._ends.items())
 
     def load_tip(self, branch: Branch) -> None:
         """Give a branch its tip: the last entry that is sound, of those that no damaged one comes after."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import aclosing
 from typing import Any
 
@@ -203,3 +204,80 @@ def test_own_entry_comes_back_from_a_peer() -> None:
         assert events(a, "fork") == events(b, "fork") == []
 
     simulate(scenario)
+
+
+def test_damaged_entries_that_build_upon_each_other_are_restored_together() -> None:
+    """Each log would wait for the other one to be mended first."""
+
+    async def scenario(world: World) -> None:
+        a, b = await two(world)
+        c = await world.start(3, peers=[1, 2])
+        await level(a, b, c)
+        for node in (a, b, a, b):
+            await write(node, f"after {node.name}")
+            await level(a, b, c)
+        rows = [entry.row for entry in tables_of(c).inspect_entries(1, 99)]
+        rotten = [row.arrival for row in rows if row.seq == 1 or row.parents is not None]
+        for arrival in rotten:
+            tables_of(c).rot_entry(arrival, hlc=5)
+        assert len(await findings(c)) == len(rotten) == 4
+        assert [kind for kind, _ in await findings(c, repair=True)].count("remains") == 0
+        await level(a, b, c)
+        assert documents(c) == documents(a)
+        assert events(c, "fork", "peer_error") == []
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rot_anywhere_is_repaired_as_long_as_one_node_has_it(seed: int) -> None:
+    """Damage of every kind on every node, while they write, stop and start: nobody blames anybody."""
+
+    async def scenario(world: World) -> None:
+        rng = random.Random(seed)
+        for number in (1, 2, 3):
+            await world.start(number, peers=range(1, number))
+        for step in range(30):
+            number = rng.randint(1, 3)
+            chance = rng.random()
+            if chance < 0.5:
+                await write(world.node(number), f"d{rng.randrange(9)}", step=step)
+            elif chance < 0.7:
+                await world.stop(number)
+                await world.start(number, peers=[other for other in (1, 2, 3) if other != number])
+            elif all(is_sound(world.node(each)) for each in (1, 2, 3)):
+                await level(*(world.node(each) for each in (1, 2, 3)))
+                for _ in range(rng.randint(1, 4)):
+                    rot(tables_of(world.node(number)), rng)
+            elif chance < 0.85:
+                await findings(world.node(number), repair=True)
+            await trio.sleep(rng.random())
+        for number in (1, 2, 3):
+            await findings(world.node(number), repair=True)
+        nodes = [world.node(number) for number in (1, 2, 3)]
+        await level(*nodes)
+        for node in nodes:
+            assert await findings(node) == []
+            assert documents(node) == documents(nodes[0])
+            # A quick restart can look like a second process, which is nobody's lie.
+            told = [event for event in events(node, "fork", "peer_error") if event.facts.get("code") != "INSTANCE"]
+            assert told == []
+
+    simulate(scenario, seed=seed)
+
+
+def is_sound(node: Node) -> bool:
+    """Whether nothing rotted on a node, known or not."""
+    tables = tables_of(node)
+    sound = all(entry.has_head and entry.has_body for entry in tables.inspect_entries(1, 999))
+    return sound and tables.damaged_documents(b"", 999) == ([], None)
+
+
+def rot(tables: MemoryTables, rng: random.Random) -> None:
+    """Let an entry or a document of a node rot."""
+    entries = tables.next_arrival() - 1
+    if entries and rng.random() < 0.8:
+        kinds = [{"payload": b"rot"}, {"id": bytes(32)}, {"hlc": 3}, {"parents": bytes(12)}, {"seal": bytes(64)}]
+        tables.rot_entry(rng.randint(1, entries), **rng.choice(kinds))
+    elif found := [one.row.id for one in tables.scan_documents()]:
+        tables.rot_document(rng.choice(found))
