@@ -38,7 +38,7 @@ class Limits:
     batch_seals_max: int = 512
     open_tips_max: int = 20_000
     """In one message; the rest follows in others."""
-    logs_max: int = 262_144
+    logs_max: int = 131_072
     """That a peer may name in one session."""
     locate_samples_max: int = 4096
     want_entries_max: int = 256
