@@ -277,7 +277,13 @@ def rot(tables: MemoryTables, rng: random.Random) -> None:
     """Let an entry or a document of a node rot."""
     entries = tables.next_arrival() - 1
     if entries and rng.random() < 0.8:
-        kinds = [{"payload": b"rot"}, {"id": bytes(32)}, {"hlc": 3}, {"parents": bytes(12)}, {"seal": bytes(64)}]
+        kinds: list[dict[str, Any]] = [
+            {"payload": b"rot"},
+            {"id": bytes(32)},
+            {"hlc": 3},
+            {"parents": bytes(12)},
+            {"seal": bytes(64)},
+        ]
         tables.rot_entry(rng.randint(1, entries), **rng.choice(kinds))
     elif found := [one.row.id for one in tables.scan_documents()]:
         tables.rot_document(rng.choice(found))
