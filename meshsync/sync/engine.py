@@ -322,9 +322,9 @@ class SyncEngine:
         for log in applied.forked:
             self.events.emit("fork", collection=replica.name, author=log.author, incarnation=log.incarnation)
 
-    def state_changed(self, exchange: Exchange, state: SessionState) -> None:
-        """A session entered another state."""
-        if state is SessionState.SYNCED:
+    def state_changed(self, exchange: Exchange, *, is_news: bool) -> None:
+        """A session entered another state; news is that it is synced after it was not for a while."""
+        if is_news:
             root = exchange.replica.root()
             self.events.emit("synced", collection=exchange.replica.name, peer=exchange.link.peer, root=root)
         self.progressed.notify()

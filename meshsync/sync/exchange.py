@@ -23,6 +23,7 @@ from meshsync.core.session_events import (
     Ready,
     Received,
     Send,
+    SessionState,
     Start,
     StateChanged,
     Stored,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 STORE_RETRY_SECONDS = 1.0
 """How soon to try again what the disk did not take."""
+SYNCED_AGAIN_SECONDS = 1.0
+"""Who was out of sync for so long is told when that is over."""
 
 
 class Exchange:
@@ -64,6 +67,8 @@ class Exchange:
         """What the send loop sleeps in; it ends at `_wake_at`."""
         self._paced = False
         """While pushes are paced, news wakes nobody, so that many writes cost one batch."""
+        self._parted_at: float | None = -math.inf
+        """Since when the roots differ; None where they do not."""
         self._confirm: int | None = None
         self._confirm_wanted = trio.Event()
         self._scope = trio.CancelScope()
@@ -177,9 +182,19 @@ class Exchange:
                     self._confirm = cursor
                     self._confirm_wanted.set()
                 case StateChanged(state):
-                    self._engine.state_changed(self, state)
+                    self._engine.state_changed(self, is_news=self._is_news(state))
                 case Answered():
                     self._engine.progressed.notify()
+
+    def _is_news(self, state: SessionState) -> bool:
+        """Whether the owner is told that this is synced: not after each of many writes, each a moment apart."""
+        now = trio.current_time()
+        if state is not SessionState.SYNCED:
+            self._parted_at = self._parted_at if self._parted_at is not None else now
+            return False
+        is_news = self._parted_at is None or now >= self._parted_at + SYNCED_AGAIN_SECONDS
+        self._parted_at = None
+        return is_news
 
     def _wake(self, time: float) -> None:
         """Have the send loop go round at this time, if not before."""

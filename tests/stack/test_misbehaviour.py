@@ -11,11 +11,12 @@ import pytest
 import trio
 
 from meshsync.core.entry import PUT, Operation
-from meshsync.core.limits import LIMITS
+from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import (
     Batch,
     Close,
     Have,
+    Locate,
     Message,
     Open,
     Ping,
@@ -75,10 +76,10 @@ def _sent(session: Session, event: Event) -> list[Message]:
 
 
 @asynccontextmanager
-async def stranger(world: World) -> AsyncIterator[Stranger]:
+async def stranger(world: World, limits: Limits = LIMITS) -> AsyncIterator[Stranger]:
     """An endpoint that has dialled node 1."""
     machine = world.machine(1)
-    async with world.endpoint(9) as endpoint:
+    async with world.endpoint(9, limits=limits) as endpoint:
         connection = await endpoint.dial((machine.host, PORT), machine.id)
         yield Stranger(world, connection)
 
@@ -385,6 +386,30 @@ def test_a_peer_that_asks_without_reading_costs_no_memory() -> None:
             await trio.sleep(1)
             [link] = a.sync.links.values()
             assert len(link.control._unsaid) <= 3
+
+    simulate(scenario)
+
+
+def test_a_peer_that_asks_on_a_stream_without_reading_is_heard_no_more_and_closed() -> None:
+    """Otherwise the answers pile up here without bound."""
+    small = replace(LIMITS, stream_window_bytes=16 * 1024)
+    limits = replace(LIMITS, send_high_water_bytes=4096, answers_bytes_max=8192, answer_seconds_max=10)
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, limits=limits)
+        async with stranger(world, small) as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.answer_pings)
+            channel, batch = await one.stream()
+            [(log, seq, _, _)] = batch.runs
+            question = encode_message(Locate((), log, [(seq + number, bytes(16)) for number in range(10)]))
+            with suppress(TransportLost):
+                for _ in range(5000):
+                    await channel.send(question)
+            [exchange] = a.sync._exchanges
+            assert exchange._queued_bytes < 2 * limits.answers_bytes_max
+            closed = await one.connection.wait_closed()
+            assert closed.code is CloseCode.TIMEOUT
+        assert "does not read the answers" in (await until(a, "disconnected")).facts["reason"]
 
     simulate(scenario)
 

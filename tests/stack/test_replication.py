@@ -80,6 +80,27 @@ def test_synced_is_not_said_before_the_peer_has_the_last_write() -> None:
     simulate(scenario)
 
 
+def test_a_stream_of_writes_does_not_flood_the_events() -> None:
+    """Otherwise `synced`, told after every write, pushes out of the log what the owner has to know."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        for number in range(200):
+            await write(a, f"n{number}")
+            await a.sync.wait_synced()
+        assert len(events(a, "synced")) == len(events(b, "synced")) == 1
+        world.cut(1, 2)
+        await write(a, "parted")
+        await trio.sleep(5)
+        world.net.heal()
+        await level(a, b)
+        assert len(events(a, "synced")) == 2
+
+    simulate(scenario)
+
+
 def test_a_returning_node_gets_only_what_it_missed() -> None:
     """Otherwise every reconnection costs the whole history."""
 

@@ -171,7 +171,7 @@ class World:
         await machine.ended.wait()
 
     @asynccontextmanager
-    async def endpoint(self, number: int, *, mesh_key: bytes | None = None) -> AsyncIterator[QuicEndpoint]:
+    async def endpoint(self, number: int, *, limits: Limits = LIMITS) -> AsyncIterator[QuicEndpoint]:
         """A bare endpoint in the place of a node: it does what a test tells it, and nothing else."""
         machine = self.machine(number)
         async with open_endpoint(
@@ -180,7 +180,7 @@ class World:
             instance=bytes([number]) * 16,
             name=f"endpoint {number}",
             admit=_welcome,
-            mesh_key=mesh_key,
+            limits=limits,
         ) as endpoint:
             yield endpoint
 
