@@ -133,6 +133,25 @@ def test_a_peer_that_moved_is_found_at_its_new_address() -> None:
     simulate(scenario)
 
 
+def test_a_new_port_in_front_of_a_peer_costs_nothing() -> None:
+    """Otherwise each time a router forgets its mapping the connection is lost."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        world.net.rebind(world.machine(2).host, PORT, 5555)
+        await write(b, "from another port")
+        await level(a, b)
+        await write(a, "and back")
+        await level(a, b)
+        assert a.peers()[0]["address"] == f"{world.machine(2).host}:5555"
+        for node in (a, b):
+            assert not events(node, "disconnected")
+
+    simulate(scenario)
+
+
 class Names(trio.abc.HostnameResolver):
     """A name service whose answers a test changes."""
 

@@ -66,7 +66,7 @@ def test_the_last_of_several_handles_ends_it() -> None:
     simulate(scenario)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), is_bad=st.booleans())
 def test_leaving_and_joining_in_any_order_ends_in_sync(seed: int, is_bad: bool) -> None:
     """Otherwise a stream that ends while another begins leaves a collection without one for good."""
@@ -82,12 +82,13 @@ def test_leaving_and_joining_in_any_order_ends_in_sync(seed: int, is_bad: bool) 
                 await node.leave("logs")
             else:
                 await node.join("logs")
-                await write(node, f"{node.name} {turn}", collection="logs")
+                for part in range(world.rng.choice([1, 1, 1, 8])):
+                    await write(node, f"{node.name} {turn} {part}", collection="logs", text="x" * 50_000 * (part > 0))
             await trio.sleep(world.rng.choice([0, 0, 0.001, 0.01, 0.03, 0.2]))
         for node in nodes:
             if "logs" not in node.collections():
                 await node.join("logs")
-        with trio.fail_after(30):
+        with trio.fail_after(600 if is_bad else 10):
             await level(a, b, collection="logs")
         assert documents(a, "logs") == documents(b, "logs")
         await write(a, "last", collection="logs")
