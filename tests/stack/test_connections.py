@@ -341,41 +341,6 @@ def test_disconnecting_ends_the_redial_first(moment: float) -> None:
     simulate(scenario)
 
 
-def test_a_second_process_with_the_same_identity_is_refused_loudly() -> None:
-    """Otherwise two machines with one key push each other out for ever, and fork the log."""
-
-    async def scenario(world: World) -> None:
-        c = await world.start(3)
-        a = await world.start(1, peers=[3])
-        await level(a, c)
-        clone = await world.start(2, twin_of=1, peers=[3])
-        refused = await until(clone, "peer_error")
-        assert refused.facts["code"] == "INSTANCE"
-        assert (await until(c, "peer_error")).facts["code"] == "INSTANCE"
-        await trio.sleep(60)
-        assert c.peers()[0]["address"] == world.machine(1).address
-        assert len(events(c, "connected")) == 1
-        await write(a, "still here")
-        await level(a, c)
-
-    simulate(scenario)
-
-
-def test_two_processes_with_one_identity_that_meet_refuse_each_other_loudly() -> None:
-    """Otherwise the owner of a cloned card never learns of it."""
-
-    async def scenario(world: World) -> None:
-        a = await world.start(1)
-        c = await world.start(3, twin_of=1, peers=[f"{world.id(9)}@{world.machine(1).address}"])
-        await until(c, "dial_failed")
-        world.machine(9)
-        d = await world.start(4, twin_of=1)
-        with pytest.raises(RefusedError):
-            await d.sync.connect_to_peer(a.id.hex(), [world.machine(1).address])
-
-    simulate(scenario)
-
-
 def test_a_peer_that_dials_again_and_again_is_slowed_down() -> None:
     """Otherwise an authenticated peer keeps a node busy with handshakes and new sessions."""
 
