@@ -70,7 +70,7 @@ def pending_list(node: Node) -> list[dict[str, Any]]:
             "name": knock.name,
             "state": "pending",
             "origin": "accepted",
-            "address": knock.address,
+            "address": str(knock.place),
             "via": "knock",
             "rtt_ms": None,
             "since": knock.seen,

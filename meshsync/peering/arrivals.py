@@ -144,7 +144,7 @@ class Arrivals:
         """The peer wants this connection too; one that takes the place of another is no news."""
         peer.name = connection.hello.name or peer.name
         peer.via = peer.via or "accepted"
-        peer.is_pending_there, peer.last_error = False, None
+        peer.is_pending_there, peer.last_error, peer.knocks = False, None, 0
         self._book.trust.knocks.pop(peer.id, None)
         if peer.since is None:
             peer.since = self._wall()

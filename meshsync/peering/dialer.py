@@ -18,8 +18,11 @@ from meshsync.transports.base import Connection, Transport
 
 _log = structlog.get_logger("meshsync.peering")
 
-PENDING_RETRY_SECONDS = 2.0
-"""How often to knock where the owner has yet to accept us: often, because someone may be waiting for it."""
+KNOCK_SECONDS = 2.0
+"""How often to knock where the owner has yet to accept us: often at first, because someone may be waiting for it."""
+KNOCKS_OFTEN = 30
+KNOCK_SECONDS_LAST = 30.0
+"""Later the pauses grow up to this.  Whoever accepts us then dials us at once."""
 LASTING_SECONDS = 10.0
 """A connection that lasted so long was a good one: the next try comes soon."""
 
@@ -35,10 +38,11 @@ class Dialer:
         self._register = register
 
     async def run(self, peer: Peer) -> None:
-        """Keep a peer connected for as long as it is wanted."""
+        """Keep a peer connected for as long as it is wanted; try it once where it is only hurried."""
         try:
-            while peer.wanted:
+            while peer.wanted or peer.is_hurried:
                 if peer.is_connected:
+                    peer.is_hurried = False
                     began = trio.current_time()
                     await peer.changed.wait_until(lambda: not (peer.is_connected and peer.wanted))
                     if trio.current_time() >= began + LASTING_SECONDS:
@@ -92,7 +96,7 @@ class Dialer:
         with scope:
             peer.dialing = scope
             try:
-                connection = await reach(self._transports, peer.id, peer.addresses)
+                connection = await reach(self._transports, peer.id, peer.addresses or peer.knocked_from)
             finally:
                 peer.dialing = None
                 peer.changed.notify()
@@ -102,7 +106,9 @@ class Dialer:
         """Note why a try failed; returns how long to rest."""
         book = self._book
         if error.code is CloseCode.PENDING:
-            delay = book.rng.uniform(0.5, 1) * PENDING_RETRY_SECONDS
+            peer.knocks += 1
+            bound = min(KNOCK_SECONDS * 2 ** max(0, min(peer.knocks - KNOCKS_OFTEN, 10)), KNOCK_SECONDS_LAST)
+            delay = book.rng.uniform(bound / 2, bound)
             if peer.is_pending_there:
                 return delay
             reason = f"{peer.id.short} has yet to accept this node: `meshsync peers accept {book.own}` there"

@@ -32,6 +32,8 @@ class Peer:
     name: str = ""
     places: dict[str, tuple[HostPort, ...]] = field(default_factory=dict)
     """Its addresses, by how they became known."""
+    knocked_from: tuple[HostPort, ...] = ()
+    """Where it was when the owner accepted it: worth one try, where nothing better is known."""
     via: str = ""
     """How it was found: static, manual, accepted."""
     connection: Connection | None = None
@@ -45,10 +47,12 @@ class Peer:
     outcome: Outcome = False
     """Of the last try that ended."""
     is_hurried: bool = False
-    """The owner wants it to be tried at once."""
+    """The owner wants it to be tried at once, be it only once."""
     last_error: str | None = None
     is_pending_there: bool = False
     """The peer has yet to accept this node."""
+    knocks: int = 0
+    """How often this node knocked there since."""
     wanted: bool = False
     """It is dialled whenever it is not connected."""
     has_dialer: bool = False

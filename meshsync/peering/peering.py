@@ -96,6 +96,10 @@ class Peering:
         if not peer.addresses:
             return
         peer.wanted = True
+        self._dial(peer)
+
+    def _dial(self, peer: Peer) -> None:
+        """See that a task dials a peer for as long as it is to be dialled."""
         if not peer.has_dialer:
             assert self._nursery is not None, "peering has not begun"
             assert self._dialer is not None
@@ -129,19 +133,25 @@ class Peering:
         raise type(outcome)(str(outcome), outcome.code)
 
     def accept(self, id: EndpointId) -> None:
-        """Let an endpoint in; it is connected as soon as it knocks again, or at once where its address is known."""
-        self.trust.accept(id)
+        """Let an endpoint in; it is connected as soon as it knocks again, or at once where it can be reached."""
+        knock = self.trust.accept(id)
         self._book.forgive(id)
         self._events.emit("accepted", peer=id)
-        if (peer := self.peers.get(id)) is not None:
+        peer = self.peers.get(id)
+        if peer is not None and peer.addresses:
             self._want(peer)
+        elif knock is not None:
+            peer = self._book.peer(id)
+            peer.name, peer.via, peer.knocked_from = knock.name, "accepted", (knock.place,)
+            peer.is_hurried = True
+            self._dial(peer)
 
     def disconnect(self, id: EndpointId, code: CloseCode = CloseCode.DISCONNECTED) -> None:
         """End the redial first, then the connection."""
         peer = self.peers.get(id)
         if peer is None:
             return
-        peer.wanted = peer.is_pending_there = False
+        peer.wanted = peer.is_hurried = peer.is_pending_there = False
         if peer.dialing is not None:
             peer.dialing.cancel()
         if peer.connection is not None:
@@ -176,7 +186,7 @@ class Peering:
         code = self.trust.judge(id, has_mesh_key=has_mesh_key)
         if code is None and self._book.penalty(id):
             return CloseCode.BUSY
-        if code is CloseCode.PENDING and self.trust.knocked(id, hello.name, f"{address[0]} port {address[1]}"):
+        if code is CloseCode.PENDING and self.trust.knocked(id, hello.name, HostPort(*address)):
             self._events.emit("pending", peer=id, name=hello.name, address=address[0])
             _log.warning(
                 f"{hello.name or 'an endpoint'} wants to connect; to let it in: meshsync peers accept {id}",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from meshsync.addresses import HostPort
 from meshsync.core.limits import Limits
 from meshsync.errors import CloseCode, LocalError
 from meshsync.ids import EndpointId
@@ -20,7 +21,8 @@ class Knock:
 
     id: EndpointId
     name: str
-    address: str
+    place: HostPort
+    """Where it came from; a node dials from the address at which it listens, so perhaps it can be reached there."""
     seen: float
     """Seconds since the epoch (UTC)."""
     times: int = 1
@@ -69,21 +71,21 @@ class Trust:
         """The owner named this endpoint while the node runs: it is welcome until the end of the process."""
         self._named.add(peer)
 
-    def knocked(self, peer: EndpointId, name: str, address: str) -> bool:
+    def knocked(self, peer: EndpointId, name: str, place: HostPort) -> bool:
         """Note a stranger; True where it is a new one.  Beyond the bound strangers are not remembered."""
         knock = self.knocks.get(peer)
         if knock is not None:
             knock.times += 1
-            knock.seen, knock.name, knock.address = self._now(), name, address
+            knock.seen, knock.name, knock.place = self._now(), name, place
             return False
         if len(self.knocks) >= self._limits.pending_peers_max:
             return False
-        self.knocks[peer] = Knock(peer, name, address, self._now())
+        self.knocks[peer] = Knock(peer, name, place, self._now())
         return True
 
-    def accept(self, peer: EndpointId) -> None:
-        """Let an endpoint in from now on."""
-        self._decide(peer, "accepted")
+    def accept(self, peer: EndpointId) -> Knock | None:
+        """Let an endpoint in from now on; returns how it knocked, where it did."""
+        return self._decide(peer, "accepted")
 
     def ban(self, peer: EndpointId) -> None:
         """Keep an endpoint out from now on, even where the configuration names it."""
@@ -108,11 +110,12 @@ class Trust:
         """Every endpoint of which anything is known."""
         return self._named | set(self._decided) | set(self.knocks)
 
-    def _decide(self, peer: EndpointId, trust: str) -> None:
+    def _decide(self, peer: EndpointId, trust: str) -> Knock | None:
         if peer == self._own:
             raise LocalError(f"{peer} is this node itself")
         knock = self.knocks.pop(peer, None)
-        row = PeerRow(peer, trust, knock.name if knock else "", knock.address if knock else "", self._now())
+        row = PeerRow(peer, trust, knock.name if knock else "", str(knock.place) if knock else "", self._now())
         with self._store.transaction():
             self._store.put_peer(row)
         self._decided[peer] = row
+        return knock

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
+from meshsync.addresses import HostPort
 from meshsync.errors import LocalError
 from meshsync.status import is_healthy
-from tests.stack.world import World, documents, events, level, simulate, until, write
+from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 
@@ -21,8 +22,9 @@ def test_a_stranger_is_pending_until_it_is_accepted() -> None:
         await write(a, "secret")
         knock = await until(a, "pending")
         assert knock.facts == {"peer": b.id.hex(), "name": "node 2", "address": "10.0.0.2"}
-        await trio.sleep(300)
-        assert [peer["id"] for peer in a.pending()] == [b.id.hex()]
+        await trio.sleep(7200)
+        assert [(peer["id"], peer["address"]) for peer in a.pending()] == [(b.id.hex(), world.machine(2).address)]
+        assert a.trust.knocks[b.id].times < 500
         assert a.status()["pending"] == 1
         assert a.peers() == []
         [waiting] = b.peers()
@@ -39,6 +41,23 @@ def test_a_stranger_is_pending_until_it_is_accepted() -> None:
         await world.stop(1)
         a = await world.start(1, trust="closed")
         await level(a, b)
+
+    simulate(scenario)
+
+
+def test_an_accepted_peer_that_cannot_be_reached_comes_when_it_knocks_again() -> None:
+    """Otherwise a node behind a router that lets nothing in is accepted in vain."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, trust="closed")
+        b = await world.start(2, trust="closed", peers=[1])
+        await until(a, "pending")
+        a.trust.knocks[b.id].place = HostPort("10.9.9.9", PORT)
+        await a.accept_peer(b.id)
+        began = trio.current_time()
+        await level(a, b)
+        assert trio.current_time() - began < 3
+        assert a.peers()[0]["address"] == world.machine(2).address
 
     simulate(scenario)
 
