@@ -61,6 +61,8 @@ class Limits:
     idle_seconds_max: float = 30.0
     keepalive_seconds: float = 10.0
     connections_max: int = 256
+    connections_for_known: int = 64
+    """Of these, which strangers cannot take."""
     connections_per_address_max: int = 8
     pending_peers_max: int = 64
     peers_max: int = 1024

@@ -47,6 +47,8 @@ class Peering:
     ) -> None:
         self.trust = trust
         self._book = PeerBook(own, trust, events, limits, rng)
+        self._welcomed: dict[EndpointId, float] = {}
+        """Strangers that were let in a moment ago and are not linked yet, and until when they count."""
         self.peers = self._book.peers
         self._own = own
         self._instance = instance
@@ -175,6 +177,18 @@ class Peering:
 
     # Trust, as the transport asks for it
 
+    def _has_room_for(self, id: EndpointId) -> bool:
+        """Strangers, where trust lets them in, leave room for the peers that the owner named or accepted."""
+        links, limits, now = self._engine.links, self._book.limits, trio.current_time()
+        if id in links or self.trust.is_known(id):
+            return True
+        self._welcomed = {one: until for one, until in self._welcomed.items() if until > now and one not in links}
+        taken = len(links) + len(self._welcomed.keys() - {id})
+        if taken >= limits.connections_max - limits.connections_for_known:
+            return False
+        self._welcomed[id] = now + limits.handshake_seconds_max
+        return True
+
     def admit(self, id: EndpointId, hello: Hello, address: Address, has_mesh_key: bool) -> CloseCode | None:
         """Whether a connection whose identity is proved may stay.  See meshsync.transports.base.Admit."""
         if id == self._own:
@@ -184,7 +198,7 @@ class Peering:
                 )
             return CloseCode.INSTANCE
         code = self.trust.judge(id, has_mesh_key=has_mesh_key)
-        if code is None and self._book.penalty(id):
+        if code is None and (self._book.penalty(id) or not self._has_room_for(id)):
             return CloseCode.BUSY
         if code is CloseCode.PENDING and self.trust.knocked(id, hello.name, HostPort(*address)):
             self._events.emit("pending", peer=id, name=hello.name, address=address[0])

@@ -28,3 +28,20 @@ def test_a_flood_of_seals_is_slowed_down_and_not_refused() -> None:
         assert documents(a) == documents(b)
 
     simulate(scenario)
+
+
+def test_strangers_leave_room_for_those_that_the_owner_named() -> None:
+    """Otherwise whoever connects often enough cuts a node off from its own fleet."""
+    limits = replace(LIMITS, connections_max=4, connections_for_known=2)
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, limits=limits, trusts=[5, 6])
+        for number in (2, 3, 4):
+            await world.start(number, peers=[1])
+        await trio.sleep(60)
+        assert len(a.sync.links) == 2
+        for number in (5, 6):
+            await level(a, await world.start(number, peers=[1]))
+        assert len(a.sync.links) == 4
+
+    simulate(scenario)
