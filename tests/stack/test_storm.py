@@ -99,6 +99,8 @@ class Storm:
                     if other is not node:
                         peer = node.peering._book.peer(other.id)
                         await peer.changed.wait_until(lambda peer=peer: peer.is_connected)  # type: ignore[misc]
+                # Each has a session with each other: no more, no fewer.
+                await node.sync.progressed.wait_until(lambda node=node: len(node.sync._exchanges) == 2)  # type: ignore[misc]
             await level(*nodes)
         assert self.acknowledged <= set(documents(nodes[0]))
         for node in nodes:
