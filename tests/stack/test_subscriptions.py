@@ -46,6 +46,25 @@ def test_a_subscription_lasts_as_long_as_its_handle() -> None:
     simulate(scenario)
 
 
+def test_a_handle_that_is_closed_at_once_leaves_nothing_behind() -> None:
+    """Otherwise a stream that was still being opened goes on for a collection that nobody wishes to have."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, collections=["notes", "logs"])
+        b = await world.start(2, peers=[1])
+        await level(a, b)
+        subscription = b.sync.subscribe("logs")
+        subscription.open()
+        subscription.close()
+        await trio.sleep(1)
+        assert [one.replica.name for one in b.sync._exchanges] == ["notes"]
+        assert [one.replica.name for one in a.sync._exchanges] == ["notes"]
+        async with subscription:
+            await subscription.wait_synced()
+
+    simulate(scenario)
+
+
 def test_the_last_of_several_handles_ends_it() -> None:
     """Otherwise one part of a program ends the replication of another."""
 
