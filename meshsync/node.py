@@ -20,6 +20,7 @@ from meshsync.config import Config
 from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.datadir import DataDir, boot_id
+from meshsync.discovery.base import Discovery
 from meshsync.discovery.static import StaticDiscovery
 from meshsync.errors import ConfigError, DamagedError, LocalError
 from meshsync.events import EventLog
@@ -270,6 +271,7 @@ async def start_node(
     sockets: Sequence[DatagramSocket],
     *,
     mesh_key: bytes | None = None,
+    discoveries: Sequence[Discovery] = (),
     limits: Limits = LIMITS,
     rng: random.Random,
     wall_ms: Callable[[], int],
@@ -277,6 +279,7 @@ async def start_node(
 ) -> AsyncIterator[Node]:
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
+    `discoveries` find peers besides those of the configuration.
     `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
     async with AsyncExitStack() as stack:
@@ -302,7 +305,7 @@ async def start_node(
         node.listen = tuple(str(HostPort(*transport.address)) for transport in transports)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        node.peering.start(nursery, transports, [StaticDiscovery(config.peers)])
+        node.peering.start(nursery, transports, [StaticDiscovery(config.peers), *discoveries])
         try:
             yield node
         finally:

@@ -90,6 +90,10 @@ class Limits:
     """UDP payload within one machine, whose MTU is 64 KiB."""
 
     # Dialling
+    discovered_peers_max: int = 256
+    """That anyone on the network may make this node believe in."""
+    discovered_dials_max: int = 4
+    """Under way at one time."""
     backoff_first_seconds: float = 0.5
     backoff_last_seconds: float = 60.0
 

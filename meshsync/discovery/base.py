@@ -18,13 +18,14 @@ from meshsync.ids import EndpointId
 class Sighting:
     """Where an endpoint is said to be."""
 
-    endpoint: EndpointId
+    endpoint: EndpointId | None
+    """None: an endpoint of unknown identity is said to be at each of the addresses; who it is has to be asked there."""
     addresses: tuple[HostPort, ...]
     """All that are known by this way now; none: it is gone, or its address was never known."""
     via: str
     """The `Discovery.via` that saw it."""
     name: str
-    """What it is called, fit for terminals and logs; may be empty."""
+    """What it is called, fit for terminals and logs; may be empty.  Without `endpoint`: what was looked up."""
 
 
 class Discovery(Protocol):
@@ -37,6 +38,7 @@ class Discovery(Protocol):
     def sightings(self) -> AbstractAsyncContextManager[AsyncIterator[Sighting]]:
         """Look for peers as long as the block lasts.
 
-        Each sighting replaces the earlier ones of its endpoint.  The iterator ends when nothing more can come.
+        Each sighting replaces the earlier ones of its endpoint, or without one those of its name.  The iterator ends
+        when nothing more can come.
         Cancelling a wait loses nothing: the next one goes on where it stopped.
         """

@@ -13,7 +13,6 @@ import trio
 
 from meshsync.core.dialing import replaces
 from meshsync.errors import CloseCode, PeerError, TransportLost
-from meshsync.ids import EndpointId
 from meshsync.peering.book import PeerBook
 from meshsync.peering.dialer import LASTING_SECONDS
 from meshsync.peering.peer import Peer
@@ -83,7 +82,7 @@ class Arrivals:
 
     async def _register(self, connection: Connection) -> bool:
         """Make this the connection with its peer, if the rules say so; whether it is."""
-        while (existing := self._connection_with(connection.peer)) is not None:
+        while (existing := self._book.connection_with(connection.peer)) is not None:
             refusal = await self._refusal(existing, connection)
             if refusal is not None:
                 connection.close(refusal)
@@ -100,10 +99,6 @@ class Arrivals:
             return False
         self._adopt(self._book.peer(connection.peer), connection)
         return True
-
-    def _connection_with(self, id: EndpointId) -> Connection | None:
-        peer = self._book.peers.get(id)
-        return peer.open_connection() if peer is not None else None
 
     async def _refusal(self, existing: Connection, connection: Connection) -> CloseCode | None:
         """Why a second connection with a peer must not take the place of the first; None: it does."""
@@ -123,12 +118,16 @@ class Arrivals:
         return None
 
     async def _answers(self, connection: Connection) -> bool:
-        """Whether the peer at the other end of a connection is still there."""
+        """Whether the peer at the other end of a connection is still there, without keeping anybody waiting."""
+        least, most = PROBE_SECONDS
+        return await self.answers(connection, max(least, min(most, PROBE_ROUND_TRIPS * connection.rtt_seconds)))
+
+    async def answers(self, connection: Connection, seconds: float) -> bool:
+        """Whether the peer at the other end of a connection answers within a time."""
         link = self._engine.links.get(connection.peer)
         if link is None or link.connection is not connection:
             return False  # it is being closed
-        least, most = PROBE_SECONDS
-        with trio.move_on_after(max(least, min(most, PROBE_ROUND_TRIPS * connection.rtt_seconds))) as scope:
+        with trio.move_on_after(seconds) as scope:
             await link.control.ping()
         return not scope.cancelled_caught and not connection.is_closed
 

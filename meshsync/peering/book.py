@@ -14,6 +14,7 @@ from meshsync.events import EventLog
 from meshsync.ids import EndpointId
 from meshsync.peering.peer import Peer
 from meshsync.peering.trust import Trust
+from meshsync.transports.base import Connection
 
 _log = structlog.get_logger("meshsync.peering")
 
@@ -29,6 +30,8 @@ class PeerBook:
         self.rng = rng
         self.peers: dict[EndpointId, Peer] = {}
         """In the order in which they became known."""
+        self.discovered_dials = trio.CapacityLimiter(limits.discovered_dials_max)
+        """Held while somebody is dialled whom the owner did not name."""
         self._penalties = Penalties(rng, limits)
 
     def peer(self, id: EndpointId) -> Peer:
@@ -39,6 +42,11 @@ class PeerBook:
             redials = Allowance(self.limits.redials_burst, self.limits.redial_seconds)
             peer = self.peers[id] = Peer(id, Backoff(self.rng, self.limits), redials)
         return peer
+
+    def connection_with(self, id: EndpointId) -> Connection | None:
+        """The connection with a peer, where there is one that is not closed."""
+        peer = self.peers.get(id)
+        return peer.open_connection() if peer is not None else None
 
     def _make_room(self) -> None:
         """Of peers that nobody named the one known for longest is forgotten where there are too many."""

@@ -57,8 +57,9 @@ class Dialer:
     async def _rest(self, peer: Peer, delay: float) -> None:
         """Wait before the next try, unless there is something else to do."""
         peer.next_dial = trio.current_time() + max(delay, self._book.penalty(peer.id))
-        with trio.move_on_at(peer.next_dial):
-            await peer.changed.wait_until(lambda: peer.is_connected or not peer.wanted or peer.is_hurried)
+        while not (peer.is_connected or not peer.wanted or peer.is_hurried) and trio.current_time() < peer.next_dial:
+            with trio.move_on_at(peer.next_dial):  # which may be moved meanwhile
+                await peer.changed.wait()
         peer.next_dial = None
 
     async def _try(self, peer: Peer) -> float:

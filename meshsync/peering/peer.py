@@ -31,11 +31,11 @@ class Peer:
     """How often it may put a new connection in the place of a good one."""
     name: str = ""
     places: dict[str, tuple[HostPort, ...]] = field(default_factory=dict)
-    """Its addresses, by how they became known."""
+    """Its addresses, by how they became known: the way, or a finer name of the source."""
     knocked_from: tuple[HostPort, ...] = ()
     """Where it was when the owner accepted it: worth one try, where nothing better is known."""
     via: str = ""
-    """How it was found: static, manual, accepted."""
+    """How it was found: static, manual, accepted, or a way of discovery."""
     connection: Connection | None = None
     since: float | None = None
     """Seconds since the epoch (UTC) when it was connected; None: nobody was told that it is."""
@@ -69,10 +69,10 @@ class Peer:
         """Whether the configuration names it."""
         return STATIC in self.places
 
-    def learn(self, addresses: Iterable[HostPort], via: str, name: str) -> None:
-        """It was seen.  What the owner says by hand adds up; every other way replaces what it said before."""
+    def learn(self, addresses: Iterable[HostPort], via: str, name: str, source: str = "") -> None:
+        """It was seen.  What the owner says by hand adds up; every other source replaces what it said before."""
         before = self.places.get(via, ()) if via == MANUAL else ()
-        self.places[via] = tuple(dict.fromkeys([*addresses, *before]))
+        self.places[source or via] = tuple(dict.fromkeys([*addresses, *before]))
         self.via = STATIC if self.is_static else via
         self.name = name or self.name
 

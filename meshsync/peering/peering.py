@@ -16,7 +16,7 @@ import trio
 from meshsync.addresses import HostPort
 from meshsync.core.hello import Hello
 from meshsync.core.limits import Limits
-from meshsync.discovery.base import Discovery
+from meshsync.discovery.base import Discovery, Sighting
 from meshsync.errors import CloseCode, LocalError, RefusedError
 from meshsync.events import EventLog
 from meshsync.ids import EndpointId
@@ -24,11 +24,15 @@ from meshsync.peering.arrivals import Arrivals
 from meshsync.peering.book import PeerBook
 from meshsync.peering.dialer import Dialer
 from meshsync.peering.peer import MANUAL, Peer
+from meshsync.peering.prospects import Answer, Prospects
 from meshsync.peering.trust import Trust
 from meshsync.sync.engine import SyncEngine
-from meshsync.transports.base import Address, Transport
+from meshsync.transports.base import Address, Connection, Transport
 
 _log = structlog.get_logger("meshsync.peering")
+
+NETWORK_PROBE_SECONDS = 5.0
+"""How long a connection has to answer after the network has changed."""
 
 
 class Peering:
@@ -57,28 +61,46 @@ class Peering:
         self._wall = wall
         self._nursery: trio.Nursery | None = None
         self._dialer: Dialer | None = None
+        self._arrivals: Arrivals | None = None
+        self._prospects: Prospects | None = None
 
     def start(self, nursery: trio.Nursery, transports: Sequence[Transport], discoveries: Iterable[Discovery]) -> None:
         """Accept, dial and serve in `nursery`, until it is cancelled."""
-        arrivals = Arrivals(self._book, self._engine, nursery, self._wall)
+        arrivals = self._arrivals = Arrivals(self._book, self._engine, nursery, self._wall)
+        prospects = self._prospects = Prospects(self._book, transports, self._met, self._sighted)
         self._nursery = nursery
         self._dialer = Dialer(self._book, transports, arrivals.dialed)
         for transport in transports:
             nursery.start_soon(self._accept_loop, transport, arrivals, nursery)
         for discovery in discoveries:
-            nursery.start_soon(self._discover, discovery)
+            nursery.start_soon(self._discover, discovery, prospects)
+        nursery.start_soon(prospects.run)
 
     async def _accept_loop(self, transport: Transport, arrivals: Arrivals, nursery: trio.Nursery) -> None:
         while True:
             nursery.start_soon(arrivals.accepted, await transport.accept())
 
-    async def _discover(self, discovery: Discovery) -> None:
+    async def _discover(self, discovery: Discovery, prospects: Prospects) -> None:
         async with discovery.sightings() as sightings:
             async for sighting in sightings:
-                try:
-                    self.add(sighting.endpoint, sighting.addresses, sighting.via, sighting.name)
-                except RefusedError as error:
-                    _log.info("a peer that was seen is not dialled", peer=sighting.endpoint.hex(), reason=str(error))
+                if sighting.endpoint is None:
+                    prospects.sighted(sighting)
+                else:
+                    self._sighted(sighting)
+
+    def _sighted(self, sighting: Sighting, source: str = "", has_mesh_key: bool = True) -> None:
+        """Somebody was seen; `has_mesh_key` is a hope until it is asked."""
+        id = sighting.endpoint
+        if id is None or id == self._own or self.trust.judge(id, has_mesh_key=has_mesh_key) is not None:
+            return
+        peer = self._book.peer(id)
+        peer.learn(sighting.addresses, sighting.via, sighting.name, source)
+        self._want(peer)
+
+    def _met(self, answer: Answer) -> None:
+        """Somebody answered at an address of unknown identity; that it is this node itself is no news."""
+        if answer.id == self._own:
+            self._admit_self(answer.hello)
 
     # What the owner asks for
 
@@ -175,6 +197,24 @@ class Peering:
         self.disconnect(id, CloseCode.BANNED)
         self._events.emit("banned", peer=id)
 
+    def network_changed(self) -> None:
+        """This machine has other addresses or links: try everybody soon, and see who is still there."""
+        if self._nursery is None or self._arrivals is None or self._prospects is None:
+            return
+        for peer in self.peers.values():
+            peer.backoff.reset()
+            if connection := peer.open_connection():
+                self._nursery.start_soon(self._probe, self._arrivals, connection)
+            elif peer.next_dial is not None:
+                peer.next_dial = min(peer.next_dial, trio.current_time() + peer.backoff.next_delay())
+                peer.changed.notify()
+        self._prospects.hurry()
+
+    async def _probe(self, arrivals: Arrivals, connection: Connection) -> None:
+        """Give a connection up that leads nowhere, so that its peer is dialled where it is now."""
+        if not await arrivals.answers(connection, NETWORK_PROBE_SECONDS):
+            connection.close(CloseCode.TIMEOUT, "it did not answer after the network changed")
+
     # Trust, as the transport asks for it
 
     def _has_room_for(self, id: EndpointId) -> bool:
@@ -189,14 +229,17 @@ class Peering:
         self._welcomed[id] = now + limits.handshake_seconds_max
         return True
 
+    def _admit_self(self, hello: Hello) -> CloseCode:
+        """This node met itself, or a process with its identity."""
+        if hello.instance != self._instance:
+            message = "another process runs with this node's identity: one of them must get a key of its own"
+            self._book.twin(self._own, message)
+        return CloseCode.INSTANCE
+
     def admit(self, id: EndpointId, hello: Hello, address: Address, has_mesh_key: bool) -> CloseCode | None:
         """Whether a connection whose identity is proved may stay.  See meshsync.transports.base.Admit."""
         if id == self._own:
-            if hello.instance != self._instance:
-                self._book.twin(
-                    id, "another process runs with this node's identity: one of them must get a key of its own"
-                )
-            return CloseCode.INSTANCE
+            return self._admit_self(hello)
         code = self.trust.judge(id, has_mesh_key=has_mesh_key)
         if code is None and (self._book.penalty(id) or not self._has_room_for(id)):
             return CloseCode.BUSY

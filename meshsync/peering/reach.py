@@ -11,11 +11,13 @@ import trio
 from meshsync.addresses import HostPort
 from meshsync.errors import PeerError, TransportLost
 from meshsync.ids import EndpointId
-from meshsync.transports.base import Address, Connection, Transport
+from meshsync.transports.base import Address, Admit, Connection, Transport
 
 
-async def reach(transports: Sequence[Transport], id: EndpointId, addresses: Iterable[HostPort]) -> Connection:
-    """Connect to an endpoint at the first of its addresses that answers.
+async def reach(
+    transports: Sequence[Transport], id: EndpointId | None, addresses: Iterable[HostPort], admit: Admit | None = None
+) -> Connection:
+    """Connect to an endpoint, or without `id` to anyone, at the first address that answers and whom `admit` lets in.
 
     Names are resolved anew each time, and all of their records are tried.  TransportLost, PeerError: none
     answered; what the last one said.  Cancelling abandons the try.
@@ -33,7 +35,7 @@ async def reach(transports: Sequence[Transport], id: EndpointId, addresses: Iter
                 failure = TransportLost(f"{target[0]} cannot be reached from an address that this node listens on")
             for transport in candidates:
                 try:
-                    return await transport.dial(target, id)
+                    return await transport.dial(target, id, admit)
                 except (TransportLost, PeerError) as error:
                     failure = error
     raise failure

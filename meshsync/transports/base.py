@@ -121,9 +121,11 @@ class Transport(Protocol):
     def address(self) -> Address:
         """Where it listens."""
 
-    async def dial(self, address: Address, expect: EndpointId | None) -> Connection:
+    async def dial(self, address: Address, expect: EndpointId | None, admit: Admit | None = None) -> Connection:
         """Connect to `address`; with `expect`, to that endpoint and no other.
 
+        `admit` decides on this connection in the place of the endpoint's own.  It is called when the peer is proved
+        and this node is not yet: who is refused then has not learnt for certain who called.
         TransportLost: unreachable, refused (`code` says why), or no answer in time.  PeerError IDENTITY: someone
         else is there.  PeerError VERSION: it speaks another version.  Cancelling abandons the connection.
         """

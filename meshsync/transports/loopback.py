@@ -211,7 +211,7 @@ class LoopbackEndpoint:
         self._accept_ready = trio.Event()
         self._closed = False
 
-    async def dial(self, address: Address, expect: EndpointId | None) -> LoopbackConnection:
+    async def dial(self, address: Address, expect: EndpointId | None, admit: Admit | None = None) -> LoopbackConnection:
         """Connect to `address`; see base.Transport."""
         await trio.lowlevel.checkpoint()
         self._check_open()
@@ -224,7 +224,7 @@ class LoopbackEndpoint:
         near_end = self._make(far, Origin.DIALED, nonces)
         far_end = far._make(self, Origin.ACCEPTED, nonces)
         LoopbackConnection.join(near_end, far_end)
-        code = self._admit(far.id, near_end.hello, near_end.address, self._shares_key(far))
+        code = (admit or self._admit)(far.id, near_end.hello, near_end.address, self._shares_key(far))
         if code is not None:
             near_end.close(code)
             raise CloseReason(code, "", by_peer=False).as_error()

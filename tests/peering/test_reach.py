@@ -12,7 +12,7 @@ from meshsync.addresses import HostPort
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.peering.reach import reach
-from meshsync.transports.base import Address, Transport
+from meshsync.transports.base import Address, Admit, Transport
 from tests.stack.world import IDENTITIES
 
 PEER = IDENTITIES[0].endpoint_id
@@ -30,7 +30,8 @@ class FakeTransport:
     def address(self) -> Address:
         return self.host, 4433
 
-    async def dial(self, address: Address, expect: EndpointId | None) -> object:
+    async def dial(self, address: Address, expect: EndpointId | None, admit: Admit | None) -> object:
+        assert admit is None
         assert expect == PEER
         await trio.lowlevel.checkpoint()
         self.log.append((self.host, address))

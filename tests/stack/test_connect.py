@@ -8,7 +8,7 @@ import trio
 from meshsync.errors import CloseCode, LocalError, PeerError, RefusedError, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.node import Node
-from meshsync.transports.base import Address, Connection
+from meshsync.transports.base import Address, Admit, Connection
 from meshsync.transports.quic.endpoint import QuicEndpoint
 from tests.stack.world import World, level, simulate
 
@@ -116,8 +116,8 @@ def test_disconnecting_in_the_moment_in_which_a_dial_succeeds() -> None:
         assert a.peering._dialer is not None
         [transport] = a.peering._dialer._transports
 
-        async def dial_and_part(address: Address, expect: EndpointId | None) -> Connection:
-            connection = await QuicEndpoint.dial(transport, address, expect)  # type: ignore[arg-type]
+        async def dial_and_part(address: Address, expect: EndpointId | None, admit: Admit | None = None) -> Connection:
+            connection = await QuicEndpoint.dial(transport, address, expect, admit)  # type: ignore[arg-type]
             a.peering.disconnect(b.id)
             return connection
 

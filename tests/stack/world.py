@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.config import Config
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.discovery.base import Discovery
 from meshsync.errors import CloseCode
 from meshsync.events import Event
 from meshsync.identity import Identity
@@ -107,6 +108,7 @@ class World:
         mesh_key: bytes | None = None,
         limits: Limits = LIMITS,
         twin_of: int | None = None,
+        discoveries: Sequence[Discovery] = (),
     ) -> Node:
         """Start a node.  `peers` are dialled, `trusts` are named without an address, `twin_of` lends its key."""
         machine = self.machine(number)
@@ -128,11 +130,18 @@ class World:
             settings["mesh_key_file"] = Path("nowhere")
         machine.starts += 1
         machine.ended = trio.Event()
-        node: Node = await self._nursery.start(self._run, machine, Config(**settings), mesh_key, limits)
+        node: Node = await self._nursery.start(self._run, machine, Config(**settings), mesh_key, limits, discoveries)
         return node
 
     async def _run(
-        self, machine: Machine, config: Config, mesh_key: bytes | None, limits: Limits, *, task_status: Any
+        self,
+        machine: Machine,
+        config: Config,
+        mesh_key: bytes | None,
+        limits: Limits,
+        discoveries: Sequence[Discovery],
+        *,
+        task_status: Any,
     ) -> None:
         machine.socket = self.net.socket(machine.host, PORT)
         instance = bytes([machine.number, machine.starts]) * 8
@@ -143,6 +152,7 @@ class World:
                 machine.store,
                 [machine.socket],
                 mesh_key=mesh_key,
+                discoveries=discoveries,
                 limits=limits,
                 rng=random.Random(self.rng.random()),
                 wall_ms=lambda: EPOCH_MS + int(trio.current_time() * 1000) + machine.skew_ms,

@@ -78,6 +78,26 @@ def test_dialling_someone_else_is_refused(world: World) -> None:
     world.run(scenario)
 
 
+def test_a_dialer_can_ask_who_is_there_and_go_no_further(world: World) -> None:
+    """Otherwise finding out who is at an address begins a connection, which may take the place of a good one."""
+
+    async def scenario(first: Transport, second: Transport) -> None:
+        seen: list[tuple[EndpointId, str]] = []
+
+        def ask(id: EndpointId, hello: Hello, *_: object) -> CloseCode:
+            seen.append((id, hello.name))
+            return CloseCode.OK
+
+        with pytest.raises(TransportLost) as caught:
+            await first.dial(second.address, None, ask)
+        assert caught.value.code is CloseCode.OK
+        assert seen == [(second.id, "node 2")]
+        near, far = await connect(first, second)
+        assert near.nonces == far.nonces, "the first that the other end hears of"
+
+    world.run(scenario)
+
+
 def test_dialling_nobody_fails_in_time(world: World) -> None:
     """Otherwise the dial loop hangs on a node that is down."""
 

@@ -16,7 +16,7 @@ from meshsync.core.hello import Hello, Role
 from meshsync.core.limits import Limits
 from meshsync.errors import CloseCode, LocalError, PeerError
 from meshsync.ids import EndpointId
-from meshsync.transports.base import Address, CloseReason, MessageChannel, Origin
+from meshsync.transports.base import Address, Admit, CloseReason, MessageChannel, Origin
 from meshsync.transports.quic._seam import Machine
 from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY
 from meshsync.transports.quic.close import reason_of
@@ -60,11 +60,14 @@ class QuicConnection:
         address: Address,
         identity: LocalIdentity,
         expect: EndpointId | None,
+        admit: Admit,
         limits: Limits,
     ) -> None:
         """Drive `machine`, whose first input has been given: aioquic cannot be asked for datagrams before."""
         self.machine = machine
         self.limits = limits
+        self.admit = admit
+        """Decides whether the peer may stay; the registry asks it."""
         self.streams = StreamTable(self)
         self.parked: set[QuicStream] = set()
         """Streams with a writer that waits for acknowledgements."""

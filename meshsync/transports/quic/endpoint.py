@@ -64,7 +64,7 @@ class QuicEndpoint:
             connection for connection in self._connections if connection.is_proved and not connection.is_closed
         )
 
-    async def dial(self, address: Address, expect: EndpointId | None) -> QuicConnection:
+    async def dial(self, address: Address, expect: EndpointId | None, admit: Admit | None = None) -> QuicConnection:
         """Connect to `address`, see base.Transport.  LocalError: no numeric address, or the endpoint is closed."""
         self._check_open()
         try:
@@ -75,7 +75,7 @@ class QuicEndpoint:
             raise TransportLost(f"{len(self._connections)} connections are open already", CloseCode.BUSY)
         machine = Machine(configuration=self._configuration(is_client=True), limits=self._limits)
         machine.connect(address, trio.current_time())
-        connection = self._make(machine, Origin.DIALED, address, expect)
+        connection = self._make(machine, Origin.DIALED, address, expect, admit or self._admit)
         self._start(connection)
         try:
             await connection.wait_proved()
@@ -129,7 +129,7 @@ class QuicEndpoint:
             return CloseCode.SHUTDOWN
         if is_accepted and not self._has_room_for(connection):
             return CloseCode.BUSY
-        code = self._admit(connection.peer, connection.hello, connection.address, connection.mac_ok)
+        code = connection.admit(connection.peer, connection.hello, connection.address, connection.mac_ok)
         self._doorman.leave(connection)
         if code is None and is_accepted:
             self._accepted.append(connection)
@@ -170,7 +170,9 @@ class QuicEndpoint:
         same_host = sum(connection.address[0] == host for connection in self.connections)
         return same_host < self._limits.connections_per_address_max
 
-    def _make(self, machine: Machine, origin: Origin, address: Address, expect: EndpointId | None) -> QuicConnection:
+    def _make(
+        self, machine: Machine, origin: Origin, address: Address, expect: EndpointId | None, admit: Admit
+    ) -> QuicConnection:
         return QuicConnection(
             machine,
             self._socket,
@@ -179,6 +181,7 @@ class QuicEndpoint:
             address=address,
             identity=self._identity,
             expect=expect,
+            admit=admit,
             limits=self._limits,
         )
 
@@ -238,7 +241,7 @@ class QuicEndpoint:
                 original_destination_connection_id=verdict.original_destination_cid,
                 retry_source_connection_id=verdict.retry_source_cid,
             )
-            connection = self._make(machine, Origin.ACCEPTED, address, None)
+            connection = self._make(machine, Origin.ACCEPTED, address, None, self._admit)
             connection.take(datagram, address, now)
             if machine.is_begun:
                 self._doorman.enter(connection)

@@ -1,0 +1,41 @@
+"""A way of finding peers whose sightings a test says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from meshsync.addresses import HostPort
+from meshsync.discovery.base import Sighting
+from tests.stack.world import PORT, World
+
+
+class Sightings:
+    """A Discovery; what was said before it is asked is kept for then."""
+
+    def __init__(self, world: World, via: str = "mdns") -> None:
+        self.via = via
+        self._world = world
+        self._send, self._receive = trio.open_memory_channel[Sighting](math.inf)
+
+    def see(self, number: int, *hosts: str, name: str = "") -> None:
+        """A machine is said to be at these hosts; by default where it is."""
+        machine = self._world.machine(number)
+        addresses = tuple(HostPort(host, PORT) for host in hosts or (machine.host,))
+        self._send.send_nowait(Sighting(machine.id, addresses, self.via, name))
+
+    def gone(self, number: int) -> None:
+        """A machine is seen no more."""
+        self._send.send_nowait(Sighting(self._world.id(number), (), self.via, ""))
+
+    def records(self, *hosts: str, name: str = "mesh.example") -> None:
+        """Somebody is said to be at each of these hosts, and nobody at those of the last time."""
+        self._send.send_nowait(Sighting(None, tuple(HostPort(host, PORT) for host in hosts), self.via, name))
+
+    @asynccontextmanager
+    async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
+        """See `Discovery.sightings`."""
+        yield self._receive
