@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from meshsync.transports.quic._seam import CERTIFICATE_NOT_VERIFIED, CID_BYTES, 
 from meshsync.transports.quic.connection import QuicConnection
 from meshsync.transports.quic.doorman import Doorman
 from meshsync.transports.quic.identity import LocalIdentity
-from meshsync.transports.quic.udp import DatagramSocket
+from meshsync.transports.quic.udp import Datagram, DatagramSocket
 
 _log = structlog.get_logger(__name__)
 
@@ -207,16 +207,18 @@ class QuicEndpoint:
     async def serve(self) -> None:
         """Receive until cancelled.  Never waits for a connection."""
         while True:
-            batch = await self._socket.receive()
-            now = trio.current_time()
-            touched: dict[QuicConnection, None] = {}
-            for datagram, address in batch:
-                connection = self._find(datagram, address, now)
-                if connection is not None:
-                    connection.take(datagram, address, now)
-                    touched[connection] = None
-            for connection in touched:
-                connection.after_input()
+            # Nothing is kept from one batch to the next: it would keep the last connection alive after its end.
+            self._deliver(await self._socket.receive(), trio.current_time())
+
+    def _deliver(self, batch: Sequence[Datagram], now: float) -> None:
+        touched: dict[QuicConnection, None] = {}
+        for datagram, address in batch:
+            connection = self._find(datagram, address, now)
+            if connection is not None:
+                connection.take(datagram, address, now)
+                touched[connection] = None
+        for connection in touched:
+            connection.after_input()
 
     def _find(self, datagram: bytes, address: Address, now: float) -> QuicConnection | None:
         if not datagram:
