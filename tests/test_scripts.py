@@ -24,7 +24,7 @@ from meshsync.core.entry import PUT, Operation, encode_operations
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "scripts" / "lib"
 SECONDS_MAX = 120
-KEYS = ["peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "notes"]
+KEYS = ["peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "redundancy", "notes"]
 
 
 @pytest.fixture
@@ -107,6 +107,19 @@ def test_bench_measures_latency_and_reconciliation(temporary: Path) -> None:
     latency, reconciliation = rows_of(done.stdout)
     assert 0 < latency["p50_ms"] <= latency["p99_ms"]
     assert re.search(r"bytes beyond the payloads, .* round trips", reconciliation["notes"])
+
+
+@pytest.mark.slow
+def test_bench_measures_meshes(temporary: Path) -> None:
+    """A mesh is started, linked, read and compared by code of its own."""
+    done = run(temporary, "bench", "--workload", "M1", "--n", "3", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = rows_of(done.stdout)
+    assert [row["notes"].partition(":")[0] for row in rows] == ["line", "star", "full"]
+    for row in rows:
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["redundancy"] >= 1
+    assert list(temporary.iterdir()) == []
 
 
 def test_bench_tells_of_a_failure(temporary: Path) -> None:

@@ -1,4 +1,4 @@
-"""scripts/bench: two nodes as processes on loopback do the work that other systems were measured by."""
+"""scripts/bench: nodes as processes on loopback do the work that other systems were measured by."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from bench.stage import Stage, WorkloadFailed
 from bench.workers import WorkerFailed
 from bench.workloads import WORKLOADS
 
-_UNASKED = [name for name in WORKLOADS if name != "MEM"]
+
+def _workloads(text: str) -> list[str]:
+    """Names of workloads, or a letter for all of its family."""
+    names = [name.strip().upper() for name in text.split(",")]
+    families = {letter: [name for name in WORKLOADS if name[0] == letter and name[1:].isdigit()] for letter in "WM"}
+    return [name for one in names for name in families.get(one, [one])]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False)
-    parser.add_argument("--workload", type=lambda text: text.upper().split(","), default=_UNASKED)
+    parser.add_argument("--workload", type=_workloads, default="W")
     parser.add_argument("--n", type=lambda text: [int(one) for one in text.split(",")])
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--compare", type=Path, metavar="DIR")
@@ -59,7 +65,7 @@ async def main(arguments: argparse.Namespace) -> int:
         for n in arguments.n or WORKLOADS[name].sizes:
             ours: list[Row] = []
             for _ in range(arguments.runs):
-                rows, went_well = await _run(name, n, Stage(arguments.profile))
+                rows, went_well = await _run(name, n, Stage(arguments.profile, arguments.quick))
                 well = well and went_well
                 ours += rows
                 for row in rows:

@@ -27,6 +27,8 @@ from bench.lines import read_lines, write_line
 from meshsync.ids import EndpointId
 
 COLLECTION = "bench"
+# The links of a benchmark are those that it makes: nobody is looked for.
+COMMON = {"listen": ["127.0.0.1:0"], "collections": [COLLECTION], "discovery": {"mdns": False}}
 PROFILE_LINES = 40
 Answer = dict[str, Any]
 now = time.monotonic
@@ -68,6 +70,29 @@ class Driver:
         for id, body in work:
             await self._notes.put(id, body)
 
+    async def pulse(self, first: int, count: int, pause: float) -> Answer:
+        """Write documents one after the other, one each `pause` seconds; when each call began."""
+        began: list[float] = []
+        start = trio.current_time()
+        for turn in range(count):
+            await trio.sleep_until(start + turn * pause)
+            began.append(now())
+            await self._notes.put(document_id(first + turn), document(first + turn))
+        return {"began": began, "ended": now()}
+
+    async def connect(self, peers: list[tuple[str, str]]) -> Answer:
+        """Connect to peers, ids and addresses, all at once; when that began and ended."""
+        began = now()
+        async with trio.open_nursery() as nursery:
+            for id, address in peers:
+                nursery.start_soon(self._node.sync.connect_to_peer, id, [address])
+        return {"began": began, "ended": now()}
+
+    async def linked(self, count: int) -> Answer:
+        """Wait until this many peers are connected."""
+        await self._node.sync.progressed.wait_until(lambda: len(self._node.sync.links) == count)
+        return {"ended": now()}
+
     async def pull(self, id: str, address: str) -> Answer:
         """Connect and wait until the roots are equal."""
         began = now()
@@ -77,7 +102,7 @@ class Driver:
         return {"began": began, "connected": connected, "ended": now(), "documents": len(self._notes)}
 
     async def synced(self) -> Answer:
-        """Wait until the root equals that of the connected peer, of which there is one."""
+        """Wait until the root equals that of every connected peer, of which there is at least one."""
         await self._node.sync.wait_synced()
         return {"ended": now()}
 
@@ -105,6 +130,10 @@ class Driver:
             await self._sight.wait()
         return {"ended": self._seen[document_id(number)]}
 
+    async def sights(self, first: int, count: int) -> Answer:
+        """Wait until these documents were seen among the changes; when each was."""
+        return {"seen": [(await self.sight(number))["ended"] for number in range(first, first + count)]}
+
     async def part(self, id: str) -> Answer:
         """Disconnect from the other node."""
         self._node.peering.disconnect(EndpointId.parse(id))
@@ -128,8 +157,12 @@ class Driver:
         [collection] = self._node.status()["collections"]
         return {"root": collection["root"], "documents": collection["documents"], "digest": digest.hexdigest()}
 
+    async def root(self) -> Answer:
+        """The digest of what is held."""
+        return {"root": self._node.sync.replica(COLLECTION).root().hex()}
+
     async def usage(self) -> Answer:
-        """CPU time and memory of this process, and the UDP payload of the present connection, both ways."""
+        """CPU time and memory of this process, and the UDP payload of the present connections."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         pages = await trio.Path("/proc/self/statm").read_text()
         resident = int(pages.split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -138,7 +171,14 @@ class Driver:
             "rss_mb": resident / 1e6,
             "rss_max_mb": used.ru_maxrss * 1024 / 1e6,
             "bytes": sum(peer["bytes_sent"] + peer["bytes_received"] for peer in self._node.peers()),
+            "bytes_received": sum(peer["bytes_received"] for peer in self._node.peers()),
+            **self._exchanged(),
         }
+
+    def _exchanged(self) -> Answer:
+        """What the engine counts: entries that were sent, and those that were received and new."""
+        stats = self._node.sync.stats()
+        return {"entries_sent": stats.pushed, "entries_new": stats.pulled}
 
     async def profile(self, order: str) -> Answer:
         """Begin to count where the time goes, or end it and tell."""
@@ -152,18 +192,11 @@ class Driver:
         return {"text": text.getvalue()}
 
 
-async def main(directory: str, durability: str) -> None:
+async def main(configuration: Answer) -> None:
     """Open the node, say so, and obey until standard input ends."""
     standard_input, standard_output = (trio.lowlevel.FdStream(os.dup(number)) for number in (0, 1))
-    config = meshsync.Config.model_validate(
-        {
-            "data_dir": directory,
-            "name": Path(directory).name,
-            "listen": ["127.0.0.1:0"],
-            "collections": [COLLECTION],
-            "durability": durability,
-        }
-    )
+    name = Path(configuration["data_dir"]).name
+    config = meshsync.Config.model_validate({"name": name, **COMMON, **configuration})
     # Standard output belongs to the answers; structlog would log there.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     began = now()
@@ -178,4 +211,4 @@ async def main(directory: str, durability: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, json.loads(sys.argv[1]))

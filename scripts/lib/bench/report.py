@@ -9,23 +9,28 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What one run of one workload gave.  cpu_s and rss_mb are those of the receiving node's process."""
+    """What one run of one workload gave.
+
+    cpu_s and rss_mb are those of the receiving node's process; in a mesh the sum over all nodes, and the largest.
+    """
 
     workload: str
     n: int
     seconds: float | None = None
     bytes: int | None = None
-    """UDP payload, both ways."""
+    """UDP payload, both ways; in a mesh over all links."""
     cpu_s: float | None = None
     rss_mb: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    redundancy: float | None = None
+    """In a mesh: payloads of entries that were received over those that were new."""
     notes: str = ""
     peer: str = "meshsync"
 
 
-_KEYS = ("peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "notes")
-_DIGITS = {"seconds": 4, "cpu_s": 3, "rss_mb": 1, "p50_ms": 3, "p99_ms": 3}
+_KEYS = ("peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "redundancy", "notes")
+_DIGITS = {"seconds": 4, "cpu_s": 3, "rss_mb": 1, "p50_ms": 3, "p99_ms": 3, "redundancy": 3}
 _WIDTHS = {
     "peer": 10,
     "workload": 8,
@@ -36,6 +41,7 @@ _WIDTHS = {
     "rss_mb": 7,
     "p50_ms": 8,
     "p99_ms": 8,
+    "redundancy": 10,
 }
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,8 @@ class Stage:
     """Where workloads run."""
 
     with_profile: bool = False
+    is_quick: bool = False
+    """Shorter waits and fewer writes, for a first look."""
 
     @asynccontextmanager
     async def pair(self, *, durability_a: str = "normal", durability_b: str = "full") -> AsyncIterator[Pair]:
@@ -126,3 +128,9 @@ def fsync_ms(directory: Path, times: int = 100) -> float:
             os.fsync(file.fileno())
             taken.append(time.monotonic() - began)
     return sorted(taken)[times // 2] * 1000
+
+
+def percentiles(taken: Iterable[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    ordered = sorted(taken)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100 - 1]

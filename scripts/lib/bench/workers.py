@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -35,6 +36,16 @@ class Worker:
         self._process = process
         self._answers = read_lines(process.stdout)
 
+    async def opened(self) -> None:
+        """Wait until the node runs."""
+        opened = await self.answer()
+        self.id, self.address, self.open_seconds = opened["id"], opened["address"], opened["seconds"]
+
+    async def end(self) -> None:
+        """Tell the process to end; it takes a moment for its farewells."""
+        assert self._process.stdin is not None
+        await self._process.stdin.aclose()
+
     async def call(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Give a command and wait for the answer."""
         assert self._process.stdin is not None
@@ -50,20 +61,20 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(directory: Path, *, durability: str = "full") -> AsyncIterator[Worker]:
-    """A node with its store in `directory`, which may hold one already.  The process is gone at the end."""
+async def start_worker(directory: Path, **configuration: Any) -> AsyncIterator[Worker]:
+    """A node with its store in `directory`, which may hold one already; `opened` waits until it runs.
+
+    `configuration` counts over what the benchmarks have in common.  The process is gone at the end.
+    """
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-m", "bench.driver", str(directory), durability],
+        [sys.executable, "-P", "-m", "bench.driver", json.dumps({"data_dir": str(directory), **configuration})],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
         worker = Worker(directory.name, process)
-        opened = await worker.answer()
-        worker.id, worker.address, worker.open_seconds = opened["id"], opened["address"], opened["seconds"]
         yield worker
-        assert process.stdin is not None
-        await process.stdin.aclose()
+        await worker.end()
         with trio.move_on_after(_CLOSE_SECONDS):
             await process.wait()
     finally:
@@ -71,3 +82,11 @@ async def open_worker(directory: Path, *, durability: str = "full") -> AsyncIter
             process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+@asynccontextmanager
+async def open_worker(directory: Path, **configuration: Any) -> AsyncIterator[Worker]:
+    """A node that runs; see `start_worker`."""
+    async with start_worker(directory, **configuration) as worker:
+        await worker.opened()
+        yield worker

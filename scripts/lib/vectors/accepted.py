@@ -11,6 +11,7 @@ from meshsync.core.messages import (
     Close,
     Have,
     Locate,
+    Message,
     Open,
     Payloads,
     Ping,
@@ -88,7 +89,7 @@ def messages() -> list[Vector]:
     batch, _ = batch_of(found[:4], explicit=False, cursor=5, root=root)
     explicit, _ = batch_of(found[:4])
     bare, _ = batch_of(found[:4], bare=found[1:3])
-    samples = [
+    samples: list[Message] = [
         Open(bytes(range(16)), 0, b"epoch678", None, root, (), 1),
         Open(bytes(range(16)), 3, b"epoch678", (b"epoch876", 7), root, ((log, 2**53, bytes(range(16))),), 3),
         Open(bytes(range(16)), 2**32, b"epoch678", (b"epoch876", 7), root, None, 0),

@@ -1,0 +1,38 @@
+"""The workloads of many nodes.  Each returns its rows; the docstrings say what is timed."""
+
+from __future__ import annotations
+
+from bench.mesh import full, line, open_mesh, star
+from bench.report import Row
+from bench.stage import Stage, percentiles
+
+_PULSES = 200
+_PULSES_QUICK = 50
+_PULSE_SECONDS = 0.05
+
+
+async def spread(stage: Stage, n: int) -> list[Row]:
+    """M1: from the call of a single write to its sight in the changes() of the last of n nodes, 200 times.
+
+    One write is begun every 50 ms, whether the one before has arrived or not.  The writer is an end of the line, a
+    leaf of the star.
+    """
+    rows = []
+    count = _PULSES_QUICK if stage.is_quick else _PULSES
+    for shape in (line, star, full):
+        async with open_mesh(n, shape(n)) as mesh:
+            await mesh.each("follow")
+            # The first write on a new collection waits for more than those after it.
+            await mesh.workers[0].call("write", first=0, count=1)
+            await mesh.settle()
+            before = await mesh.usage()
+            written = await mesh.workers[0].call("pulse", first=1, count=count, pause=_PULSE_SECONDS)
+            sights = await mesh.each("sights", of=range(1, n), first=1, count=count)
+            used = await mesh.used_since(before)
+            await mesh.settle()
+        seen = zip(*(answer["seen"] for answer in sights), strict=True)
+        taken = [(max(times) - began) * 1000 for began, times in zip(written["began"], seen, strict=True)]
+        p50, p99 = percentiles(taken)
+        notes = f"{shape.__name__}: {count} writes, one every {_PULSE_SECONDS * 1000:.0f} ms; max {max(taken):.1f} ms"
+        rows.append(Row("M1", n, None, used.bytes, used.cpu_s, used.rss_mb, p50, p99, used.redundancy, notes))
+    return rows
