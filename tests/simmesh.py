@@ -10,8 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -72,17 +71,8 @@ class Node:
         """Start the process."""
         self.running = True
         # A process that cannot even make its tables does not start; here the disk has room for that.
-        with self.sound_disk():
+        with self.store.sound():
             self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
-
-    @contextmanager
-    def sound_disk(self) -> Iterator[None]:
-        """For a moment the disk does what it should."""
-        store = self.store
-        broken, rate = store.broken, store.fail_rate
-        store.broken, store.fail_rate = "", 0.0
-        yield
-        store.broken, store.fail_rate = broken, rate
 
     def mend_disk(self) -> None:
         """From now on the disk does what it should."""
@@ -145,6 +135,8 @@ class End:
         self.confirmed = 1
         """Arrival numbers below it were checked to be durable at the peer."""
         self.syncing = False
+        self.deaf_until = 0.0
+        """Nothing that is sent to this end before arrives before."""
 
     def __repr__(self) -> str:
         return f"{self.node} to {self.other.node}"
@@ -166,6 +158,9 @@ class End:
                 case Stored(applied):
                     mesh.stats["entries applied"] += applied.count
                     mesh.stats["forks found"] += len(applied.forked)
+                    mesh.stats["logs relayed"] += sum(
+                        node.replica.branches[number].log.author != self.session.peer for number in applied.tips
+                    )
                     node.note(applied)
                 case WakeAt(time):
                     self.wake(time)
@@ -183,7 +178,7 @@ class End:
         if isinstance(message, Open) and message.round:
             mesh.stats["resyncs"] += 1
         inbox = self.other.inbox
-        due = max(mesh.now + mesh.latency(), inbox[-1][0] if inbox else 0.0)
+        due = max(mesh.now + mesh.latency(), self.other.deaf_until, inbox[-1][0] if inbox else 0.0)
         inbox.append((due, frame, self.node.replica.root()))
         mesh.at(due, self.other.deliver)
 
@@ -196,6 +191,7 @@ class End:
         """Hand over the next frame, due or not."""
         if not self.inbox:
             return
+        was_full = len(self.inbox) >= FRAMES_UNDER_WAY_MAX
         _, frame, root = self.inbox.popleft()
         message = decode_untrusted(frame)
         if isinstance(message, Open | Have) or (isinstance(message, Batch) and message.root is not None):
@@ -204,7 +200,8 @@ class End:
         if isinstance(message, Have) and message.cursor is not None:
             self.check_confirmed(message.cursor)
         self.give_ready()
-        self.other.give_ready()
+        if was_full:
+            self.other.give_ready()
 
     def check_confirmed(self, cursor: int) -> None:
         """A HAVE promises: everything of ours below this arrival number survives a crash of the peer."""
