@@ -9,16 +9,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
 import trio
 
-from meshsync.addresses import HostPort, parse_address
+from meshsync.addresses import HostPort, parse_address, parse_listen
 from meshsync.collection import Collection
 from meshsync.config import Config
 from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.core.summary import is_reachable
 from meshsync.datadir import DataDir, boot_id
 from meshsync.discovery.base import Discovery
 from meshsync.discovery.static import StaticDiscovery
@@ -75,7 +77,8 @@ class Node:
         self.events = EventLog(limits, wall)
         self.started = trio.current_time()
         self.listen: tuple[str, ...] = ()
-        self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms)
+        self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms, identity, config.name)
+        self.sync.summaries.addresses = self._reachable_at
         named = [peer.id for peer in config.peers]
         self.trust = Trust(self.id, config.trust, named, store, limits, wall)
         self.peering = Peering(self.id, instance, self.trust, self.sync, self.events, limits, rng, wall)
@@ -217,6 +220,12 @@ class Node:
             raise LocalError(f"{len(found) or 'no'} known peers have an id that begins with {prefix!r}")
         return found[0]
 
+    def _reachable_at(self) -> tuple[HostPort, ...]:
+        """Where other nodes can reach this one; loopback only where there is nothing else."""
+        found = [parse_listen(address) for address in self.listen]
+        found = [address for address in found if is_reachable(address.host)]
+        return tuple(one for one in found if not ip_address(one.host).is_loopback) or tuple(found)
+
     # Looking in
 
     def status(self) -> dict[str, Any]:
@@ -305,6 +314,7 @@ async def start_node(
         node.listen = tuple(str(HostPort(*transport.address)) for transport in transports)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(node.sync.summaries.run)
         node.peering.start(nursery, transports, [StaticDiscovery(config.peers), *discoveries])
         try:
             yield node

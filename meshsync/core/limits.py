@@ -18,6 +18,11 @@ OPERATIONS_MAX = 256
 DOCUMENT_ID_BYTES_MAX = 512
 COLLECTION_NAME_BYTES_MAX = 128
 BODY_DEPTH_MAX = 16
+SUMMARY_BYTES_MAX = 2048
+SUMMARY_ADDRESSES_MAX = 8
+SUMMARY_LINKS_MAX = 16
+SUMMARY_MARKS_MAX = 24
+SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
 
@@ -103,6 +108,33 @@ class Limits:
     push_interval_seconds_max: float = 0.016
     push_flood_entries: int = 12
     root_check_seconds: float = 30.0
+
+    # Summaries, by which every node knows the whole mesh
+    summary_authors_max: int = 1024
+    """Nodes of one collection that are remembered."""
+    summary_links_seconds: float = 2.0
+    """At least so long between two summaries, where links changed; holdings may change all the time:"""
+    summary_holdings_seconds: float = 5.0
+    summary_holdings_seconds_each: float = 1.0
+    """For each node that is known: then one link carries about one summary in that time, however many write."""
+    summary_refresh_seconds: float = 3600.0
+    """Where nothing changed; it is forgotten when three of them stay out."""
+    summary_refresh_seconds_each: float = 600.0
+    summary_bytes_per_second: float = 4096.0
+    """Of summaries on one link."""
+    summary_burst_bytes: int = 16 * 1024
+    summary_checks_per_second: float = 50.0
+    """Signatures of summaries that one peer may have checked."""
+    summary_certain_seconds: float = 60.0
+    """What was sent so long before a connection was lost has arrived."""
+    summary_absent_peers_max: int = 64
+    """Peers without a connection of which is remembered what they know."""
+
+    # Introductions
+    links_wanted: int = 3
+    """Connected peers that share a collection; while there are fewer, others of that collection are dialled."""
+    introduction_seconds: float = 20.0
+    """How long one who was introduced may take to be connected."""
 
     # Store
     free_bytes_min: int = 16 * 1024 * 1024

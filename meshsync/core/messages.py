@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 
 from meshsync.core import cbor
 from meshsync.core.hlc import HLC_MAX
-from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
+from meshsync.core.limits import LIMITS, PARENTS_MAX, SUMMARY_BYTES_MAX, Limits
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.errors import CloseCode, LocalError, PeerError
 from meshsync.ids import EndpointId, LogId
 
 SEQ_MAX = 2**53
 PREV_HINT_BYTES = 8
+AGE_MS_MAX = 2**40
 
 FLAG_COMPLETE = 1
 """OPEN: the sender has the payload of every entry that it holds."""
@@ -146,7 +147,19 @@ class Pong:
     wall_ms: int
 
 
-Message = Open | Batch | Have | Locate | Want | Payloads | Close | Subscribed | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a node says of itself and one collection, passed on as it was signed.  See `meshsync.core.summary`."""
+
+    NUMBER: ClassVar[int] = 19
+    tag: bytes
+    age_ms: int
+    """How long ago it was signed, as far as those who passed it on can tell; it is not signed itself."""
+    body: bytes
+    signature: bytes
+
+
+Message = Open | Batch | Have | Locate | Want | Payloads | Close | Subscribed | Ping | Pong | Summary
 
 
 # Checks.  Each takes a decoded value and returns it in the form that the dataclass holds, or raises Malformed.
@@ -169,6 +182,15 @@ def _blob(*sizes: int) -> Callable[[Any], bytes]:
     def check(value: Any) -> bytes:
         if type(value) is not bytes or len(value) not in sizes:
             raise _malformed(f"expected {' or '.join(map(str, sizes))} bytes")
+        return value
+
+    return check
+
+
+def _blob_up_to(maximum: int) -> Callable[[Any], bytes]:
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) > maximum:
+            raise _malformed(f"expected at most {maximum} bytes")
         return value
 
     return check
@@ -285,6 +307,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Subscribed: (_many(_blob(16), tuple),),
     Ping: (_uint(2**32), _uint(2**53)),
     Pong: (_uint(2**32), _uint(2**53)),
+    Summary: (_blob(16), _uint(AGE_MS_MAX), _blob_up_to(SUMMARY_BYTES_MAX), _blob(64)),
 }
 _TYPES: dict[int, type] = {message.NUMBER: message for message in _FIELDS}  # type: ignore[attr-defined]
 _NAMES = {message: tuple(one.name for one in fields(message)) for message in _FIELDS}

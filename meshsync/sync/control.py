@@ -1,4 +1,4 @@
-"""The control stream of one connection: pings, clocks, and who has begun to subscribe."""
+"""The control stream of one connection: pings, clocks, who has begun to subscribe, and summaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Message, Ping, Pong, Subscribed, decode_untrusted, encode_message
+from meshsync.core.messages import Message, Ping, Pong, Subscribed, Summary, decode_untrusted, encode_message
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import CollectionId
 from meshsync.notifier import Notifier
@@ -76,8 +76,18 @@ class Control:
     async def write(self) -> None:
         """Say what there is to say, for ever.  TransportLost: the connection is gone."""
         while True:
-            await self._news.wait_until(lambda: bool(self._unsaid))
-            await self._channel.send(self._unsaid.pop(next(iter(self._unsaid))))
+            if self._unsaid:
+                await self._channel.send(self._unsaid.pop(next(iter(self._unsaid))))
+            elif (frame := self._engine.summaries.next_frame(self._link)) is not None:
+                self._engine.rate.count(len(frame))
+                await self._channel.send(frame)
+            else:
+                with trio.move_on_at(self._engine.summaries.ready_at(self._link)):
+                    await self._news.wait()
+
+    def wake(self) -> None:
+        """There may be summaries to send."""
+        self._news.notify()
 
     async def read(self) -> None:
         """Take what the peer says, for ever.  PeerError: it does not belong here.  TransportLost: it is gone."""
@@ -103,6 +113,8 @@ class Control:
                     self.answered = max(number, self.answered)
                     self._pongs.notify()
                     self._engine.progressed.notify()
+                case Summary():
+                    await self._engine.summaries.take(self._link, message)
                 case _:
                     raise PeerError(f"{type(message).__name__} does not belong on the control stream")
 

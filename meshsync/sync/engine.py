@@ -17,6 +17,7 @@ from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError, RefusedError, StoreError, TransportLost
 from meshsync.events import EventLog
+from meshsync.identity import Identity
 from meshsync.ids import CollectionId, EndpointId, LogId
 from meshsync.notifier import Notifier
 from meshsync.store.base import Store
@@ -30,6 +31,7 @@ from meshsync.sync.rate import Rate
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
+from meshsync.sync.summaries import Summaries
 from meshsync.transports.base import Connection
 
 __all__ = ["Priority", "Subscription", "SyncCycleResult", "SyncEngine", "SyncState", "SyncStats"]
@@ -46,6 +48,8 @@ class SyncEngine:
         limits: Limits,
         rng: random.Random,
         wall_ms: Callable[[], int],
+        identity: Identity,
+        name: str,
     ) -> None:
         self.store = store
         self.events = events
@@ -59,6 +63,8 @@ class SyncEngine:
         """The present connection with each peer that is connected."""
         self.connector: Callable[[EndpointId, Sequence[HostPort]], Awaitable[bool]] | None = None
         """Peering's way to connect; set where the node is composed."""
+        self.summaries = Summaries(self, identity, name)
+        """What is known of the mesh; run where the node is composed."""
         self._subscriptions = Subscriptions(open_replica)
         self._watchers: dict[CollectionId, Notifier] = {}
         self._exchanges: set[Exchange] = set()
@@ -172,6 +178,11 @@ class SyncEngine:
     def partners(self, collection: CollectionId) -> list[EndpointId]:
         """The connected peers that subscribe to a collection, or have yet to say whether they do."""
         return [peer for peer, link in self.links.items() if link.shares(collection) is not False]
+
+    def subscribers(self, collection: CollectionId) -> int:
+        """How many nodes are known to subscribe to a collection, this one included: by their links or their word."""
+        known = self.summaries.gossip.authors(collection) | set(self.partners(collection))
+        return len(known - {self.summaries.own}) + 1
 
     def _is_level(self, collection: CollectionId, peer: EndpointId) -> bool:
         link = self.links.get(peer)

@@ -27,6 +27,7 @@ from meshsync.store.replica import Replica
 from meshsync.sync.control import Control
 from meshsync.sync.exchange import Exchange
 from meshsync.sync.gate import PriorityGate
+from meshsync.sync.rate import Rate
 from meshsync.transports.base import Connection, MessageChannel, Origin
 
 if TYPE_CHECKING:
@@ -56,9 +57,13 @@ class Link:
         self._failure: PeerError | TransportLost | None = None
         self._peer_tags: set[bytes] | None = None
         """What the peer subscribes to; None until it has said so."""
+        self._shared: set[CollectionId] = set()
+        """Collections that were ever exchanged on this connection."""
         self._opening: set[CollectionId] = set()
         self._again: set[CollectionId] = set()
         """Collections whose stream ends, to be opened once more after that."""
+        self.summary_checks = Rate(engine.limits.summary_checks_per_second)
+        """The signatures of summaries that the peer may have checked: beyond, it is slowed down."""
         self._seals = engine.limits.seals_per_second_max
         self._seals_at = trio.current_time()
 
@@ -88,7 +93,7 @@ class Link:
         if self.connection.origin is Origin.DIALED:
             self._open(replica)
         elif self._nursery is not None:
-            self.control.tell_subscribed(replica.id, self._tag(replica.id))
+            self.control.tell_subscribed(replica.id, self.tag(replica.id))
 
     def unsubscribed(self, replica: Replica) -> None:
         """This node no longer subscribes to a collection."""
@@ -99,7 +104,7 @@ class Link:
         """Whether the peer subscribes to a collection, too; None while it has not said so."""
         if collection in self.exchanges:
             return True
-        return None if self._peer_tags is None else self._tag(collection) in self._peer_tags
+        return None if self._peer_tags is None else self.tag(collection) in self._peer_tags
 
     def peer_subscribed(self, tags: Iterable[bytes]) -> None:
         """The peer says to what it subscribes, then to what it has begun to; unknown ones are none of our business."""
@@ -128,11 +133,20 @@ class Link:
         if self._seals < 0:
             await trio.sleep(-self._seals / limit)
 
-    def _tag(self, collection: CollectionId) -> bytes:
+    def tag(self, collection: CollectionId) -> bytes:
+        """How a collection is named on this connection."""
         return tag_of(self.connection.nonces, collection)
 
+    def replica_of(self, tag: bytes) -> Replica | None:
+        """The subscribed collection that a tag names; None where there is none."""
+        return self._by_tag().get(tag)
+
+    def has_shared(self, collection: CollectionId) -> bool:
+        """Whether the peer has subscribed to a collection, be it that it has left since."""
+        return collection in self._shared or bool(self.shares(collection))
+
     def _by_tag(self) -> dict[bytes, Replica]:
-        return {self._tag(replica.id): replica for replica in self.engine.subscribed()}
+        return {self.tag(replica.id): replica for replica in self.engine.subscribed()}
 
     # Tasks
 
@@ -179,14 +193,15 @@ class Link:
             self._open(replica)
 
     def _begin(self, replica: Replica, channel: MessageChannel) -> Exchange:
-        exchange = self.exchanges[replica.id] = Exchange(self, replica, channel, self._tag(replica.id))
+        self._shared.add(replica.id)
+        exchange = self.exchanges[replica.id] = Exchange(self, replica, channel, self.tag(replica.id))
         self.engine.exchange_began(exchange)
         return exchange
 
     def _ended(self, replica: Replica) -> None:
         """A stream ended and the connection did not: where this side still subscribes, the peer no longer does."""
         if self._peer_tags is not None and self.engine.is_subscribed(replica):
-            self._peer_tags.discard(self._tag(replica.id))
+            self._peer_tags.discard(self.tag(replica.id))
         self.engine.progressed.notify()
 
     # Streams that the peer opens
@@ -204,7 +219,7 @@ class Link:
             message = decode_untrusted(frame, self.engine.limits)
             if not isinstance(message, Open):
                 raise PeerError("a stream must begin with OPEN")
-            replica = self._by_tag().get(message.tag)
+            replica = self.replica_of(message.tag)
             while replica is not None and (before := self.exchanges.get(replica.id)) is not None:
                 before.close()
                 await before.done.wait()

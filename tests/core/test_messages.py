@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meshsync.core import cbor
 from meshsync.core.limits import LIMITS
 from meshsync.core.messages import (
+    AGE_MS_MAX,
     Batch,
     Close,
     Have,
@@ -22,6 +23,7 @@ from meshsync.core.messages import (
     Ping,
     Pong,
     Subscribed,
+    Summary,
     Want,
     decode_untrusted,
     encode_message,
@@ -77,6 +79,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Subscribed, st.lists(blob(16), max_size=4).map(tuple)),
     st.builds(Ping, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Pong, st.integers(0, 2**32), st.integers(0, 2**53)),
+    st.builds(Summary, blob(16), st.integers(0, AGE_MS_MAX), st.binary(max_size=40), blob(64)),
 )
 
 
@@ -125,7 +128,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 16, 17, 18]), st.lists(json_like, max_size=11))
+@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 16, 17, 18, 19]), st.lists(json_like, max_size=11))
 def test_any_fields_are_a_message_or_the_peers_fault(number: int, values: list[Any]) -> None:
     """Otherwise well-formed CBOR of the wrong shape gets past the decoder."""
     try:

@@ -15,6 +15,7 @@ from meshsync.core import cbor
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import HeaderBuilder, check_operations, document_tags, make_seal, verify_seal
 from meshsync.core.messages import Batch, decode_untrusted, encode_message
+from meshsync.core.summary import decode_untrusted_summary, sign_summary
 from meshsync.core.tips import Tip, root_of
 from meshsync.errors import LocalError, PeerError
 from meshsync.ids import CollectionId, EndpointId, LogId
@@ -113,6 +114,19 @@ def test_batches(vector: dict[str, Any]) -> None:
     assert [row.id.hex() for row in replica.scan_entries()] == vector["entries"]
 
 
+@each("summaries")
+def test_summaries(vector: dict[str, Any]) -> None:
+    """Otherwise versions take each other's word for forged, and none sees the whole mesh."""
+    body, signature = bytes.fromhex(vector["body"]), bytes.fromhex(vector["signature"])
+    signed = decode_untrusted_summary(body, signature)
+    signed.verify()
+    assert {name: plain(getattr(signed.summary, name)) for name in vector["fields"]} == {
+        name: unhex(value) for name, value in vector["fields"].items()
+    }
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["private"]))
+    assert sign_summary(signed.summary, key) == signed
+
+
 @each("roots")
 def test_roots(vector: dict[str, Any]) -> None:
     """Otherwise versions that hold the same never say that they are in sync."""
@@ -145,6 +159,13 @@ def test_refused_frames(vector: dict[str, str]) -> None:
     """Otherwise two implementations read one frame differently, or one falls over it."""
     with pytest.raises(PeerError):
         decode_untrusted(bytes.fromhex(vector["frame"]))
+
+
+@each("refused-summaries")
+def test_refused_summaries(vector: dict[str, str]) -> None:
+    """Otherwise a node puts words into the mouth of another, or one falls over what a peer says."""
+    with pytest.raises(PeerError):
+        decode_untrusted_summary(bytes.fromhex(vector["body"]), bytes.fromhex(vector["signature"])).verify()
 
 
 @each("refused-payloads")

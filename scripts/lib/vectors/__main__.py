@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from vectors.accepted import documents, entries, keys, messages, names, roots
+from vectors.accepted import documents, entries, keys, messages, names, roots, summaries
 from vectors.refused import refused_batches, refused_frames, refused_keys, refused_payloads
+from vectors.refused_summaries import refused_summaries
 
 FILES = {
     "keys": keys,
@@ -16,10 +17,12 @@ FILES = {
     "messages": messages,
     "roots": roots,
     "documents": documents,
+    "summaries": summaries,
     "refused-keys": refused_keys,
     "refused-frames": refused_frames,
     "refused-payloads": refused_payloads,
     "refused-batches": refused_batches,
+    "refused-summaries": refused_summaries,
 }
 
 

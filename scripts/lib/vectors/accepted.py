@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshsync.addresses import HostPort
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.hello import NAME_CHARACTERS_MAX
+from meshsync.core.limits import SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
 from meshsync.core.messages import (
     Batch,
     Close,
@@ -17,9 +20,11 @@ from meshsync.core.messages import (
     Ping,
     Pong,
     Subscribed,
+    Summary,
     Want,
     encode_message,
 )
+from meshsync.core.summary import Mark, NodeSummary, PeerLink, SignedSummary, sign_summary
 from meshsync.core.tips import Tip, root_of
 from meshsync.ids import CollectionId
 from tests.authors import COLLECTION, Author, Made, batch_of
@@ -106,6 +111,7 @@ def messages() -> list[Vector]:
         Subscribed((bytes(range(16)), bytes(16))),
         Ping(1, 1_800_000_000_000),
         Pong(2**32, 0),
+        Summary(bytes(range(16)), 1500, summaries_made()[0].body, summaries_made()[0].signature),
     ]
     vectors: list[Vector] = []
     for message in samples:
@@ -115,6 +121,55 @@ def messages() -> list[Vector]:
             vector["entries"] = [entry.id.hex() for entry in found[:4]]
         vectors.append(vector)
     return vectors
+
+
+def summaries_made() -> list[SignedSummary]:
+    """One of a node in the middle of a mesh, one that says as little and one that says as much as it may."""
+    a, b, c = (Author(number) for number in (1, 2, 3))
+    root = root_of(COLLECTION, [])
+    middle = NodeSummary(
+        collection=COLLECTION,
+        author=a.log.author,
+        version=1_800_000_000_000,
+        lasts_s=10_800,
+        name="bücher",
+        addresses=(HostPort("10.0.12.2", 4433), HostPort("2001:db8::1", 4433)),
+        links=(PeerLink(b.log.author, 1500), PeerLink(c.log.author, 0)),
+        links_total=2,
+        root=root,
+        entries=7,
+        documents=5,
+        marks=(Mark(a.log.incarnation, 4), Mark(b.log.incarnation, 3)),
+    )
+    least = NodeSummary(COLLECTION, b.log.author, 0, 0, "", (), (), 0, root, 0, 0, ())
+    most = NodeSummary(
+        collection=COLLECTION,
+        author=c.log.author,
+        version=2**64 - 1,
+        lasts_s=SUMMARY_LASTS_SECONDS_MAX,
+        name="\U0001f600" * NAME_CHARACTERS_MAX,
+        addresses=tuple(HostPort(f"2001:db8:1234:5678:9abc:def0:1234:{k:x}", 65535) for k in range(0x1000, 0x1008)),
+        links=tuple(PeerLink(Author(k).log.author, 2**32 - 1) for k in range(4, 4 + SUMMARY_LINKS_MAX)),
+        links_total=2**53,
+        root=root,
+        entries=2**53,
+        documents=2**53,
+        marks=tuple(Mark(Author(k).log.incarnation, 2**53) for k in range(SUMMARY_MARKS_MAX)),
+    )
+    return [sign_summary(one, author.key) for one, author in ((middle, a), (least, b), (most, c))]
+
+
+def summaries() -> list[Vector]:
+    """What a node says of itself, to body and signature."""
+    return [
+        {
+            "private": author.key.private_bytes_raw().hex(),
+            "fields": {name: plain(getattr(made.summary, name)) for name in NodeSummary.__slots__},
+            "body": made.body.hex(),
+            "signature": made.signature.hex(),
+        }
+        for author, made in zip(map(Author, (1, 2, 3)), summaries_made(), strict=True)
+    ]
 
 
 def roots() -> list[Vector]:

@@ -119,6 +119,12 @@ def refused_frames() -> list[Vector]:
         "a payload that is a text": _cbor([1, 0, [], [[0, 1, 1, None]], [1], [], ["x"], [], [], 1, None]),
         "a stamp that is a float": _cbor([1, 0, [], [[0, 1, 1, None]], [1.5], [], [b"\x80"], [], [], 1, None]),
     }
+    summary = [19, tag, 0, b"", bytes(64)]
+    frames |= {
+        "a summary of more bytes than one may have": _cbor([*summary[:3], bytes(2049), summary[4]]),
+        "a summary with a signature of 63 bytes": _cbor([*summary[:4], bytes(63)]),
+        "a summary from the future": _cbor([19, tag, -1, *summary[3:]]),
+    }
     return [{"why": why, "frame": frame.hex()} for why, frame in frames.items()]
 
 
