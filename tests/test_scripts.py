@@ -110,15 +110,26 @@ def test_bench_measures_latency_and_reconciliation(temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bench_measures_meshes(temporary: Path) -> None:
+def test_bench_measures_what_a_mesh_costs(temporary: Path) -> None:
     """A mesh is started, linked, read and compared by code of its own."""
-    done = run(temporary, "bench", "--workload", "M1", "--n", "3", "--quick")
+    done = run(temporary, "bench", "--workload", "M1,M2", "--n", "4", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    *spread, cost = rows_of(done.stdout)
+    assert [row["notes"].partition(":")[0] for row in spread] == ["line", "star", "full"]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in spread)
+    assert all(row["redundancy"] >= 1 and row["bytes"] > 1000 for row in (*spread, cost))
+    assert re.search(r"[1-9]\d* control bytes a node and entry; idle: \d+ bytes a link", cost["notes"])
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bench_measures_meshes_that_come_together(temporary: Path) -> None:
+    """The cables are cut and mended, and the links begun all at once, by code of its own."""
+    done = run(temporary, "bench", "--workload", "M3,M4", "--n", "20", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = rows_of(done.stdout)
-    assert [row["notes"].partition(":")[0] for row in rows] == ["line", "star", "full"]
-    for row in rows:
-        assert 0 < row["p50_ms"] <= row["p99_ms"]
-        assert row["redundancy"] >= 1
+    assert [row["workload"] for row in rows] == ["M3", "M4"]
+    assert all(row["seconds"] > 0 and row["redundancy"] >= 1 for row in rows)
     assert list(temporary.iterdir()) == []
 
 

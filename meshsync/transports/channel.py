@@ -69,6 +69,8 @@ class MessageChannel:
         self._receive_use = ExclusiveUse("another task is receiving from this channel")
         self._waited_seconds = 0.0  # for the rest of the frame that has begun
         self._closed = False
+        self.bytes_sent = 0
+        """Frames with their lengths; what the layers below add is not in it."""
 
     @property
     def unacked_bytes(self) -> int:
@@ -82,10 +84,12 @@ class MessageChannel:
         channel must then be closed with a code.
         """
         with self._send_use:
+            encoded = encode_frame(frame)
             try:
-                await self._stream.send_all(encode_frame(frame))
+                await self._stream.send_all(encoded)
             except trio.BrokenResourceError as error:
                 raise _lost(error) from error
+            self.bytes_sent += len(encoded)
 
     async def receive(self) -> bytes:
         """Return the next frame body.  Cancelling loses nothing.

@@ -5,6 +5,7 @@ Times are CLOCK_MONOTONIC in seconds, which all processes of a machine share.
 
 from __future__ import annotations
 
+import contextlib
 import cProfile
 import hashlib
 import io
@@ -24,7 +25,11 @@ import trio
 import meshsync
 from bench.documents import document, document_id, message
 from bench.lines import read_lines, write_line
+from meshsync.core.entry import PUT, Operation, encode_operations
+from meshsync.errors import TransportLost
 from meshsync.ids import EndpointId
+from meshsync.sync.link import Link
+from meshsync.transports.channel import MessageChannel
 
 COLLECTION = "bench"
 # The links of a benchmark are those that it makes: nobody is looked for.
@@ -71,22 +76,28 @@ class Driver:
             await self._notes.put(id, body)
 
     async def pulse(self, first: int, count: int, pause: float) -> Answer:
-        """Write documents one after the other, one each `pause` seconds; when each call began."""
+        """Write documents, one each `pause` seconds; when each began, and what the payloads take."""
         began: list[float] = []
+        size = 0
         start = trio.current_time()
         for turn in range(count):
             await trio.sleep_until(start + turn * pause)
+            id, body = document_id(first + turn), document(first + turn)
+            size += len(encode_operations([Operation(PUT, id, body)]))
             began.append(now())
-            await self._notes.put(document_id(first + turn), document(first + turn))
-        return {"began": began, "ended": now()}
+            await self._notes.put(id, body)
+        return {"began": began, "payload_bytes": size}
 
     async def connect(self, peers: list[tuple[str, str]]) -> Answer:
-        """Connect to peers, ids and addresses, all at once; when that began and ended."""
-        began = now()
-        async with trio.open_nursery() as nursery:
-            for id, address in peers:
-                nursery.start_soon(self._node.sync.connect_to_peer, id, [address])
-        return {"began": began, "ended": now()}
+        """Begin to connect to peers, ids and addresses, all at once; `linked` waits for it."""
+        for id, address in peers:
+            self._nursery.start_soon(self._connect, id, address)
+        return {"began": now()}
+
+    async def _connect(self, id: str, address: str) -> None:
+        # A machine that is busy may answer too late for a handshake; the node tries again.
+        with contextlib.suppress(TransportLost):
+            await self._node.sync.connect_to_peer(id, [address])
 
     async def linked(self, count: int) -> Answer:
         """Wait until this many peers are connected."""
@@ -166,12 +177,14 @@ class Driver:
         used = resource.getrusage(resource.RUSAGE_SELF)
         pages = await trio.Path("/proc/self/statm").read_text()
         resident = int(pages.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        links = self._node.sync.links.values()
         return {
             "cpu_s": used.ru_utime + used.ru_stime,
             "rss_mb": resident / 1e6,
             "rss_max_mb": used.ru_maxrss * 1024 / 1e6,
-            "bytes": sum(peer["bytes_sent"] + peer["bytes_received"] for peer in self._node.peers()),
-            "bytes_received": sum(peer["bytes_received"] for peer in self._node.peers()),
+            "bytes": sum(link.connection.bytes_sent + link.connection.bytes_received for link in links),
+            "bytes_received": sum(link.connection.bytes_received for link in links),
+            "frame_bytes": sum(channel.bytes_sent for link in links for channel in _channels(link)),
             **self._exchanged(),
         }
 
@@ -190,6 +203,10 @@ class Driver:
         pstats.Stats(self._profile, stream=text).sort_stats("tottime").print_stats(PROFILE_LINES)
         self._profile = cProfile.Profile()
         return {"text": text.getvalue()}
+
+
+def _channels(link: Link) -> list[MessageChannel]:
+    return [link.connection.control, *(exchange.channel for exchange in link.exchanges.values())]
 
 
 async def main(configuration: Answer) -> None:

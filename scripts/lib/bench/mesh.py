@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -44,8 +44,16 @@ class MeshUsage:
     cpu_s: float
     rss_mb: float
     bytes: int
-    redundancy: float | None
-    """None where nothing was received."""
+    frame_bytes: int
+    """Of `bytes`, what is not QUIC's own."""
+    entries: int
+    """That arrived and were new, over all nodes."""
+    entries_sent: int
+
+    @property
+    def redundancy(self) -> float | None:
+        """How often an entry was sent for each time that it was needed; None where none was."""
+        return self.entries_sent / self.entries if self.entries else None
 
 
 class Mesh:
@@ -53,6 +61,7 @@ class Mesh:
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
+        self._links: dict[int, int] = defaultdict(int)
 
     async def each(self, command: str, *, of: Iterable[int] | None = None, **arguments: Any) -> list[Answer]:
         """Give all nodes, or those with these numbers, a command at once; their answers in order."""
@@ -70,17 +79,25 @@ class Mesh:
                 nursery.start_soon(call, number, command, arguments)
         return [answers[number] for number in calls]
 
-    async def link(self, edges: Iterable[Edge]) -> float:
-        """Connect all these pairs at once and wait until they are; when the first call began."""
+    async def begin_links(self, edges: Iterable[Edge], through: Mapping[Edge, str] | None = None) -> float:
+        """Let all these pairs begin to connect at once; when the first did.
+
+        `through` has the addresses to dial where they are not the nodes' own.
+        """
         dials: dict[int, list[tuple[str, str]]] = defaultdict(list)
-        links: dict[int, int] = defaultdict(int)
-        for dialer, other in edges:
-            dials[dialer].append((self.workers[other].id, self.workers[other].address))
-            links[dialer] += 1
-            links[other] += 1
+        for edge in edges:
+            dialer, other = edge
+            address = (through or {}).get(edge, self.workers[other].address)
+            dials[dialer].append((self.workers[other].id, address))
+            for number in edge:
+                self._links[number] += 1
         answers = await self.at_once({number: ("connect", {"peers": peers}) for number, peers in dials.items()})
-        await self.at_once({number: ("linked", {"count": count}) for number, count in links.items()})
         return min(float(answer["began"]) for answer in answers)
+
+    async def linked(self) -> float:
+        """Wait until all are connected that began to; when the last was."""
+        answers = await self.at_once({number: ("linked", {"count": count}) for number, count in self._links.items()})
+        return max(float(answer["ended"]) for answer in answers)
 
     async def settle(self) -> None:
         """Wait until every node is in sync with all its neighbours, and all hold the same."""
@@ -101,17 +118,18 @@ class Mesh:
     async def used_since(self, before: Sequence[Answer]) -> MeshUsage:
         """What was used since `before`, over connections that are there all the while."""
         after = await self.usage()
-        new, sent = (_rise(before, after, key) for key in ("entries_new", "entries_sent"))
+
+        def rise(key: str) -> float:
+            return sum(float(late[key]) - float(early[key]) for early, late in zip(before, after, strict=True))
+
         return MeshUsage(
-            cpu_s=_rise(before, after, "cpu_s"),
+            cpu_s=rise("cpu_s"),
             rss_mb=max(float(answer["rss_max_mb"]) for answer in after),
-            bytes=round(_rise(before, after, "bytes_received")),
-            redundancy=sent / new if new else None,
+            bytes=round(rise("bytes_received")),
+            frame_bytes=round(rise("frame_bytes")),
+            entries=round(rise("entries_new")),
+            entries_sent=round(rise("entries_sent")),
         )
-
-
-def _rise(before: Sequence[Answer], after: Sequence[Answer], key: str) -> float:
-    return sum(float(late[key]) - float(early[key]) for early, late in zip(before, after, strict=True))
 
 
 @asynccontextmanager
@@ -126,7 +144,8 @@ async def open_mesh(count: int, edges: Iterable[Edge] = ()) -> AsyncIterator[Mes
                 await worker.opened()
             mesh = Mesh(workers)
             if edges:
-                await mesh.link(edges)
+                await mesh.begin_links(edges)
+                await mesh.linked()
             yield mesh
             for worker in workers:
                 await worker.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from bench.mesh import full, line, open_mesh, star
 from bench.report import Row
 from bench.stage import Stage, percentiles
@@ -9,6 +11,12 @@ from bench.stage import Stage, percentiles
 _PULSES = 200
 _PULSES_QUICK = 50
 _PULSE_SECONDS = 0.05
+_WRITERS = 4
+_STEADY_PULSES = 20
+_STEADY_PULSES_QUICK = 5
+_STEADY_SECONDS = 1.0
+_IDLE_SECONDS = 60.0
+_IDLE_SECONDS_QUICK = 20.0
 
 
 async def spread(stage: Stage, n: int) -> list[Row]:
@@ -36,3 +44,35 @@ async def spread(stage: Stage, n: int) -> list[Row]:
         notes = f"{shape.__name__}: {count} writes, one every {_PULSE_SECONDS * 1000:.0f} ms; max {max(taken):.1f} ms"
         rows.append(Row("M1", n, None, used.bytes, used.cpu_s, used.rss_mb, p50, p99, used.redundancy, notes))
     return rows
+
+
+async def cost(stage: Stage, n: int) -> list[Row]:
+    """M2: what n nodes, each linked with each, send while four of them write once a second each; then while none does.
+
+    Control bytes are those of frames that are not payloads of entries.
+    """
+    pulses = _STEADY_PULSES_QUICK if stage.is_quick else _STEADY_PULSES
+    idle_seconds = _IDLE_SECONDS_QUICK if stage.is_quick else _IDLE_SECONDS
+    edges = full(n)
+    async with open_mesh(n, edges) as mesh:
+        writers = range(min(_WRITERS, n))
+        await mesh.at_once({one: ("write", {"first": one, "count": 1}) for one in writers})
+        await mesh.settle()
+        before = await mesh.usage()
+        pulse = {"count": pulses, "pause": _STEADY_SECONDS}
+        written = await mesh.at_once({one: ("pulse", {"first": _WRITERS + one * pulses, **pulse}) for one in writers})
+        await mesh.settle()
+        steady = await mesh.used_since(before)
+        before = await mesh.usage()
+        await trio.sleep(idle_seconds)
+        idle = await mesh.used_since(before)
+        await mesh.settle()
+    entries = len(writers) * pulses
+    payloads = sum(answer["payload_bytes"] for answer in written) / entries * steady.entries_sent
+    control = (steady.frame_bytes - payloads) / (n * entries)
+    minutes = idle_seconds / 60 * len(edges)
+    notes = f"{len(writers)} writers, {entries} entries: {control:,.0f} control bytes a node and entry"
+    notes += f"; idle: {idle.frame_bytes / minutes:,.0f} bytes a link and minute"
+    notes += f", {idle.bytes / minutes:,.0f} with QUIC's own"
+    redundancy = steady.redundancy
+    return [Row("M2", n, None, steady.bytes, steady.cpu_s, steady.rss_mb, redundancy=redundancy, notes=notes)]

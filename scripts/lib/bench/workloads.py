@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import meshes, pairs
+from bench import joining, meshes, pairs
 from bench.report import Row
 from bench.stage import Stage
 
@@ -27,5 +27,8 @@ WORKLOADS = {
     "W5": Workload(pairs.increment, (1_000, 10_000, 100_000)),
     "W6": Workload(pairs.reconcile, (1, 10, 100, 1_000)),
     "M1": Workload(meshes.spread, (10,)),
+    "M2": Workload(meshes.cost, (5, 10, 20), 300.0),
+    "M3": Workload(joining.heal, (1_000,), 360.0),
+    "M4": Workload(joining.join, (10_000,), 300.0),
     "MEM": Workload(pairs.memory, (1_000_000,), 1_200.0),
 }
