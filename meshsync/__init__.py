@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshsync.collection import Change, Collection, Document
     from meshsync.config import Config
+    from meshsync.core.priority import Priority
     from meshsync.core.query import Query
     from meshsync.errors import (
         ConfigError,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
     from meshsync.node import Node, open_node
     from meshsync.sync.engine import SyncEngine
-    from meshsync.sync.gate import Priority
 
 __all__ = [
     "Change",
@@ -72,7 +72,7 @@ _HOMES = {
     "meshsync.ids": ("CollectionId", "EndpointId", "EntryId", "LogId"),
     "meshsync.node": ("Node", "open_node"),
     "meshsync.sync.engine": ("SyncEngine",),
-    "meshsync.sync.gate": ("Priority",),
+    "meshsync.core.priority": ("Priority",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -20,6 +20,7 @@ from meshsync.collection import Collection
 from meshsync.config import Config
 from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.core.priority import Priority
 from meshsync.core.summary import is_reachable
 from meshsync.datadir import DataDir, boot_id
 from meshsync.discovery.base import Discovery
@@ -39,7 +40,6 @@ from meshsync.store.base import Store
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite.store import SqliteStore
 from meshsync.sync.engine import SyncEngine
-from meshsync.sync.gate import Priority
 from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint

@@ -7,6 +7,7 @@ pass in no time and a failing seed fails again.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,10 @@ class LinkProfile:
     duplication: float = 0.0
     mtu_bytes: int = 1472
     """Longer datagrams are dropped: the UDP payload of an Ethernet frame."""
+    rate_bits_per_second: float = math.inf
+    """What one pair of hosts can send one way, in UDP payload: datagrams leave one after the other."""
+    queue_bytes: int = 128 * 1024
+    """What may wait to leave in front of such a link; beyond, the newest is dropped.  A second at 1 Mbit/s."""
 
 
 @dataclass
@@ -44,6 +49,8 @@ class SimNet:
     _sockets: dict[Address, SimSocket] = field(default_factory=dict)
     _cuts: set[tuple[str, str]] = field(default_factory=set)
     _agenda: list[tuple[float, int, Address, Address, bytes]] = field(default_factory=list)
+    _busy_until: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When the last datagram of a pair and direction will have left."""
     _serial: int = 0
     _changed: trio.Event = field(default_factory=trio.Event)
 
@@ -80,12 +87,32 @@ class SimNet:
         if changed is None or lost or len(changed) > profile.mtu_bytes:
             self.dropped += 1
             return
+        left_at = self._leave(len(changed), source[0], target[0])
+        if left_at is None:
+            self.dropped += 1
+            return
         copies = 2 if self.rng.random() < profile.duplication else 1
         for _ in range(copies):
             delay = profile.latency_seconds + self.rng.random() * profile.jitter_seconds
             self._serial += 1
-            heapq.heappush(self._agenda, (trio.current_time() + delay, self._serial, source, target, changed))
+            heapq.heappush(self._agenda, (left_at + delay, self._serial, source, target, changed))
         self._changed.set()
+
+    def queued_seconds(self, source: str, target: str) -> float:
+        """How long the datagram that is sent next would wait before it begins to leave."""
+        return max(0.0, self._busy_until.get((source, target), -math.inf) - trio.current_time())
+
+    def _leave(self, size: int, source: str, target: str) -> float | None:
+        """When a datagram of this size has left, after all that wait before it; None: there is no room to wait."""
+        now, profile = trio.current_time(), self.profile
+        if profile.rate_bits_per_second == math.inf:
+            return now
+        bytes_per_second = profile.rate_bits_per_second / 8
+        waiting = self.queued_seconds(source, target)
+        if waiting * bytes_per_second + size > profile.queue_bytes:
+            return None
+        left_at = self._busy_until[source, target] = now + waiting + size / bytes_per_second
+        return left_at
 
     async def run(self) -> None:
         """Deliver until cancelled."""

@@ -137,7 +137,7 @@ async def list_collections(node: Node, request: Request) -> Response:
 
 async def join_collection(node: Node, request: Request) -> Response:
     """Replicate a collection from now on, also after a restart."""
-    from meshsync.sync.gate import Priority
+    from meshsync.core.priority import Priority
 
     body = await read_object(request, "name", "priority", "where", "history", required=("name",))
     name = _text(body, "name")

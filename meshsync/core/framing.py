@@ -35,6 +35,11 @@ class FrameDecoder:
         """True when no part of a frame is held: the stream may end here and nowhere else."""
         return not self._buffer
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the next frame is here, its length included."""
+        return len(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next piece of the stream.  PeerError LIMIT: the frame it belongs to is too long."""
         self._buffer += data

@@ -36,7 +36,9 @@ class Limits:
     control_frame_bytes_max: int = 64 * 1024
     hello_bytes_max: int = 2048
     message_seconds_max: float = 30.0
-    """From the first byte of a frame to its last."""
+    """From the first byte of a frame to its last, and as much longer as a slow link needs for it:"""
+    message_bytes_per_second_min: float = 64.0
+    """The share of something that is not urgent on a link of 10 kbit/s."""
     batch_bytes_soft: int = 128 * 1024
     batch_entries_soft: int = 512
     batch_entries_max: int = 4096

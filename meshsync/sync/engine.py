@@ -12,6 +12,7 @@ import trio
 
 from meshsync.addresses import HostPort, parse_address
 from meshsync.core.limits import Limits
+from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import SessionState
@@ -23,7 +24,6 @@ from meshsync.notifier import Notifier
 from meshsync.store.base import Store
 from meshsync.store.replica import Applied, Replica
 from meshsync.sync.exchange import Exchange
-from meshsync.sync.gate import Priority
 from meshsync.sync.health import StoreHealth
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
@@ -115,6 +115,7 @@ class SyncEngine:
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
         self._subscriptions.set_priority(collection, Priority(priority))
+        self._prioritise()
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:
         """Ask every connected peer now, and return when each is synced or cannot go on; `state` says why not.
@@ -260,6 +261,7 @@ class SyncEngine:
         if replica is not None:
             for link in self.links.values():
                 link.subscribed(replica)
+        self._prioritise()
 
     def remove(self, subscription: Subscription) -> None:
         """Stop replicating for a handle."""
@@ -269,6 +271,11 @@ class SyncEngine:
             for link in self.links.values():
                 link.unsubscribed(replica)
             self.progressed.notify()
+        self._prioritise()
+
+    def _prioritise(self) -> None:
+        for exchange in self._exchanges:
+            exchange.prioritise()
 
     def subscribed(self) -> list[Replica]:
         """The replicas of the subscribed collections, most urgent first."""

@@ -72,6 +72,7 @@ class Exchange:
         self._confirm: int | None = None
         self._confirm_wanted = trio.Event()
         self._scope = trio.CancelScope()
+        self.prioritise()
 
     async def run(self, first: Open | None) -> None:
         """Run until the stream ends.  `first`: the peer's OPEN, where it opened the stream.
@@ -118,6 +119,10 @@ class Exchange:
     def is_ending(self) -> bool:
         """Whether `close` was called, or the stream has ended."""
         return self._scope.cancel_called or self.done.is_set()
+
+    def prioritise(self) -> None:
+        """The collection may be more or less urgent than it was."""
+        self.channel.set_priority(self._engine.priority(self.replica))
 
     def note_changed(self, branches: Iterable[int]) -> None:
         """These branches grew; cheap enough for every single write."""
@@ -244,19 +249,14 @@ class Exchange:
     # Sending
 
     async def _send_loop(self) -> None:
-        gate, interval = self.link.gate, self._engine.limits.push_interval_seconds
+        interval = self._engine.limits.push_interval_seconds
         while True:
             self._kick = trio.Event()
             self._wake_at = math.inf
             self.absorb()
             await self._flush()
-            if self._engine.is_syncing():
-                async with gate.turn(self._engine.priority(self.replica)) as may_go_on:
-                    has_more = await self._push()
-                    while has_more and may_go_on() and self._engine.is_syncing():
-                        has_more = await self._push()
-                if has_more:
-                    continue
+            if self._engine.is_syncing() and await self._push():
+                continue
             self._paced = self._wake_at <= trio.current_time() + interval
             with trio.CancelScope(deadline=self._wake_at) as self._sleep:
                 await self._kick.wait()
@@ -277,7 +277,7 @@ class Exchange:
                 self._engine.rate.count(len(frame))
             else:
                 self._is_throttled = True
-                await self._engine.rate.take(len(frame))
+                await self._engine.rate.take(len(frame), self._engine.priority(self.replica))
                 self._is_throttled = False
             await self.channel.send(frame)
             self._queued_bytes -= len(frame)

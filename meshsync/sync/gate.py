@@ -1,21 +1,13 @@
-"""Who sends next on a link: higher priorities first, and none starved."""
+"""Who sends next: higher priorities first, and none starved."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
-
-class Priority(enum.IntEnum):
-    """How urgent a collection is; the smaller number goes first."""
-
-    CRITICAL = 0
-    HIGH = 1
-    MEDIUM = 2
-    LOW = 3
+from meshsync.core.priority import Priority
 
 
 class PriorityGate:

@@ -26,7 +26,6 @@ from meshsync.ids import CollectionId, EndpointId
 from meshsync.store.replica import Replica
 from meshsync.sync.control import Control
 from meshsync.sync.exchange import Exchange
-from meshsync.sync.gate import PriorityGate
 from meshsync.sync.rate import Rate
 from meshsync.transports.base import Connection, MessageChannel, Origin
 
@@ -50,7 +49,6 @@ class Link:
         self.engine = engine
         self.connection = connection
         self.peer: EndpointId = connection.peer
-        self.gate = PriorityGate()
         self.exchanges: dict[CollectionId, Exchange] = {}
         self.control = Control(self)
         self._nursery: trio.Nursery | None = None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
-from meshsync.sync.gate import Priority
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.replica import Replica
-from meshsync.sync.gate import Priority
 from meshsync.sync.subscription import Subscription
 
 

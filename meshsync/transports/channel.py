@@ -12,6 +12,7 @@ import trio
 
 from meshsync.core.framing import FrameDecoder, encode_frame
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.core.priority import Priority
 from meshsync.errors import CloseCode, PeerError, TransportLost
 
 
@@ -40,6 +41,10 @@ def _nothing_unacked() -> int:
     return 0
 
 
+def _all_alike(_: Priority) -> None:
+    pass
+
+
 class MessageChannel:
     """Sends and receives frame bodies.  One task may send while another receives; no more than one each.
 
@@ -54,17 +59,20 @@ class MessageChannel:
         limits: Limits = LIMITS,
         reset: Callable[[CloseCode], None] | None = None,
         unacked: Callable[[], int] = _nothing_unacked,
+        prioritise: Callable[[Priority], None] = _all_alike,
     ) -> None:
         """Take over `stream`.
 
         `reset` breaks both directions at once and tells the peer the code; `unacked` counts the bytes that were
-        sent and not acknowledged.  Streams that can do neither are given up without a word, and count none.
+        sent and not acknowledged; `prioritise` sends what is buffered before or behind other streams.  Streams that
+        can do none of it are given up without a word, count none, and are all alike.
         """
         self._stream = stream
         self._decoder = FrameDecoder(limits.frame_bytes_max if frame_bytes_max is None else frame_bytes_max)
-        self._message_seconds_max = limits.message_seconds_max
+        self._limits = limits
         self._reset = reset
         self._unacked = unacked
+        self._prioritise = prioritise
         self._send_use = ExclusiveUse("another task is sending on this channel")
         self._receive_use = ExclusiveUse("another task is receiving from this channel")
         self._waited_seconds = 0.0  # for the rest of the frame that has begun
@@ -76,6 +84,14 @@ class MessageChannel:
     def unacked_bytes(self) -> int:
         """How many bytes the peer has yet to acknowledge: what a more urgent message would queue behind."""
         return self._unacked()
+
+    def set_priority(self, priority: Priority) -> None:
+        """Let what is sent here, and what already waits to be sent, go before or behind other channels.
+
+        Priority.MEDIUM where nothing is said.  Each end decides for what it sends.  A transport whose connections
+        hold nothing back, such as one in memory, has no order to keep; the control channel's place is fixed.
+        """
+        self._prioritise(priority)
 
     async def send(self, frame: bytes) -> None:
         """Send one frame body.  Returns when it is buffered, which waits while the peer is slow.
@@ -143,13 +159,16 @@ class MessageChannel:
     async def _receive_rest(self) -> bytes | bytearray:
         # Only the time spent waiting counts: a reader that pauses is no fault of the peer.
         began = trio.current_time()
+        limits = self._limits
+        seconds_max = limits.message_seconds_max + self._decoder.held_bytes / limits.message_bytes_per_second_min
         try:
-            with trio.move_on_at(began + self._message_seconds_max - self._waited_seconds):
+            with trio.move_on_at(began + seconds_max - self._waited_seconds):
                 return await self._stream.receive_some()
         finally:
             self._waited_seconds += trio.current_time() - began
         raise PeerError(
-            f"a frame was begun and not finished within {self._message_seconds_max:g} seconds", CloseCode.TIMEOUT
+            f"a frame was begun and not finished: {self._decoder.held_bytes} bytes in {seconds_max:.0f} seconds",
+            CloseCode.TIMEOUT,
         )
 
     def _end_of_stream(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from meshsync.sync.gate import Priority
+from meshsync.core.priority import Priority
 from tests.stack.world import World, simulate, write
 
 

@@ -7,12 +7,12 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError, RefusedError
 from meshsync.ids import LogId
 from meshsync.status import is_healthy
-from meshsync.sync.gate import Priority
 from tests.simnet import LinkProfile
 from tests.stack.world import World, documents, events, level, simulate, until, write
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from meshsync.sync.gate import Priority, PriorityGate
+from meshsync.core.priority import Priority
+from meshsync.sync.gate import PriorityGate
 
 
 async def contend(turns: int, wanted: dict[str, Priority]) -> list[str]:

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from meshsync.core.limits import LIMITS
+from meshsync.core.priority import Priority
 from meshsync.sync.rate import BURST_SECONDS, Rate
 from tests.stack.world import World, documents, events, level, simulate, write
 
@@ -22,20 +23,20 @@ async def test_rate_holds_over_time(autojump_clock: trio.testing.MockClock) -> N
     rate = Rate(1000)
     began = trio.current_time()
     for _ in range(100):
-        await rate.take(500)
-    # The last one needs no more than that the bucket is not overdrawn before it.
-    assert trio.current_time() - began == pytest.approx(99 * 500 / 1000 - BURST_SECONDS)
+        await rate.take(500, Priority.MEDIUM)
+    # The last burst needs no more than that the bucket is not overdrawn before it.
+    assert trio.current_time() - began == pytest.approx(100 * 500 / 1000 - 2 * BURST_SECONDS, abs=1e-3)
 
 
 async def test_idle_time_is_not_saved_up(autojump_clock: trio.testing.MockClock) -> None:
     """A node that rested for an hour would send an hour's worth at once."""
     rate = Rate(1000)
-    await rate.take(1)
+    await rate.take(1, Priority.MEDIUM)
     await trio.sleep(3600)
     began = trio.current_time()
     for _ in range(11):
-        await rate.take(1000)
-    assert trio.current_time() - began == pytest.approx(10 - BURST_SECONDS)
+        await rate.take(1000, Priority.MEDIUM)
+    assert trio.current_time() - began == pytest.approx(11 - 2 * BURST_SECONDS, abs=1e-3)
 
 
 async def test_what_is_counted_slows_the_others(autojump_clock: trio.testing.MockClock) -> None:
@@ -43,7 +44,7 @@ async def test_what_is_counted_slows_the_others(autojump_clock: trio.testing.Moc
     rate = Rate(1000)
     began = trio.current_time()
     rate.count(5000)
-    await rate.take(10)
+    await rate.take(10, Priority.MEDIUM)
     assert trio.current_time() - began == pytest.approx(5 - BURST_SECONDS)
 
 
@@ -53,25 +54,62 @@ async def test_those_who_wait_go_in_turn(autojump_clock: trio.testing.MockClock)
 
     async def send(name: str, count: int) -> None:
         for _ in range(count):
-            await rate.take(1000)
+            await rate.take(1000, Priority.MEDIUM)
             order.append(name)
 
     async with trio.open_nursery() as nursery:
-        await rate.take(1000)
+        await rate.take(1000, Priority.MEDIUM)
         nursery.start_soon(send, "a", 3)
         nursery.start_soon(send, "b", 3)
     assert sorted(order[:2]) == sorted(order[2:4]) == sorted(order[4:]) == ["a", "b"]
 
 
+async def test_urgent_goes_first_and_does_not_wait_for_a_whole_frame(autojump_clock: trio.testing.MockClock) -> None:
+    """An alarm would wait for all that is queued before it at a metered link."""
+    rate, waited = Rate(1000), []
+
+    async def bulk() -> None:
+        while True:
+            await rate.take(10_000, Priority.LOW)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(bulk)
+        for seconds in (2.0, 3.03, 1.05, 0.77):
+            await trio.sleep(seconds)
+            began = trio.current_time()
+            await rate.take(50, Priority.CRITICAL)
+            waited.append(trio.current_time() - began)
+        nursery.cancel_scope.cancel()
+    assert max(waited) <= 2 * BURST_SECONDS + 0.001
+
+
+async def test_bulk_is_not_starved_by_the_urgent(autojump_clock: trio.testing.MockClock) -> None:
+    """A collection that never rests would keep all others from the link."""
+    rate, sent = Rate(1000), {Priority.CRITICAL: 0, Priority.LOW: 0}
+
+    async def send(priority: Priority) -> None:
+        while True:
+            await rate.take(1000, priority)
+            sent[priority] += 1
+
+    with trio.move_on_after(400):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, Priority.CRITICAL)
+            nursery.start_soon(send, Priority.LOW)
+    assert sent[Priority.LOW] >= 400 // 16
+    assert sent[Priority.CRITICAL] >= 300
+
+
 async def test_cancelled_sender_gives_back_what_it_did_not_send(autojump_clock: trio.testing.MockClock) -> None:
     """A peer that went away would go on to slow the others."""
     rate = Rate(1000)
-    await rate.take(1000)
+    await rate.take(1000, Priority.MEDIUM)
     with trio.move_on_after(0.1) as scope:
-        await rate.take(100_000)
+        await rate.take(100_000, Priority.MEDIUM)
     assert scope.cancelled_caught
     began = trio.current_time()
-    await rate.take(1)
+    await rate.take(1, Priority.MEDIUM)
     assert trio.current_time() - began < 1
 
 
@@ -81,7 +119,7 @@ async def test_no_bound_costs_nothing(autojump_clock: trio.testing.MockClock) ->
     rate.count(10**12)
     with trio.move_on_after(1):
         for _ in range(100):
-            await rate.take(10**12)
+            await rate.take(10**12, Priority.MEDIUM)
             await trio.lowlevel.checkpoint()
     assert trio.current_time() < 1
 

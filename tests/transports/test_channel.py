@@ -52,6 +52,25 @@ async def test_slow_frame_is_given_up() -> None:
 
 
 @virtual_time
+async def test_slow_link_may_take_longer_than_a_slow_peer() -> None:
+    """Otherwise a batch never gets through a link that takes longer for it, however often it is sent again."""
+    stream, other = trio.testing.memory_stream_pair()
+    channel = MessageChannel(other)
+    frame = bytes(LIMITS.batch_bytes_soft)
+    rest = encode_frame(frame)
+
+    async def trickle() -> None:
+        for first in range(0, len(rest), 100):
+            await stream.send_all(rest[first : first + 100])
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trickle)
+        assert await channel.receive() == frame
+        assert trio.current_time() > 10 * LIMIT_SECONDS
+
+
+@virtual_time
 async def test_waiting_for_a_frame_to_begin_may_take_for_ever() -> None:
     """Otherwise quiet streams are taken for slow ones."""
     one, other = trio.testing.memory_stream_pair()

@@ -17,6 +17,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from meshsync.core.limits import LIMITS
 from meshsync.transports.quic import _seam, _seam_recovery
 from meshsync.transports.quic.certificate import make_certificate
+from meshsync.transports.quic.congestion import Controller
 from meshsync.transports.quic.doorman import Doorman
 from tests.transports.support import key
 
@@ -46,6 +47,7 @@ def test_release_is_one_that_was_looked_at() -> None:
         ("_write_application", ["self", "builder", "network_path", "now"]),
         ("_write_handshake", ["self", "builder", "epoch", "now"]),
         ("_write_ack_frame", ["self", "builder", "space", "now"]),
+        ("_write_stream_frame", ["self", "builder", "space", "stream", "max_offset"]),
         ("_write_connection_limits", ["self", "builder", "space"]),
         ("_write_stream_limits", ["self", "builder", "space", "stream"]),
         ("_on_max_stream_data_delivery", ["self", "delivery", "stream"]),
@@ -79,8 +81,19 @@ def test_library_still_calls_what_is_overridden() -> None:
     for name in ("_initialize", "_write_application", "_write_handshake", "_write_ack_frame"):
         assert f"self.{name}(" in source
     application = inspect.getsource(QuicConnection._write_application)
-    for name in ("_write_connection_limits", "_write_stream_limits"):
+    for name in ("_write_connection_limits", "_write_stream_limits", "_write_stream_frame"):
         assert f"self.{name}(" in application
+
+
+def test_library_goes_through_its_queue_of_streams_for_each_packet() -> None:
+    """Otherwise the order of the queue, made just before, decides nothing."""
+    application = inspect.getsource(QuicConnection._write_application)
+    order = ("start_packet(", "_write_connection_limits(", "for stream in self._streams_queue", "_write_stream_frame(")
+    positions = [application.index(text) for text in order]
+    assert positions == sorted(positions)
+    made = machine()
+    assert isinstance(made._streams_queue, list)
+    assert isinstance(made._loss._cc, Controller)
 
 
 def test_every_private_attribute_exists() -> None:

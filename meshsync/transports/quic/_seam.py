@@ -8,6 +8,7 @@ name used here with the library, so that a new release fails there and not in th
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 from aioquic import tls
@@ -28,7 +29,10 @@ from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
 from meshsync.core.limits import Limits
+from meshsync.core.priority import Priority
+from meshsync.transports.quic import congestion
 from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY, Recovery
+from meshsync.transports.quic.schedule import Schedule
 
 SUPPORTED_VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
 CID_BYTES = 8
@@ -78,8 +82,9 @@ class Machine(QuicConnection):
         self._consumed_total = 0
         self._datagrams_since_ack = 0
         self._untried_size = 0
+        self._schedule = Schedule()
         self._loss: Recovery = Recovery(
-            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            congestion_control_algorithm=congestion.NAME,
             initial_rtt=configuration.initial_rtt,
             max_datagram_size=self._max_datagram_size,
             peer_completed_address_validation=not self._is_client,
@@ -232,6 +237,19 @@ class Machine(QuicConnection):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else len(stream.sender._buffer)
 
+    def set_priority(self, stream_id: int, priority: Priority) -> None:
+        """Send a stream before or behind others from here on.
+
+        Where streams differ, the queue on the way is kept short: what was sent before cannot be overtaken.
+        """
+        self._schedule.set_priority(stream_id, priority)
+        self._loss.keep_queue_short(keep=self._schedule.is_mixed)
+
+    def forget_streams(self, stream_ids: Iterable[int]) -> None:
+        """These streams are over, and no stream will have their ids."""
+        self._schedule.forget(stream_ids)
+        self._loss.keep_queue_short(keep=self._schedule.is_mixed)
+
     def abandon_stream(self, stream_id: int, code: int, *, reset: bool) -> None:
         """Stop reading a stream and, with `reset`, writing it, wherever these are not over yet."""
         stream = self._streams.get(stream_id)
@@ -257,6 +275,16 @@ class Machine(QuicConnection):
         super()._write_application(builder, network_path, now)
         if len(self._consumed) > len(self._streams):  # the library has let go of streams that are over
             self._consumed = {key: value for key, value in self._consumed.items() if key in self._streams}
+
+    def _write_stream_frame(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream, max_offset: int
+    ) -> int:
+        before = builder.remaining_buffer_space
+        used: int = super()._write_stream_frame(builder, space, stream, max_offset)
+        if builder.remaining_buffer_space < before:
+            assert stream.stream_id is not None, "only streams of crypto data have no id"
+            self._schedule.served(stream.stream_id, builder.packet_number)
+        return used
 
     def _is_ack_worth_sending(self) -> bool:
         return self._datagrams_since_ack >= _DATAGRAMS_PER_ACK or any(
@@ -312,6 +340,8 @@ class Machine(QuicConnection):
         return not stream.receiver.is_finished and consumed + window - stream.max_stream_data_local >= window // 4
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        # The library calls this once for each packet, before it goes through the queue.
+        self._schedule.arrange(self._streams_queue)
         credit = self._local_max_data
         if self._is_connection_credit_due():
             credit.value = self._consumed_total + self._connection_window

@@ -71,8 +71,15 @@ class Recovery(QuicPacketRecovery):
         """Count datagrams of this size."""
         controller: Any = self._cc
         controller._max_datagram_size = size  # noqa: SLF001  # half of the seam
-        controller.congestion_window = max(controller.congestion_window, INITIAL_WINDOW_DATAGRAMS * size)
+        controller.datagram_bytes = size
+        if controller.ssthresh is None:  # else the window is what the path was found to hold
+            controller.congestion_window = max(controller.congestion_window, INITIAL_WINDOW_DATAGRAMS * size)
         self._pacer.set_datagram_bytes(size)
+
+    def keep_queue_short(self, *, keep: bool) -> None:
+        """Let no long queue form on the way, from here on or no longer."""
+        controller: Any = self._cc
+        controller.keep_queue_short(keep=keep)
 
     def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
         """Take note of what arrived, late or not."""

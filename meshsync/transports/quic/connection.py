@@ -364,6 +364,7 @@ class QuicConnection:
             limits=self.limits,
             reset=stream.reset,
             unacked=lambda: stream.unacked_bytes,
+            prioritise=stream.set_priority,
         )
 
     def _mark_closed(self, reason: CloseReason) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshsync.core.priority import Priority
 from meshsync.errors import CloseCode, TransportLost
 from meshsync.transports.channel import ExclusiveUse
 
@@ -49,6 +50,10 @@ class QuicStream(trio.abc.HalfCloseableStream):
         return self._machine.unacked_bytes(self.id)
 
     # -- for the application
+
+    def set_priority(self, priority: Priority) -> None:
+        """Send this stream's data before or behind that of others, what was buffered before included."""
+        self._machine.set_priority(self.id, priority)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer `data`, waiting while too much of what went before is unacknowledged."""

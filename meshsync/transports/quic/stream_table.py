@@ -87,6 +87,8 @@ class StreamTable:
             self._retired -= over
             for stream_id in over:
                 del self._streams[stream_id]
+            if over:
+                self._connection.machine.forget_streams(over)
 
     def _find(self, stream_id: int) -> QuicStream:
         stream = self._streams.get(stream_id)
