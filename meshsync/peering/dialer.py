@@ -70,7 +70,7 @@ class Dialer:
         try:
             outcome = await self._dial(peer)
         except (TransportLost, PeerError) as error:
-            outcome = error
+            outcome = type(error)(str(error), error.code)  # the frames of `error` hold the dead connection
         except Exception:  # noqa: BLE001  # the boundary of one peer
             _log.exception("dialling a peer failed", peer=peer.id.hex())
             outcome = TransportLost("an internal fault of this node; see the log", CloseCode.INTERNAL)
