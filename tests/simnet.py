@@ -63,6 +63,10 @@ class SimNet:
         """From now on nothing that `source` sends reaches `target`; the other way is another cut."""
         self._cuts.add((source, target))
 
+    def join(self, source: str, target: str) -> None:
+        """Undo one cut."""
+        self._cuts.discard((source, target))
+
     def heal(self) -> None:
         """Undo every cut."""
         self._cuts.clear()

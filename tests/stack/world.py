@@ -205,6 +205,12 @@ class World:
         if not one_way:
             self.net.cut(b, a)
 
+    def join(self, first: int, second: int) -> None:
+        """Let two machines see each other again."""
+        a, b = self.machine(first).host, self.machine(second).host
+        self.net.join(a, b)
+        self.net.join(b, a)
+
 
 def _welcome(*_: object) -> CloseCode | None:
     return None
