@@ -79,6 +79,7 @@ class Node:
         self.listen: tuple[str, ...] = ()
         self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms, identity, config.name)
         self.sync.summaries.addresses = self._reachable_at
+        self.sync.rates.of_peers.update({one.id: one.rate_bytes_per_s for one in config.peers if one.rate_bytes_per_s})
         named = [peer.id for peer in config.peers]
         self.trust = Trust(self.id, config.trust, named, store, limits, wall)
         self.peering = Peering(self.id, instance, self.trust, self.sync, self.events, limits, rng, wall)
@@ -260,11 +261,11 @@ class Node:
 
 def _limits_of(config: Config, limits: Limits) -> Limits:
     """The limits with what the owner configured."""
-    rate = config.limits.rate_bytes_per_s
-    if rate is None:
-        return limits
-    # A batch is sent whole: one that takes longer than a second would hold up what is more urgent.
-    return replace(limits, send_bytes_per_second_max=rate, batch_bytes_soft=min(rate, limits.batch_bytes_soft))
+    return replace(
+        limits,
+        send_bytes_per_second_max=config.limits.rate_bytes_per_s or limits.send_bytes_per_second_max,
+        peer_send_bytes_per_second_max=config.limits.peer_rate_bytes_per_s or limits.peer_send_bytes_per_second_max,
+    )
 
 
 def wall_ms() -> int:

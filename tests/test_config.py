@@ -99,6 +99,8 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"limits": {"rate_bytes_per_s": True}}, "limits.rate_bytes_per_s: True is not a whole number"),
         ({"limits": {"rate_bytes_per_s": 1.5}}, "limits.rate_bytes_per_s: 1.5 is not a whole number"),
         ({"limits": {"rate_bytes_per_s": 999}}, "limits.rate_bytes_per_s: 999 is too small; expected at least 1000"),
+        ({"limits": {"peer_rate_bytes_per_s": "1k"}}, "limits.peer_rate_bytes_per_s: '1k' is not a whole number"),
+        ({"peers": [{"id": A, "rate_bytes_per_s": 9}]}, "peers[0].rate_bytes_per_s: 9 is too small; expected at least"),
         ({"limits": {"rate_bytes_per_s": -1}}, "limits.rate_bytes_per_s: -1 is too small"),
         ({"interfaces": ["eth1"]}, "interfaces: a choice of interfaces is not available yet; expected no such key"),
         ({"collections": [{"name": "n", "relay": True}]}, "collections[0].relay: subscriptions by query are not av"),

@@ -14,6 +14,10 @@ from meshsync.errors import ConfigError, LocalError
 from meshsync.ids import EndpointId
 from meshsync.node import open_node
 
+NAMED = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+OTHER = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+"""Public keys of RFC 8032 section 7.1."""
+
 
 def config(directory: Path, **settings: object) -> meshsync.Config:
     """A node on loopback with one collection."""
@@ -88,6 +92,20 @@ async def test_the_own_id_among_the_peers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         async with open_node(config(tmp_path, peers=[f"{own}@127.0.0.1:4433"])):
             pass
+
+
+async def test_the_rates_of_the_configuration_hold(tmp_path: Path) -> None:
+    """Otherwise a key that was checked and documented bounds nothing."""
+    named, other = (EndpointId.parse(text) for text in (NAMED, OTHER))
+    settings = {
+        "limits": {"rate_bytes_per_s": 90_000, "peer_rate_bytes_per_s": 20_000},
+        "peers": [{"id": NAMED, "rate_bytes_per_s": 5_000}, {"id": OTHER}],
+    }
+    async with open_node(config(tmp_path, **settings)) as node:
+        rates = node.sync.rates
+        batches = [rates.of_link(peer).limits(node.limits).batch_bytes_soft for peer in (named, other)]
+        assert batches == [5_000, 20_000]
+        assert node.limits.send_bytes_per_second_max == 90_000
 
 
 async def test_a_mesh_key_is_needed_where_trust_says_so(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class PeerConfig(_Model):
     """Where it can be reached, as HOST:PORT; none where it is the peer that dials."""
     name: values.Name = ""
     """What people call it."""
+    rate_bytes_per_s: values.Rate | None = None
+    """How much is sent to it in a second, in the place of `limits.peer_rate_bytes_per_s`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +101,8 @@ class LimitsConfig(_Model):
 
     rate_bytes_per_s: values.Rate | None = None
     """How much this node sends in a second, over all peers; without it, as much as the network takes."""
+    peer_rate_bytes_per_s: values.Rate | None = None
+    """How much this node sends in a second to each peer that has no rate of its own."""
 
 
 class Config(_Model):

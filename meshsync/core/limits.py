@@ -84,6 +84,8 @@ class Limits:
     # Flow control
     send_bytes_per_second_max: float = math.inf
     """Over all peers.  The owner's to set; without, what the network takes."""
+    peer_send_bytes_per_second_max: float = math.inf
+    """To each peer that has no bound of its own.  The owner's to set, too."""
     stream_window_bytes: int = 4 * 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
     send_high_water_bytes: int = 512 * 1024

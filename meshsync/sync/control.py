@@ -79,7 +79,7 @@ class Control:
             if self._unsaid:
                 await self._channel.send(self._unsaid.pop(next(iter(self._unsaid))))
             elif (frame := self._engine.summaries.next_frame(self._link)) is not None:
-                self._engine.rate.count(len(frame))
+                self._link.rate.count(len(frame))
                 await self._channel.send(frame)
             else:
                 with trio.move_on_at(self._engine.summaries.ready_at(self._link)):

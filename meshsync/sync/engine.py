@@ -27,7 +27,7 @@ from meshsync.sync.exchange import Exchange
 from meshsync.sync.health import StoreHealth
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
-from meshsync.sync.rate import Rate
+from meshsync.sync.rate import Rates
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
@@ -54,7 +54,7 @@ class SyncEngine:
         self.store = store
         self.events = events
         self.limits = limits
-        self.rate = Rate(limits.send_bytes_per_second_max)
+        self.rates = Rates(limits)
         self.rng = rng
         self.wall_ms = wall_ms
         self.progressed = Notifier()

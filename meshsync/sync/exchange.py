@@ -51,7 +51,7 @@ class Exchange:
         self.link = link
         self.replica = replica
         self.channel = channel
-        self.session = Session(replica, link.peer, tag, link.engine.limits)
+        self.session = Session(replica, link.peer, tag, link.limits)
         self.done = trio.Event()
         self._engine = link.engine
         self._queue: deque[tuple[bytes, bool]] = deque()
@@ -274,10 +274,10 @@ class Exchange:
         while self._queue:
             frame, is_urgent = self._queue.popleft()
             if is_urgent:
-                self._engine.rate.count(len(frame))
+                self.link.rate.count(len(frame))
             else:
                 self._is_throttled = True
-                await self._engine.rate.take(len(frame), self._engine.priority(self.replica))
+                await self.link.rate.take(len(frame), self._engine.priority(self.replica))
                 self._is_throttled = False
             await self.channel.send(frame)
             self._queued_bytes -= len(frame)

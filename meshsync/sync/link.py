@@ -49,6 +49,8 @@ class Link:
         self.engine = engine
         self.connection = connection
         self.peer: EndpointId = connection.peer
+        self.rate = engine.rates.of_link(self.peer)
+        self.limits = self.rate.limits(engine.limits)
         self.exchanges: dict[CollectionId, Exchange] = {}
         self.control = Control(self)
         self._nursery: trio.Nursery | None = None

@@ -141,3 +141,32 @@ def test_nodes_keep_to_the_bound_and_stay_in_sync() -> None:
         assert events(source, "disconnected") == []
 
     simulate(scenario)
+
+
+def test_each_peer_has_its_own_bound() -> None:
+    """A peer behind a metered link would cost more than its owner allowed, or would slow down all others."""
+    took: dict[int, float] = {}
+
+    async def scenario(world: World) -> None:
+        limits = replace(LIMITS, peer_send_bytes_per_second_max=20_000)
+        source = await world.start(1, limits=limits)
+        source.sync.rates.of_peers[world.id(3)] = 5_000
+        sinks = {number: await world.start(number, peers=[1]) for number in (2, 3)}
+        await level(source, *sinks.values())
+        began = trio.current_time()
+
+        async def wait_for(number: int) -> None:
+            while len(documents(sinks[number])) < 100:
+                await sinks[number].sync.watch_cursors("notes")
+            took[number] = trio.current_time() - began
+
+        async with trio.open_nursery() as nursery:
+            for number in sinks:
+                nursery.start_soon(wait_for, number)
+            text = random.Random(1).randbytes(500).hex()
+            await write(source, *(f"d{number}" for number in range(100)), text=text)
+
+    simulate(scenario)
+    # A little more than a hundred kilobytes for each.
+    assert 5 < took[2] < 8
+    assert 20 < took[3] < 28
