@@ -31,6 +31,7 @@ from meshsync.groups import unwrapped
 from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.ids import CollectionId, EndpointId
 from meshsync.inspection import log_entries
+from meshsync.network import Network
 from meshsync.peering.peering import Peering
 from meshsync.peering.trust import Trust
 from meshsync.repair import LAST_RESORT
@@ -43,7 +44,7 @@ from meshsync.sync.engine import SyncEngine
 from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
-from meshsync.transports.quic.udp import DatagramSocket, UdpSocket, open_udp_socket
+from meshsync.transports.quic.udp import DatagramSocket
 from meshsync.verification import Fault, Finding, verify
 
 _JOINED = "joined"
@@ -340,22 +341,25 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
         identity = load_or_create(config.data_dir)
         config.refuse_self(identity.endpoint_id)
         mesh_key = _mesh_key(config)
+        rng = random.SystemRandom()
         boot = boot_id()
         store = SqliteStore.open(directory.database, boot_id=boot.encode() if boot else None, limits=limits)
         stack.callback(store.close)
-        sockets: list[UdpSocket] = []
-        for address in config.listen:
-            sockets.append(_bind(address))
-            stack.callback(sockets[-1].close)
+        network = Network(config, limits)
+        stack.callback(network.close)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(network.interfaces.follow)
         node = await stack.enter_async_context(
             start_node(
                 config,
                 identity,
                 store,
-                sockets,
+                network.sockets,
                 mesh_key=mesh_key,
+                discoveries=network.discoveries(identity.endpoint_id, mesh_key, rng),
                 limits=limits,
-                rng=random.SystemRandom(),
+                rng=rng,
                 wall_ms=wall_ms,
                 instance=os.urandom(16),
             )
@@ -369,10 +373,3 @@ def _mesh_key(config: Config) -> bytes | None:
     if config.trust == "mesh-key":
         raise ConfigError("trust mesh-key needs the key: name its file with --mesh-key-file (mesh_key_file in YAML)")
     return None
-
-
-def _bind(address: HostPort) -> UdpSocket:
-    try:
-        return open_udp_socket(address.host, address.port)
-    except LocalError as error:
-        raise ConfigError(f"{error}; stop what uses the port, or name another with --listen") from error

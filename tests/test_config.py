@@ -45,7 +45,7 @@ def test_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert config.durability == "full"
     assert config.listen == (HostPort("0.0.0.0", 4433),)
     assert config.http is None
-    assert config.discovery.mdns is False
+    assert config.discovery.mdns is True
     assert config.data_dir == default_data_dir({"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)})
 
 
@@ -94,7 +94,7 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"collections": [{"name": "n", "history": "latest"}]}, "history: subscriptions by query are not available y"),
         ({"collections": [{"name": "n", "priority": "HIGH"}]}, "collections[0].priority: 'HIGH' is not one of the ch"),
         ({"collections": [{"name": "n", "relay": 1}]}, "collections[0].relay: 1 is not a truth value; expected true"),
-        ({"discovery": {"mdns": True}}, "discovery.mdns: discovery by mDNS is not available yet; expected false"),
+        ({"discovery": {"mdns": 1}}, "discovery.mdns: 1 is not a truth value; expected true or false"),
         ({"discovery": True}, "discovery: True is not a mapping; expected keys and values, of mdns"),
         ({"limits": {"rate_bytes_per_s": True}}, "limits.rate_bytes_per_s: True is not a whole number"),
         ({"limits": {"rate_bytes_per_s": 1.5}}, "limits.rate_bytes_per_s: 1.5 is not a whole number"),
@@ -102,7 +102,9 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"limits": {"peer_rate_bytes_per_s": "1k"}}, "limits.peer_rate_bytes_per_s: '1k' is not a whole number"),
         ({"peers": [{"id": A, "rate_bytes_per_s": 9}]}, "peers[0].rate_bytes_per_s: 9 is too small; expected at least"),
         ({"limits": {"rate_bytes_per_s": -1}}, "limits.rate_bytes_per_s: -1 is too small"),
-        ({"interfaces": ["eth1"]}, "interfaces: a choice of interfaces is not available yet; expected no such key"),
+        ({"interfaces": ["eth0", "eth0"]}, "interfaces: 'eth0' is listed twice; expected each once"),
+        ({"interfaces": ["eth 0"]}, "interfaces[0]: 'eth 0' is no name of an interface; expected one that `ip link`"),
+        ({"interfaces": ["a-name-too-long!"]}, "interfaces[0]: 'a-name-too-long!' is no name of an interface"),
         ({"collections": [{"name": "n", "relay": True}]}, "collections[0].relay: subscriptions by query are not av"),
         ({"trust": "everyone"}, "trust: 'everyone' is not one of the choices; expected 'closed', 'mesh-key' or 'open'"),
         ({"trust": "mesh-key"}, "trust: mesh-key needs the key of the mesh; expected its file as mesh_key_file"),
@@ -170,12 +172,11 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
 
 def test_every_variable_is_read(tmp_path: Path) -> None:
     """Containers are configured by variables alone."""
-    with pytest.raises(ConfigError, match=r"^MESHSYNC_INTERFACES: .* not available yet"):
-        resolve_settings({}, {"MESHSYNC_INTERFACES": "eth1,"}, None)
     environ = {
         "MESHSYNC_NAME": "n",
         "MESHSYNC_DATA_DIR": str(tmp_path),
         "MESHSYNC_LISTEN": "127.0.0.1:1, [::1]:2",
+        "MESHSYNC_INTERFACES": "eth0, wlan0,",
         "MESHSYNC_TRUST": "mesh-key",
         "MESHSYNC_DURABILITY": "normal",
         "MESHSYNC_MESH_KEY_FILE": "/run/key",
@@ -192,6 +193,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         name="n",
         data_dir=tmp_path,
         listen=["127.0.0.1:1", "[::1]:2"],
+        interfaces=["eth0", "wlan0"],
         trust="mesh-key",
         durability="normal",
         mesh_key_file="/run/key",

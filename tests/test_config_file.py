@@ -108,7 +108,7 @@ collections:
   - notes
 name: a
 name: b
-discovery: {{mdns: true}}
+discovery: {{mdns: 1}}
 ? [a, list]
 : as a key
 """
@@ -127,7 +127,7 @@ discovery: {{mdns: true}}
         "15: collections[1].history: subscriptions by query are not available yet",
         "16: collections[2]: the same collection as collections[0]",
         "18: name: the key",
-        "19: discovery.mdns: discovery by mDNS is not available yet",
+        "19: discovery.mdns:",
         "20: a key is a list or a mapping",
     ]
 

@@ -21,7 +21,7 @@ EXAMPLE = f"""\
 name: relay-1
 data_dir: /var/lib/meshsync
 listen: ["0.0.0.0:4433"]
-interfaces: []
+interfaces: [eth0]
 trust: mesh-key
 durability: full
 mesh_key_file: /etc/meshsync/mesh.key

@@ -9,10 +9,13 @@ from pathlib import Path
 PROGRAM = """
 import trio, meshsync
 
+def config(name, **settings):
+    return meshsync.Config(data_dir=name, listen=["127.0.0.1:0"], discovery={"mdns": False}, **settings)
+
 async def main():
-    async with meshsync.open_node(meshsync.Config(data_dir="first", listen=["127.0.0.1:0"])) as first:
+    async with meshsync.open_node(config("first")) as first:
         peers = [f"{first.id}@{first.listen[0]}"]
-        async with meshsync.open_node(meshsync.Config(data_dir="second", listen=["127.0.0.1:0"], peers=peers)):
+        async with meshsync.open_node(config("second", peers=peers)):
             async for event in first.events.follow(1):
                 if event.type == "pending":
                     print("somebody knocked")

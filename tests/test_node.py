@@ -21,9 +21,8 @@ OTHER = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
 
 def config(directory: Path, **settings: object) -> meshsync.Config:
     """A node on loopback with one collection."""
-    return meshsync.Config.model_validate(
-        {"data_dir": directory, "listen": ["127.0.0.1:0"], "collections": ["notes"], "trust": "open", **settings}
-    )
+    defaults = {"listen": ["127.0.0.1:0"], "collections": ["notes"], "trust": "open", "discovery": {"mdns": False}}
+    return meshsync.Config.model_validate({"data_dir": directory, **defaults, **settings})
 
 
 def descriptors() -> set[str]:

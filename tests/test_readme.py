@@ -140,7 +140,7 @@ class Terminals:
 
     def _environment(self, name: str) -> dict[str, str]:
         own = {key: value for key, value in os.environ.items() if not key.startswith("MESHSYNC_")}
-        own |= {"PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
+        own |= {"PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1", "MESHSYNC_MDNS": "false"}
         if name:
             own |= {"MESHSYNC_DATA_DIR": str(self.directory / name), "MESHSYNC_LISTEN": self._address(name)}
         return own

@@ -92,8 +92,8 @@ class CollectionConfig(_Model):
 class DiscoveryConfig(_Model):
     """How peers are found, besides those that are named."""
 
-    mdns: Annotated[values.Truth, _not_yet("discovery by mDNS is", "false, and addresses under `peers`")] = False
-    """Look for peers on the local network.  Not available yet."""
+    mdns: values.Truth = True
+    """Announce this node on the local network by mDNS, and look for peers there."""
 
 
 class LimitsConfig(_Model):
@@ -119,11 +119,9 @@ class Config(_Model):
     listen: Annotated[tuple[values.ListenAddress, ...], After(values.distinct), After(values.some)] = (
         HostPort("0.0.0.0", DEFAULT_PORT),
     )
-    """Where to listen, as IP:PORT; port 0 lets the system choose."""
-    interfaces: Annotated[
-        tuple[values.Name, ...], After(values.distinct), _not_yet("a choice of interfaces is", "no such key")
-    ] = ()
-    """The network interfaces for discovery and dialling; all where none is named.  Not available yet."""
+    """Where to listen, as IP:PORT; port 0 lets the system choose, and so does this key left out while 4433 is taken."""
+    interfaces: Annotated[tuple[values.InterfaceName, ...], After(values.distinct)] = ()
+    """The network interfaces for discovery and dialling; all where none is named.  One that is not there is awaited."""
     trust: Trust = "closed"
     """Who may connect: named and accepted peers, whoever holds the mesh key, or anyone."""
     durability: Durability = "full"

@@ -71,6 +71,13 @@ def _name(value: str) -> str:
     return _plain_text(value)
 
 
+def _interface_name(value: str) -> str:
+    # What Linux takes (dev_valid_name in net/core/dev.c), whose limit is the shortest.
+    if not 1 <= len(value.encode()) <= 15 or value in {".", ".."} or re.search(r"[/:\s]", value):
+        raise ValueError(f"{shown(value)} is no name of an interface; expected one that `ip link` shows, such as eth0")
+    return _plain_text(value)
+
+
 def _collection_name(value: str) -> str:
     _plain_text(value)
     if not 1 <= len(value.encode()) <= COLLECTION_NAME_BYTES_MAX:
@@ -130,6 +137,7 @@ _ADDRESS: Any = {"pattern": "^.+:[0-9]{1,5}$"}
 Rate = Annotated[int, Field(ge=1000), BeforeValidator(_whole_number)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "maxLength": NAME_CHARACTERS_MAX})]
+InterfaceName = Annotated[str, AfterValidator(_interface_name), WithJsonSchema({"type": "string", "minLength": 1})]
 CollectionName = Annotated[str, AfterValidator(_collection_name), WithJsonSchema({"type": "string", "minLength": 1})]
 FilePath = Annotated[Path, PlainValidator(_path), *_schema()]
 Id = Annotated[EndpointId, PlainValidator(_endpoint_id), *_schema(pattern="^[0-9a-fA-F]{64}$")]

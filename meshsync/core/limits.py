@@ -106,6 +106,29 @@ class Limits:
     backoff_first_seconds: float = 0.5
     backoff_last_seconds: float = 60.0
 
+    # Discovery
+    sightings_max: int = 256
+    """Endpoints that one way of discovery tells of; what comes beyond is not looked at while these are there."""
+    addresses_per_sighting_max: int = 8
+    mdns_ttl_seconds: int = 120
+    """How long an announcement counts (RFC 6762 section 10)."""
+    mdns_announce_seconds: float = 45.0
+    """How often it is repeated, so that two may be lost."""
+    mdns_ttl_seconds_max: int = 4500
+    mdns_settle_seconds: float = 0.25
+    """So long what changed is gathered before it is told."""
+    mdns_requests_max: int = 8
+    """Announcements that came in part and are asked for at once."""
+    mdns_retry_seconds: float = 5.0
+    mdns_retry_seconds_max: float = 300.0
+
+    # Interfaces
+    interfaces_settle_seconds: float = 0.05
+    interfaces_check_seconds: float = 60.0
+    """How often to look although nothing was told."""
+    interfaces_poll_seconds: float = 2.0
+    """How often to look where the system does not tell."""
+
     # Live push
     push_burst: int = 32
     push_interval_seconds: float = 0.004

@@ -120,7 +120,7 @@ async def happened(node: Node, kind: str) -> Event:
 @asynccontextmanager
 async def serving(directory: Path, http: str | None = None, **settings: Any) -> AsyncIterator[Served]:
     """Run a node on loopback, and its API."""
-    settings = {"collections": ["notes"], "listen": ["127.0.0.1:0"], **settings}
+    settings = {"collections": ["notes"], "listen": ["127.0.0.1:0"], "discovery": {"mdns": False}, **settings}
     data_dir = DataDir(directory)
     address = None if http is None else parse_listen(http)
     async with (

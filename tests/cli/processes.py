@@ -22,7 +22,8 @@ PATIENCE_SECONDS = 60
 def environment(**variables: str) -> dict[str, str]:
     """The environment without what would configure the command, and with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MESHSYNC_", "NOTIFY_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+    # Otherwise the nodes of all tests that run on this machine would meet.
+    return {**kept, "PYTHONPATH": str(ROOT), "MESHSYNC_MDNS": "false", **variables}
 
 
 def meshsync(*arguments: object, text: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

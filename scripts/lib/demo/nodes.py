@@ -48,7 +48,7 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         own = {name: value for name, value in os.environ.items() if not name.startswith("MESHSYNC_")}
-        self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100"}
+        self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100", "MESHSYNC_MDNS": "false"}
         self._variables: dict[str, str] = {}
 
     async def run(self, *arguments: str, exit_code: int = 0) -> str:
