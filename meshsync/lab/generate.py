@@ -1,0 +1,113 @@
+"""Writes the files of a new lab, readable by people and by containerlab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meshsync.errors import ConfigError, LocalError
+from meshsync.lab.impairments import PROFILES
+from meshsync.lab.scenario import FILE_NAME
+from meshsync.lab.shapes import SWITCH, Shape
+from meshsync.lab.topology import SUFFIX
+
+_HEAD = """\
+# {comment}
+name: {name}
+topology:
+  kinds:
+    linux:
+      image: meshsync:latest
+      network-mode: none          # only lo and the links below: nothing leaks around a partition
+      privileged: false
+      cap-add: [NET_ADMIN]
+  nodes:
+"""
+_NODE = """\
+    {name}:
+      kind: linux
+      binds: [".lab/{name}:/var/lib/meshsync"]
+      exec:
+{exec}"""
+_SWITCH = f"""\
+    {SWITCH}: {{kind: linux, cmd: sleep infinity}}
+    "br0|{SWITCH}": {{kind: bridge, network-mode: "container:{SWITCH}"}}   # a bridge inside a node: the host needs none
+"""
+_SCENARIO = """\
+# {comment}
+defaults:
+  collections: [notes]
+  trust: mesh-key                 # the key is made when the lab comes up
+  discovery: {{mdns: {mdns}}}
+{nodes}{links}{bystanders}steps:
+{steps}expect:
+  - converged within {within}s
+  - no acknowledged entry lost
+  - latency p99 < {latency}s
+  - only one connection per pair
+  - never synced while roots differ
+"""
+
+
+def topology_text(name: str, shape: Shape, comment: str) -> str:
+    """NAME.clab.yml."""
+    text = _HEAD.format(name=name, comment=comment)
+    lines: dict[str, list[str]] = {node: [] for node in shape.nodes}
+    links: list[str] = []
+    used = dict.fromkeys(shape.nodes, 0)
+    if shape.is_lan:
+        for number, node in enumerate(shape.nodes, 1):
+            lines[node].append(f"ip address add 10.0.{number // 250}.{number % 250}/16 dev eth1")
+            lines[node].append("ip route add 224.0.0.0/4 dev eth1")
+            links.append(f'    - endpoints: ["{node}:eth1", "br0|{SWITCH}:p{number}"]')
+    for number, (a, b) in enumerate(shape.links):
+        ends = []
+        for host, node in enumerate((a, b), 1):
+            used[node] += 1
+            address = f"10.{number // 16384}.{number // 64 % 256}.{number % 64 * 4 + host}"
+            lines[node].append(f"ip address add {address}/30 dev eth{used[node]}")
+            ends.append(f'"{node}:eth{used[node]}"')
+        links.append(f"    - endpoints: [{', '.join(ends)}]")
+    for node in shape.nodes:
+        text += _NODE.format(name=node, exec="".join(f"        - {line}\n" for line in lines[node]))
+    return text + (_SWITCH if shape.is_lan else "") + "  links:\n" + "\n".join(links) + "\n"
+
+
+def scenario_text(shape: Shape, profile: str, comment: str) -> str:
+    """scenario.yml: writes at several nodes, one part cut off and joined again."""
+    if profile not in PROFILES:
+        raise LocalError(f"{profile!r} is no profile; expected one of {', '.join(PROFILES)}")
+    delay = max(PROFILES[profile].forward.delay_seconds, PROFILES[profile].backward.delay_seconds)
+    nodes = "".join(f"  {node}: {{peers: [{', '.join(peers)}]}}\n" for node, peers in shape.dials.items() if peers)
+    first, last = shape.nodes[0], shape.nodes[-1]
+    steps = "".join(
+        f"  - {{at: 0s, write: {{node: {node}, count: 20, rate: 5}}}}\n" for node in dict.fromkeys((first, last))
+    )
+    name = f"{last}-{SWITCH}" if shape.is_lan else "-".join(shape.links[-1])
+    steps += f"  - {{at: 5s, unplug: [{name}]}}\n"
+    steps += "".join(f"  - {{at: 6s, write: {{node: {node}, count: 50}}}}\n" for node in dict.fromkeys((first, last)))
+    steps += f"  - {{at: 9s, heal: [{name}]}}\n"
+    hops = len(shape.nodes) * delay * 4
+    return _SCENARIO.format(
+        comment=comment,
+        mdns="true" if shape.is_lan else "false",
+        nodes=f"nodes:\n{nodes}" if nodes else "",
+        links="" if profile == "nominal" and shape.is_lan else f"links:\n  all: {profile}\n",
+        bystanders=f"bystanders: [{SWITCH}]\n" if shape.is_lan else "",
+        steps=steps,
+        within=int(60 + 10 * hops),
+        latency=int(2 + 5 * hops),
+    )
+
+
+def write_lab(folder: Path, shape: Shape, profile: str, comment: str) -> None:
+    """Write the files of a new lab into a new folder.  ConfigError: it is there, or cannot be written."""
+    scenario = scenario_text(shape, profile, comment)
+    try:
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}{SUFFIX}").write_text(topology_text(folder.name, shape, comment), encoding="utf-8")
+        (folder / FILE_NAME).write_text(scenario, encoding="utf-8")
+        (folder / ".gitignore").write_text("# Keys and stores\n/.lab/\n/clab-*/\n", encoding="utf-8")
+    except FileExistsError:
+        raise ConfigError(f"{folder}: is there already; name a new folder") from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
