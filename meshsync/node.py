@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -27,7 +27,6 @@ from meshsync.discovery.base import Discovery
 from meshsync.discovery.static import StaticDiscovery
 from meshsync.errors import ConfigError, DamagedError, LocalError
 from meshsync.events import EventLog
-from meshsync.graph import mesh_graph
 from meshsync.groups import unwrapped
 from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.ids import CollectionId, EndpointId
@@ -235,10 +234,6 @@ class Node:
         """The state of the node as `status --json` tells it."""
         return node_status(self)
 
-    def graph(self) -> dict[str, Any]:
-        """The mesh as this node knows it, as `graph --json` tells it."""
-        return mesh_graph(self)
-
     def log_entries(self, collection: str) -> Iterator[dict[str, Any]]:
         """The entries of a collection in the order of their arrival."""
         return log_entries(self.sync.replica(collection))
@@ -274,9 +269,18 @@ def _limits_of(config: Config, limits: Limits) -> Limits:
     )
 
 
-def wall_ms() -> int:
-    """Milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
+CLOCK_OFFSET = "MESHSYNC_CLOCK_OFFSET"
+"""Seconds by which the wall clock of a node is to be off: labs try with it what wrong clocks do."""
+
+
+def wall_clock(environ: Mapping[str, str]) -> Callable[[], int]:
+    """What tells milliseconds since the Unix epoch.  ConfigError: the variable is no number."""
+    text = environ.get(CLOCK_OFFSET, "")
+    try:
+        offset_ms = int(float(text or 0) * 1000)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{CLOCK_OFFSET}: {text!r} is no number; expected seconds, such as -3600") from None
+    return lambda: time.time_ns() // 1_000_000 + offset_ms
 
 
 @asynccontextmanager
@@ -365,7 +369,7 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
                 discoveries=network.discoveries(identity.endpoint_id, mesh_key, rng),
                 limits=limits,
                 rng=rng,
-                wall_ms=wall_ms,
+                wall_ms=wall_clock(os.environ),
                 instance=os.urandom(16),
             )
         )

@@ -12,7 +12,7 @@ import trio
 import meshsync
 from meshsync.errors import ConfigError, LocalError
 from meshsync.ids import EndpointId
-from meshsync.node import open_node
+from meshsync.node import CLOCK_OFFSET, open_node, wall_clock
 
 NAMED = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 OTHER = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
@@ -151,3 +151,11 @@ async def test_a_cancelled_node_ends_in_order(tmp_path: Path) -> None:
                 while (event := await anext(events)).type != "disconnected":
                     pass
         assert "SHUTDOWN" in event.facts["reason"]
+
+
+def test_a_lab_can_have_the_clock_wrong() -> None:
+    """Otherwise no lab can try what a wrong clock does, and a slip in the variable is a right clock."""
+    behind = wall_clock({CLOCK_OFFSET: "-3600"})() - wall_clock({})()
+    assert behind == pytest.approx(-3_600_000, abs=60_000)
+    with pytest.raises(ConfigError, match="'soon' is no number"):
+        wall_clock({CLOCK_OFFSET: "soon"})

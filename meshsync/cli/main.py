@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Where each command lives, and its line in the help: both without importing it.
+# Where each command lives, here or where the name says, and its line in the help: both without importing it.
 _COMMANDS = {
     "id": ("identity", "Print the endpoint id of this node."),
     "node": ("node", "Run a node until SIGINT or SIGTERM."),
@@ -39,12 +39,14 @@ _COMMANDS = {
     "connect": ("peers", "Connect to a peer now."),
     "sync": ("peers", "Force a round of synchronisation now."),
     "collections": ("collections", "List, join and leave collections."),
-    "graph": ("graph", "Show the whole mesh as this node knows it."),
+    "graph": ("peers", "Show the mesh as this node sees it."),
     "events": ("feeds", "Print events of the node as they happen."),
     "log": ("collections", "Print the entries of a collection."),
     "verify": ("collections", "Check the store of the node."),
+    "lab": ("meshsync.lab.command", "Run emulated networks of nodes, with impairments and verdicts."),
     "version": ("identity", "Print the version."),
 }
+COMMAND_NAMES = frozenset(_COMMANDS)
 
 
 class _LazyGroup(click.Group):
@@ -56,7 +58,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"meshsync.cli.{_COMMANDS[cmd_name][0]}")
+        place = _COMMANDS[cmd_name][0]
+        module = importlib.import_module(place if "." in place else f"meshsync.cli.{place}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 

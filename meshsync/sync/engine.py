@@ -333,7 +333,6 @@ class SyncEngine:
             if watcher := self._watchers.get(replica.id):
                 watcher.notify()
             self._health.worked()
-            self.summaries.note_stored()
             if self._holds:
                 self._holds.release(replica, tips)
         if applied.skipped:

@@ -1,0 +1,251 @@
+"""`meshsync lab`: run emulated networks of nodes, with impairments and verdicts."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from meshsync.cli.exits import CommandError, Exit
+from meshsync.cli.main import json_option
+from meshsync.cli.output import print_json, write_line
+from meshsync.errors import LocalError
+
+if TYPE_CHECKING:
+    from meshsync.lab.drivers.base import Lab
+    from meshsync.lab.drivers.namespaces import NamespaceLab
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+
+
+def read_lab(folder: Path) -> Lab:
+    """Read the files of a lab.  ConfigError: what is wrong with them, by file, line and key."""
+    from meshsync.lab.drivers.base import Lab
+    from meshsync.lab.scenario import FILE_NAME, read_scenario
+    from meshsync.lab.topology import find_topology, read_topology
+
+    topology = read_topology(find_topology(folder))
+    return Lab(folder, topology, read_scenario(folder / FILE_NAME, topology))
+
+
+@click.group("lab", context_settings={"help_option_names": ["-h", "--help"]})
+def lab_command() -> None:
+    """Run emulated networks of nodes, with impairments and verdicts.
+
+    A lab is a folder with a containerlab topology, NAME.clab.yml, and a scenario.yml.  It runs in network namespaces
+    of this machine (Linux, root, iproute2).
+    """
+
+
+@lab_command.command("new")
+@click.option("--shape", default="line", metavar="SHAPE", help="pair, line, ring, star, tree, clique, lan or web.")
+@click.option("--nodes", type=int, default=None, help="How many; 2 for a pair, otherwise 5.")
+@click.option("--profile", default="nominal", metavar="NAME", help="What every link does to what it carries.")
+@click.argument("folder", type=click.Path(path_type=Path))
+def new_command(folder: Path, shape: str, nodes: int | None, profile: str) -> None:
+    """Write a new lab: a topology, and a scenario with a part that is cut off and joined again."""
+    from meshsync.lab.generate import write_lab
+    from meshsync.lab.shapes import make_shape
+
+    count = nodes if nodes is not None else 2 if shape == "pair" else 5
+    comment = f"{count} nodes: {shape}, {profile} links."
+    write_lab(folder, make_shape(shape, count), profile, comment)
+    write_line(f"{folder} is ready; run it with: sudo meshsync lab run {folder}")
+
+
+@lab_command.command("check")
+@folder_argument
+@json_option
+def check_command(folder: Path, as_json: bool) -> None:
+    """Say whether the files of a lab are right, and do nothing else."""
+    lab = read_lab(folder)
+    topology = lab.topology
+    if as_json:
+        print_json(
+            {"v": 1, "name": lab.name, "nodes": list(topology.nodes), "links": [str(one.a) for one in topology.links]}
+        )
+        return
+    write_line(f"{lab.name} is right: {len(lab.scenario.nodes)} nodes, {len(topology.links)} links,")
+
+
+@lab_command.command("run")
+@folder_argument
+@click.option("--seed", type=int, default=None, help="Of what is drawn at random: losses, documents.")
+@json_option
+def run_command(folder: Path, seed: int | None, as_json: bool) -> None:
+    """Bring a lab up, run its scenario, take it down, and say what held.
+
+    The exit code is 0 only if everything that was expected held.
+    """
+    import trio
+
+    from meshsync.groups import unwrapped
+    from meshsync.lab.report import Report
+
+    lab = read_lab(folder)
+    report = Report(lab, as_json=as_json)
+    with unwrapped():
+        holds = trio.run(_run, lab, report, random.Random(seed))
+    if not holds:
+        raise CommandError(Exit.NOT_SO, "")
+
+
+async def _run(lab: Lab, report: Any, rng: random.Random) -> bool:
+    from meshsync.lab.drivers.namespaces import open_namespaces
+    from meshsync.lab.runner import Runner
+    from meshsync.lab.verdicts import judge
+
+    async with open_namespaces(lab) as driver:
+        record = await Runner(lab, driver, rng, report.progress).run()
+    verdicts = judge(lab.scenario, record)
+    report.finish(record, verdicts)
+    return all(verdict.holds for verdict in verdicts)
+
+
+@lab_command.command("up")
+@folder_argument
+def up_command(folder: Path) -> None:
+    """Bring a lab up, and leave it running; `meshsync lab down` takes it down."""
+    import trio
+
+    from meshsync.groups import unwrapped
+    from meshsync.lab.drivers.namespaces import bring_up, wait_ready
+
+    lab = read_lab(folder)
+    driver = bring_up(lab)
+    with unwrapped():
+        trio.run(wait_ready, driver)
+    write_line(
+        f"{lab.name} is up: {', '.join(driver.nodes)}; a node's own commands: meshsync lab exec {folder} NODE -- status"
+    )
+
+
+@lab_command.command("down")
+@folder_argument
+@click.option("--keep", is_flag=True, help="Keep the keys, stores and logs in .lab for the next time.")
+def down_command(folder: Path, keep: bool) -> None:
+    """Take a lab down: end its processes, remove its namespaces and what they left."""
+    from meshsync.lab import namespaces
+    from meshsync.lab.drivers.namespaces import forget
+
+    built = _built(folder)
+    namespaces.require()
+    was_up = built.is_up
+    built.destroy()
+    if not keep:
+        forget(built.lab)
+    write_line(f"{built.lab.name} is down" if was_up else f"{built.lab.name} was not up")
+
+
+@lab_command.command("status")
+@folder_argument
+@json_option
+def status_command(folder: Path, as_json: bool) -> None:
+    """Show the nodes of a lab that is up: whether each runs, with whom it is connected, and whether it is in sync."""
+    built = _up(folder)
+    rows = [_row(built, name) for name in built.processes]
+    if as_json:
+        print_json({"v": 1, "name": built.lab.name, "nodes": rows})
+        return
+    for row in rows:
+        state = "down" if not row["running"] else "in sync" if row["synced"] else "not in sync"
+        write_line(f"{row['name']:12}  {state:12}  {len(row['connected'])} connected: {', '.join(row['connected'])}")
+
+
+def _row(built: NamespaceLab, name: str) -> dict[str, Any]:
+    from meshsync.cli.client import Client
+    from meshsync.datadir import DataDir
+
+    row: dict[str, Any] = {"name": name, "running": False, "synced": False, "connected": [], "status": None}
+    if built.processes[name].pid is None:
+        return row
+    try:
+        status = Client(DataDir(built.state / name)).get("v1", "status")
+    except CommandError:
+        return row
+    connected = [peer["name"] or peer["id"][:8] for peer in status["peers"] if peer["state"] == "connected"]
+    return row | {"running": True, "synced": status["synced"], "connected": connected, "status": status}
+
+
+@lab_command.command("prepare")
+@folder_argument
+def prepare_command(folder: Path) -> None:
+    """Make the keys and the configuration of every node, for who deploys the topology with containerlab."""
+    from meshsync.lab.prepare import prepare
+
+    lab = read_lab(folder)
+    prepare(lab)
+    write_line(f"{lab.name} is prepared; bring it up with: containerlab deploy -t {lab.topology.path}")
+
+
+@lab_command.command("exec", context_settings={"ignore_unknown_options": True})
+@folder_argument
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_command(folder: Path, node: str, command: tuple[str, ...]) -> None:
+    """Run a command on a node of a lab that is up: one of meshsync's, or any program.
+
+    `meshsync lab exec DIR a -- status` asks the node, `meshsync lab exec DIR a -- ip address` looks into its network.
+    """
+    from meshsync.cli.main import COMMAND_NAMES
+    from meshsync.lab import namespaces
+
+    built = _up(folder)
+    if node not in built.lab.topology.nodes:
+        raise LocalError(f"{node!r} is no node of {built.lab.name}; it has {', '.join(built.lab.topology.nodes)}")
+    if command[0] in COMMAND_NAMES and node in built.processes:
+        command = (sys.executable, "-P", "-m", "meshsync", "--data-dir", str(built.state / node), *command)
+    done = subprocess.run(namespaces.inside(built.namespace(node), *command), check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def _built(folder: Path) -> NamespaceLab:
+    from meshsync.lab.drivers.namespaces import NamespaceLab
+
+    return NamespaceLab(read_lab(folder))
+
+
+def _up(folder: Path) -> NamespaceLab:
+    built = _built(folder)
+    if not built.is_up:
+        raise CommandError(Exit.NO_NODE, f"{built.lab.name} is not up; bring it up with: meshsync lab up {folder}")
+    return built
+
+
+@lab_command.command("cable")
+@click.argument("interfaces", nargs=-1)
+@click.option("--profile", default="nominal", metavar="NAME", help="What the cable does to what it carries.")
+@click.option("--control", type=click.Path(path_type=Path), default=None, hidden=True)
+def cable_command(interfaces: tuple[str, ...], profile: str, control: Path | None) -> None:
+    """Connect two interfaces with a cable that delays and loses what it carries, until it is ended.
+
+    The interfaces may come later.  Needs the right to open packet sockets.
+    """
+    import trio
+
+    from meshsync.groups import unwrapped
+    from meshsync.lab.cable.cable import Cable
+    from meshsync.lab.cable.control import serve_cables
+    from meshsync.lab.impairments import read_link_impairment
+
+    rng = random.Random()
+    with unwrapped():
+        if control is not None:
+            trio.run(serve_cables, control, rng)
+            return
+        if len(interfaces) != 2:
+            raise click.UsageError("a cable has two ends: name two interfaces")
+        impairment = read_link_impairment(profile)
+
+        async def carry() -> None:
+            await Cable(interfaces[0], interfaces[1], impairment, rng).run()
+
+        trio.run(carry)

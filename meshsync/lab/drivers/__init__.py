@@ -1,0 +1,1 @@
+"""How a lab comes to life: one interface, several drivers."""

@@ -1,0 +1,90 @@
+"""Processes that outlive the command that started them: told apart by pid and time of start, so none is mistaken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from meshsync.lab.drivers.base import LabError
+
+_END_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+
+
+class ProcessFile:
+    """A process that is noted in a file, `PID START`: it can be found again by whoever has the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> None:
+        """Start a process in a session of its own; its output is appended to `log`.  LabError: it cannot be started."""
+        with log.open("ab") as output:
+            try:
+                started = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env={**os.environ, **(environ or {})},
+                )
+            except OSError as error:
+                raise LabError(f"{command[0]} cannot be started: {error.strerror}") from error
+        self.path.write_text(f"{started.pid} {_started(started.pid)}", encoding="ascii")
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None where it has ended."""
+        try:
+            pid, started = self.path.read_text(encoding="ascii").split()
+        except (FileNotFoundError, ValueError):
+            return None
+        return int(pid) if _started(int(pid)) == int(started) else None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing where it has ended."""
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def end(self) -> None:
+        """End it as its owner would, and at once where that takes long; blocks until it has ended."""
+        self.signal(signal.SIGTERM)
+        if not self._wait(_END_SECONDS):
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL); blocks until it has ended."""
+        self.signal(signal.SIGKILL)
+        if not self._wait(_END_SECONDS):
+            raise LabError(f"process {self.pid} does not end")
+
+    def _wait(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self.pid is not None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
+
+
+def _started(pid: int) -> int:
+    """When a process began, in ticks since boot; 0: it has ended.  Pids come again, pairs of both do not."""
+    try:
+        # proc_pid_stat(5): the command's name, in brackets, may hold anything; these are fields 3 and 22.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    if fields[0] == "Z":
+        # A child of ours that nobody has waited for.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return 0
+    return int(fields[19])

@@ -1,0 +1,60 @@
+"""What `meshsync lab run` prints: progress, then a verdict a line, then figures."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from meshsync.cli.output import print_json, write_line
+from meshsync.lab.drivers.base import Lab
+from meshsync.lab.record import Record, percentile
+from meshsync.lab.verdicts import Verdict
+
+
+class Report:
+    """Prints one run, for people or as JSON lines."""
+
+    def __init__(self, lab: Lab, *, as_json: bool) -> None:
+        self._lab = lab
+        self._as_json = as_json
+
+    def progress(self, at: float, text: str) -> None:
+        """Something happened, so many seconds after the beginning."""
+        if self._as_json:
+            print_json({"v": 1, "event": "progress", "at_s": round(at, 3), "text": text})
+        else:
+            sys.stderr.write(f"{at:8.2f} s  {text}\n")
+
+    def finish(self, record: Record, verdicts: list[Verdict]) -> None:
+        """The run is over."""
+        figures = _figures(record)
+        holds = all(verdict.holds for verdict in verdicts)
+        if self._as_json:
+            for one in verdicts:
+                print_json({"v": 1, "expect": one.sentence, "holds": one.holds, "detail": one.detail})
+            print_json({"v": 1, "lab": self._lab.name, "pass": holds, "figures": figures})
+            return
+        for one in verdicts:
+            write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {one.detail}")
+        for name, value in figures.items():
+            write_line(f"      {name.replace('_', ' ')}: {value}")
+        write_line(f"{'PASS' if holds else 'FAIL'}  {self._lab.name}")
+
+
+def _figures(record: Record) -> dict[str, object]:
+    latencies = record.latencies()
+    each = record.bytes_per_entry()
+    return {
+        "nodes": len(record.nodes),
+        "writes": len(record.writes),
+        "writes_refused": record.refused,
+        "converged_after_s": None if record.converged_after is None else round(record.converged_after, 3),
+        "latency_p50_ms": _milliseconds(percentile(latencies, 50)),
+        "latency_p99_ms": _milliseconds(percentile(latencies, 99)),
+        "bytes_sent": record.bytes_sent,
+        "bytes_per_entry": None if each is None else round(each, 1),
+    }
+
+
+def _milliseconds(seconds: float) -> float | None:
+    return round(seconds * 1000, 3) if math.isfinite(seconds) else None

@@ -1,0 +1,220 @@
+"""Runs a scenario on a lab that is up: the steps at their times, writers beside, watchers on every node."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from meshsync.core.limits import LIMITS
+from meshsync.lab.drivers.base import Driver, Lab, LabError, LabNode
+from meshsync.lab.expectations import Converged
+from meshsync.lab.record import Record, Statuses, Written, is_converged
+from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Write
+
+SAMPLE_SECONDS = 0.25
+CONVERGE_SECONDS = 60.0
+"""How long to wait for equal roots where no expectation says it."""
+_FILLER = "abcdefghijklmnopqrstuvwxyz"
+
+Progress = Callable[[float, str], None]
+"""Is told what happens: seconds since the beginning, and words."""
+
+
+class Runner:
+    """One run of a scenario."""
+
+    def __init__(self, lab: Lab, driver: Driver, rng: random.Random, progress: Progress) -> None:
+        self._lab = lab
+        self._driver = driver
+        self._rng = rng
+        self._progress = progress
+        self._began = driver.now()
+        self._parted: set[str] = {
+            name for name, link in lab.scenario.links.items() if link.forward.down or link.backward.down
+        }
+        """Links that do not carry, and nodes that do not run."""
+        self._healed: dict[str, float] = {}
+        """When a link was last changed for the better, perhaps."""
+        self._is_calm = False
+        self._serial = 0
+        self._writers = 0
+        self.record = Record(tuple(driver.nodes))
+
+    async def run(self) -> Record:
+        """Run it to its end: all steps, then until the nodes are equal or the time for that is over."""
+        async with trio.open_nursery() as nursery:
+            for node in self._driver.nodes.values():
+                await self._watch_all(node, nursery)
+            nursery.start_soon(self._sample)
+            await self._wait_converged(self._lab.scenario.settle_seconds, "all nodes are in sync")
+            self._began = self._driver.now()
+            async with trio.open_nursery() as steps:
+                for step in self._lab.scenario.steps:
+                    await trio.sleep(max(0.0, step.at_seconds - self._elapsed()))
+                    await self._carry_out(step.action, steps, nursery)
+            last = self._driver.now()
+            allowed = max(
+                (one.within_seconds for one in self._lab.scenario.expect if isinstance(one, Converged)),
+                default=CONVERGE_SECONDS,
+            )
+            if await self._wait_converged(allowed, "all nodes are in sync again"):
+                self.record.converged_after = self._driver.now() - last
+            await self._take_stock()
+            nursery.cancel_scope.cancel()
+        return self.record
+
+    def _elapsed(self) -> float:
+        return self._driver.now() - self._began
+
+    def _say(self, text: str) -> None:
+        self._progress(self._elapsed(), text)
+
+    # Steps
+
+    async def _carry_out(self, action: Action, steps: trio.Nursery, watchers: trio.Nursery) -> None:
+        driver = self._driver
+        match action:
+            case Write():
+                self._say(f"{action.node} writes {action.count} documents to {action.collection}")
+                steps.start_soon(self._write, action)
+            case Cut(links) | Unplug(links):
+                self._say(f"{'cut' if isinstance(action, Cut) else 'unplug'} {', '.join(links)}")
+                for link in links:
+                    self._part(link)
+                    await (driver.cut(link) if isinstance(action, Cut) else driver.unplug(link))
+            case Heal(links):
+                self._say(f"heal {', '.join(links)}")
+                for link in links:
+                    await driver.heal(link)
+                    self._parted.discard(link)
+                    self._healed[link] = driver.now()
+            case Impair(impairments):
+                for link, impairment in impairments.items():
+                    is_down = impairment.forward.down or impairment.backward.down
+                    self._part(link) if is_down else self._parted.discard(link)
+                    self._say(f"impair {link}")
+                    await driver.impair(link, impairment)
+                    self._healed[link] = driver.now()
+            case Kill(nodes):
+                self._say(f"kill {', '.join(nodes)}")
+                for name in nodes:
+                    self._part(name)
+                    await driver.kill(name)
+            case Restart(nodes):
+                self._say(f"restart {', '.join(nodes)}")
+                for name in nodes:
+                    await self._restart(name, None, watchers)
+            case Clock(node, offset_seconds):
+                self._say(f"the clock of {node} is off by {offset_seconds:g} s")
+                await self._restart(node, offset_seconds, watchers)
+
+    def _part(self, name: str) -> None:
+        self._parted.add(name)
+        self._is_calm = False
+
+    async def _restart(self, name: str, offset: float | None, watchers: trio.Nursery) -> None:
+        self._part(name)
+        await self._driver.restart(name, offset)
+        self._parted.discard(name)
+        await self._watch_all(self._driver.nodes[name], watchers)
+
+    # Writing
+
+    async def _write(self, action: Write) -> None:
+        node, began = self._driver.nodes[action.node], self._driver.now()
+        self._writers += 1
+        for number in range(action.count):
+            if action.rate is not None:
+                await trio.sleep(max(0.0, began + number / action.rate - self._driver.now()))
+            await self._put(node, action)
+        self._writers -= 1
+
+    async def _put(self, node: LabNode, action: Write) -> None:
+        self._serial += 1
+        id = f"{node.name}-{self._serial}"
+        body: dict[str, Any] = {"by": node.name, "n": self._serial}
+        body["text"] = "".join(self._rng.choices(_FILLER, k=max(0, action.size_bytes - 40)))
+        write = Written(node.name, action.collection, id, self._driver.now(), self._is_calm)
+        try:
+            await node.put(action.collection, id, body)
+        except LabError:
+            self.record.refused += 1
+        else:
+            self.record.writes[id] = write
+
+    # Watching
+
+    async def _watch_all(self, node: LabNode, nursery: trio.Nursery) -> None:
+        for collection in self._lab.scenario.collections:
+            await nursery.start(self._watch, node, collection)
+
+    async def _watch(self, node: LabNode, collection: str, *, task_status: trio.TaskStatus[None]) -> None:
+        """Note what a node tells of, until its process ends."""
+        try:
+            async with node.changes(collection) as changes:
+                task_status.started()
+                async for seen in changes:
+                    self.record.note_seen(node.name, seen.id, seen.at)
+        except LabError:
+            task_status.started()
+
+    def _blind(self) -> frozenset[frozenset[str]]:
+        """The pairs of nodes that cannot know of each other: they are parted, or were until a moment ago."""
+        since = self._driver.now() - LIMITS.idle_seconds_max
+        return frozenset(
+            frozenset((link.a.node, link.b.node))
+            for link in self._lab.topology.links
+            if link.name in self._parted or self._healed.get(link.name, -math.inf) > since
+        )
+
+    async def _statuses(self) -> Statuses:
+        found: dict[str, Any] = {}
+
+        async def ask(node: LabNode) -> None:
+            try:
+                found[node.name] = await node.status()
+            except LabError:
+                return  # it was killed, or is about to be
+
+        async with trio.open_nursery() as nursery:
+            for node in self._driver.nodes.values():
+                if node.is_running:
+                    nursery.start_soon(ask, node)
+        return found
+
+    async def _sample(self) -> None:
+        while True:
+            statuses = await self._statuses()
+            self.record.note(statuses, self._blind())
+            if not self._is_calm and not self._parted and len(statuses) == len(self._driver.nodes):
+                self._is_calm = is_converged(statuses)
+            await trio.sleep(SAMPLE_SECONDS)
+
+    async def _wait_converged(self, seconds: float, text: str) -> bool:
+        with trio.move_on_after(seconds):
+            while True:
+                statuses = await self._statuses()
+                if is_converged(statuses) and self._are_linked(statuses):
+                    self._say(text)
+                    self._is_calm = not self._parted
+                    return True
+                await trio.sleep(SAMPLE_SECONDS / 5)
+        self._say(f"not in sync after {seconds:g} s")
+        return False
+
+    def _are_linked(self, statuses: Statuses) -> bool:
+        """Whether every node that runs has somebody to be in sync with, where there is more than one."""
+        return len(statuses) < 2 or all(
+            collection["peers"] for status in statuses.values() for collection in status["collections"]
+        )
+
+    async def _take_stock(self) -> None:
+        self.record.note(await self._statuses(), self._blind())
+        for node in self._driver.nodes.values():
+            if node.is_running:
+                keys = {one["name"] for one in (await node.status())["collections"]}
+                self.record.held[node.name] = {name: await node.ids(name) for name in sorted(keys)}
