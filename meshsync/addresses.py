@@ -33,6 +33,18 @@ class HostPort(NamedTuple):
         return f"{host}:{self.port}"
 
 
+class DnsName(NamedTuple):
+    """A name that stands for peers, as `--discover dns:` takes it."""
+
+    host: str
+    """In lower case, without a final dot."""
+    port: int
+    """Where its address records are all that there is."""
+
+    def __str__(self) -> str:
+        return self.host if self.port == DEFAULT_PORT else f"{self.host}:{self.port}"
+
+
 class PeerAddress(NamedTuple):
     """An endpoint and one address of it, as `--peer` takes it."""
 
@@ -63,6 +75,14 @@ def parse_listen(text: str) -> HostPort:
             f"{text!r} names a host; expected an IP address of this machine, such as 0.0.0.0:{DEFAULT_PORT} for all"
         )
     return address
+
+
+def parse_dns_name(text: str) -> DnsName:
+    """Read NAME or NAME:PORT, a name to look peers up by.  LocalError: anything else."""
+    address = _parse(text if ":" in text else f"{text}:{DEFAULT_PORT}")
+    if is_numeric(address.host) or address.port == 0:
+        raise LocalError(f"{_shown(text)} is no name to look up; expected NAME or NAME:PORT, such as mesh.example")
+    return DnsName(address.host.removesuffix("."), address.port)
 
 
 def parse_peer(text: str) -> PeerAddress:

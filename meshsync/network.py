@@ -46,7 +46,7 @@ class Network:
         config = self._config
         found: list[Discovery] = []
         if config.discovery.mdns:
-            # Imported by whoever wants it: zeroconf takes a tenth of a second.
+            # Imported by whoever wants it: each takes a tenth of a second.
             from meshsync.discovery.mdns.discovery import MdnsDiscovery
 
             found.append(
@@ -61,6 +61,10 @@ class Network:
                     limits=self._limits,
                 )
             )
+        if config.discovery.dns:
+            from meshsync.discovery.dns import DnsDiscovery
+
+            found.append(DnsDiscovery(own, config.discovery.dns, rng=rng, limits=self._limits))
         return found
 
 

@@ -25,7 +25,7 @@ interfaces: [eth0]
 trust: mesh-key
 durability: full
 mesh_key_file: /etc/meshsync/mesh.key
-discovery: {{mdns: false}}
+discovery: {{mdns: false, dns: [mesh.example, "other.example:5000"]}}
 peers:
   - {{id: {A}, addresses: ["10.0.12.2:4433", "relay.example:4433"], name: relay-2}}
   - {B}@10.0.12.3:4433

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meshsync.config import Config
     from meshsync.node import Node
 
-_MANY = ("listen", "peer", "collection", "interface")
+_MANY = ("listen", "peer", "collection", "interface", "discover")
 
 
 @click.command("node")
@@ -35,7 +35,8 @@ _MANY = ("listen", "peer", "collection", "interface")
 @click.option("--collection", multiple=True, metavar="NAME", help="A collection to replicate; again for more.")
 @click.option("--trust", type=click.Choice(["closed", "mesh-key", "open"]), help="Who may connect.  [closed]")
 @click.option("--mesh-key-file", metavar="FILE", help="The key that the mesh shares, for --trust mesh-key.")
-@click.option("--mdns/--no-mdns", default=None, help="Look for peers on the local network.")
+@click.option("--mdns/--no-mdns", default=None, help="Look for peers on the local network.  [on]")
+@click.option("--discover", multiple=True, metavar="dns:NAME", help="A name that stands for peers; again for more.")
 @click.option("--interface", multiple=True, metavar="NAME", help="A network interface to use; again for more.  [all]")
 @click.option("--durability", type=click.Choice(["full", "normal"]), help="When a write is acknowledged.  [full]")
 @click.option("--http", metavar="HOST:PORT", help="Serve the API on localhost too, with the token of api.token.")

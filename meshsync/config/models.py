@@ -94,6 +94,8 @@ class DiscoveryConfig(_Model):
 
     mdns: values.Truth = True
     """Announce this node on the local network by mDNS, and look for peers there."""
+    dns: Annotated[tuple[values.LookedUpName, ...], After(values.distinct)] = ()
+    """Names that stand for peers, as NAME or NAME:PORT: Kubernetes' headless services, zones with our records."""
 
 
 class LimitsConfig(_Model):

@@ -6,14 +6,14 @@ the file.  Variables that are not listed here are left alone: container systems 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from meshsync.config.document import Document, read_document
 from meshsync.config.models import Config
-from meshsync.config.problems import InvalidConfigError, Location, Problem, key_of
+from meshsync.config.problems import InvalidConfigError, Location, Problem, key_of, shown
 from meshsync.errors import ConfigError
 from meshsync.ids import EndpointId
 
@@ -25,6 +25,8 @@ class _Setting(NamedTuple):
     variable: str
     many: bool = False
     """Whether the flag may be given again, and the variable is a list with commas."""
+    prefix: str = ""
+    """What each item begins with on the command line and in the variable; the key says it in a file."""
 
 
 _SETTINGS = (
@@ -36,6 +38,7 @@ _SETTINGS = (
     _Setting(("durability",), "durability", "MESHSYNC_DURABILITY"),
     _Setting(("mesh_key_file",), "mesh_key_file", "MESHSYNC_MESH_KEY_FILE"),
     _Setting(("discovery", "mdns"), "mdns", "MESHSYNC_MDNS"),
+    _Setting(("discovery", "dns"), "discover", "MESHSYNC_DISCOVER", many=True, prefix="dns:"),
     _Setting(("peers",), "peer", "MESHSYNC_PEERS", many=True),
     _Setting(("collections",), "collection", "MESHSYNC_COLLECTIONS", many=True),
     _Setting(("limits", "rate_bytes_per_s"), "rate_bytes_per_s", "MESHSYNC_RATE_BYTES_PER_S"),
@@ -83,6 +86,7 @@ def resolve_settings(flags: Mapping[str, object], environ: Mapping[str, str], fi
     document = read_document(file) if file is not None else None
     values = _values_of(document) if document is not None else {}
     origins: dict[Location, str] = {}
+    problems: list[Problem] = []
     for setting in _SETTINGS:
         value = _list_or_value(flags.get(setting.flag), many=setting.many)
         origin = f"--{setting.flag.replace('_', '-')}"
@@ -91,16 +95,19 @@ def resolve_settings(flags: Mapping[str, object], environ: Mapping[str, str], fi
             value = _list_or_value(text.split(",") if setting.many else text, many=setting.many)
             origin = setting.variable
         if value is not None:
-            _place(values, setting.location, value)
             origins[setting.location] = origin
+            if isinstance(value, list) and setting.prefix:
+                problems += _unprefixed(setting, value)
+                value = [str(item).removeprefix(setting.prefix) for item in value]
+            _place(values, setting.location, value)
     # A problem of form is reported together with the problems of content.
     form = [] if document is None else document.problems
     try:
         config = Config.model_validate(values)
     except InvalidConfigError as error:
-        raise _located(error.problems, document, origins, form) from None
-    if form:
-        raise _located((), document, origins, form)
+        raise _located([*error.problems, *problems], document, origins, form) from None
+    if form or problems:
+        raise _located(problems, document, origins, form)
     return Resolved(config, document, origins)
 
 
@@ -122,6 +129,13 @@ def _list_or_value(value: object, *, many: bool) -> object:
     items = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     stripped = [item.strip() if isinstance(item, str) else item for item in items]
     return [item for item in stripped if item != ""] or None
+
+
+def _unprefixed(setting: _Setting, items: Iterable[object]) -> Iterator[Problem]:
+    for item in items:
+        if not str(item).startswith(setting.prefix):
+            message = f"{shown(item)} does not say how to look; expected {setting.prefix}NAME"
+            yield Problem(setting.location, message)
 
 
 def _place(values: dict[str, object], location: Location, value: object) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from meshsync.addresses import HostPort, parse_address, parse_listen
+from meshsync.addresses import DnsName, HostPort, parse_address, parse_dns_name, parse_listen
 from meshsync.config.problems import shown
 from meshsync.core.limits import COLLECTION_NAME_BYTES_MAX
 from meshsync.errors import LocalError
@@ -119,6 +119,17 @@ def _address(parse: Callable[[str], HostPort]) -> Callable[[object], HostPort]:
     return read
 
 
+def _dns_name(value: object) -> DnsName:
+    if isinstance(value, DnsName):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a name; expected NAME or NAME:PORT")  # noqa: TRY004  pydantic's way
+    try:
+        return parse_dns_name(value)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
+
+
 def _parse_local(text: str) -> HostPort:
     address = parse_listen(text)
     if address.host != "::1" and not address.host.startswith("127."):
@@ -143,4 +154,5 @@ FilePath = Annotated[Path, PlainValidator(_path), *_schema()]
 Id = Annotated[EndpointId, PlainValidator(_endpoint_id), *_schema(pattern="^[0-9a-fA-F]{64}$")]
 PeerAddress = Annotated[HostPort, PlainValidator(_address(parse_address)), *_schema(**_ADDRESS)]
 ListenAddress = Annotated[HostPort, PlainValidator(_address(parse_listen)), *_schema(**_ADDRESS)]
+LookedUpName = Annotated[DnsName, PlainValidator(_dns_name), *_schema(pattern="^[A-Za-z0-9_.-]+(:[0-9]{1,5})?$")]
 LocalAddress = Annotated[HostPort, PlainValidator(_address(_parse_local)), *_schema(**_ADDRESS)]

@@ -122,6 +122,17 @@ class Limits:
     mdns_retry_seconds: float = 5.0
     mdns_retry_seconds_max: float = 300.0
 
+    dns_refresh_seconds_min: float = 5.0
+    dns_refresh_seconds_max: float = 300.0
+    """How long an answer counts at most, whatever its TTL."""
+    dns_absent_seconds: float = 15.0
+    """When to ask again for what is not there yet."""
+    dns_retry_seconds: float = 2.0
+    """When to ask again a server that did not answer; doubled each time, up to `dns_refresh_seconds_max`."""
+    dns_answer_seconds_max: float = 5.0
+    dns_targets_max: int = 64
+    """Targets of service records that are asked who they are."""
+
     # Interfaces
     interfaces_settle_seconds: float = 0.05
     interfaces_check_seconds: float = 60.0
