@@ -63,15 +63,15 @@ def peer_list(node: Node) -> list[dict[str, Any]]:
 
 
 def pending_list(node: Node) -> list[dict[str, Any]]:
-    """The endpoints that knocked, with the keys of a peer."""
+    """The endpoints that are not trusted yet, with the keys of a peer: they knocked, or were seen."""
     return [
         {
             "id": knock.id.hex(),
             "name": knock.name,
             "state": "pending",
-            "origin": "accepted",
-            "address": str(knock.place),
-            "via": "knock",
+            "origin": "accepted" if knock.place is not None else None,
+            "address": str(knock.addresses[0]),
+            "via": knock.via,
             "rtt_ms": None,
             "since": knock.seen,
             "next_dial_s": None,

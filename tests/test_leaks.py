@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from meshsync.core.dialing import Allowance, Backoff
+from meshsync.core.dialing import Allowance, Aside, Backoff, Paths
 from meshsync.errors import MeshsyncError
 from meshsync.ids import EndpointId
 from meshsync.peering.peer import Peer
@@ -41,7 +41,8 @@ def leave_thread(_: trio.Nursery) -> Callable[[], None]:
 
 
 def leave_object(_: trio.Nursery) -> Peer:
-    return Peer(EndpointId(bytes(31) + b"\5"), Backoff(random.Random(1)), Allowance(1, 1.0))
+    rng = random.Random(1)
+    return Peer(EndpointId(bytes(31) + b"\5"), Backoff(rng), Aside(rng), Paths(rng), Allowance(1, 1.0))
 
 
 @pytest.mark.parametrize(

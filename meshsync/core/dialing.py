@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.ids import EndpointId
@@ -31,6 +32,9 @@ class Backoff:
     the same moment better than a fixed part with some jitter does.
     """
 
+    _least = 0.0
+    """What part of the bound a delay has at least."""
+
     def __init__(self, rng: random.Random, limits: Limits = LIMITS) -> None:
         self._rng = rng
         self._first = limits.backoff_first_seconds
@@ -40,11 +44,56 @@ class Backoff:
     def next_delay(self) -> float:
         """Seconds to wait before the next try."""
         bound, self._bound = self._bound, min(2 * self._bound, self._last)
-        return self._rng.uniform(0, bound)
+        return self._rng.uniform(self._least * bound, bound)
 
     def reset(self) -> None:
         """A try succeeded."""
         self._bound = self._first
+
+
+class Aside(Backoff):
+    """Delays after which a record that led nowhere is tried again: longer, because it must leave room for others."""
+
+    _least = 0.5
+
+    def __init__(self, rng: random.Random, limits: Limits = LIMITS) -> None:
+        super().__init__(rng, limits)
+        self._first = self._bound = limits.aside_first_seconds
+        self._last = limits.aside_last_seconds
+
+
+class Paths:
+    """What became of the addresses of one peer: the one that worked last is tried first, one that failed rests."""
+
+    def __init__(self, rng: random.Random, limits: Limits = LIMITS) -> None:
+        self._rng = rng
+        self._limits = limits
+        self._best: tuple[str, int] | None = None
+        self._rests: dict[tuple[str, int], tuple[Backoff, float]] = {}
+
+    def first(self, targets: Sequence[tuple[str, int]]) -> tuple[str, int]:
+        """Which of these to try first; the order says it where none is known to work."""
+        return self._best if self._best is not None and self._best in targets else targets[0]
+
+    def is_resting(self, target: tuple[str, int], now: float) -> bool:
+        """Whether it failed, and is to be left alone as long as there are others."""
+        return target in self._rests and now < self._rests[target][1]
+
+    def worked(self, target: tuple[str, int]) -> None:
+        """The peer was there."""
+        self._best = target
+        self._rests.pop(target, None)
+
+    def failed(self, target: tuple[str, int], now: float) -> None:
+        """Nobody answered there, or somebody else."""
+        backoff, _ = self._rests.pop(target, (Backoff(self._rng, self._limits), now))
+        if len(self._rests) >= self._limits.paths_max:
+            del self._rests[next(iter(self._rests))]
+        self._rests[target] = (backoff, now + backoff.next_delay())
+
+    def reset(self) -> None:
+        """The network is another one: what failed before may work now."""
+        self._rests.clear()
 
 
 class Penalties:

@@ -101,8 +101,19 @@ class Limits:
     # Dialling
     discovered_peers_max: int = 256
     """That anyone on the network may make this node believe in."""
+    discovered_addresses_max: int = 8
+    """Of one peer, from one source."""
     discovered_dials_max: int = 4
-    """Under way at one time."""
+    """Peers that are dialled at one time."""
+    discovered_wanted_max: int = 8
+    """Up to so many are all connected; of more a few are chosen."""
+    introduction_tries_max: int = 4
+    """How often a peer of which others told is tried before it has to be told of anew."""
+    aside_first_seconds: float = 4.0
+    aside_last_seconds: float = 300.0
+    """How long a discovered peer that cannot be reached is put aside at first, and at most."""
+    paths_max: int = 64
+    """Addresses of one peer of which it is remembered that they failed."""
     backoff_first_seconds: float = 0.5
     backoff_last_seconds: float = 60.0
 

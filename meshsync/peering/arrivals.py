@@ -143,12 +143,14 @@ class Arrivals:
         """The peer wants this connection too; one that takes the place of another is no news."""
         peer.name = connection.hello.name or peer.name
         peer.via = peer.via or "accepted"
-        peer.is_pending_there, peer.last_error, peer.knocks = False, None, 0
+        peer.is_pending_there, peer.last_error, peer.knocks, peer.failures = False, None, 0, 0
+        peer.aside_until = None
         self._book.trust.knocks.pop(peer.id, None)
         if peer.since is None:
             peer.since = self._wall()
             self._book.events.emit("connected", peer=peer.id, name=peer.name, origin=connection.origin.value)
         peer.changed.notify()
+        self._book.changed.notify()
 
     async def _serve(self, peer: Peer, link: Link) -> None:
         """Serve the connection to its end, and tell of that unless another one has taken its place."""
@@ -167,6 +169,7 @@ class Arrivals:
             connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK)
             if trio.current_time() >= began + LASTING_SECONDS:
                 self._book.forgive(peer.id)
+                peer.aside.reset()
         except Exception:  # noqa: BLE001  # the boundary of one peer: our own fault must not take the others down
             _log.exception("serving a peer failed", peer=peer.id.hex())
             connection.close(CloseCode.INTERNAL)
@@ -182,6 +185,7 @@ class Arrivals:
                 peer.last_error = reason if closed.code not in (CloseCode.OK, CloseCode.SHUTDOWN) else None
             self._say_disconnected(peer, reason or closed.code.name.lower())
             peer.changed.notify()
+            self._book.changed.notify()
 
     def _say_disconnected(self, peer: Peer, reason: str) -> None:
         if peer.since is not None:

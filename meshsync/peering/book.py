@@ -7,11 +7,12 @@ import random
 import structlog
 import trio
 
-from meshsync.core.dialing import Allowance, Backoff, Penalties
+from meshsync.core.dialing import Allowance, Aside, Backoff, Paths, Penalties
 from meshsync.core.limits import Limits
 from meshsync.errors import CloseCode, PeerError
 from meshsync.events import EventLog
 from meshsync.ids import EndpointId
+from meshsync.notifier import Notifier
 from meshsync.peering.peer import Peer
 from meshsync.peering.trust import Trust
 from meshsync.transports.base import Connection
@@ -32,6 +33,10 @@ class PeerBook:
         """In the order in which they became known."""
         self.discovered_dials = trio.CapacityLimiter(limits.discovered_dials_max)
         """Held while somebody is dialled whom the owner did not name."""
+        self.discovered_retries = trio.CapacityLimiter(max(1, limits.discovered_dials_max // 2))
+        """Held besides where that failed before, so that others find room."""
+        self.changed = Notifier()
+        """Woken when a peer was connected or lost, or when one that was put aside comes back sooner."""
         self._penalties = Penalties(rng, limits)
 
     def peer(self, id: EndpointId) -> Peer:
@@ -39,8 +44,14 @@ class PeerBook:
         peer = self.peers.get(id)
         if peer is None:
             self._make_room()
-            redials = Allowance(self.limits.redials_burst, self.limits.redial_seconds)
-            peer = self.peers[id] = Peer(id, Backoff(self.rng, self.limits), redials)
+            limits, rng = self.limits, self.rng
+            peer = self.peers[id] = Peer(
+                id,
+                backoff=Backoff(rng, limits),
+                aside=Aside(rng, limits),
+                paths=Paths(rng, limits),
+                redials=Allowance(limits.redials_burst, limits.redial_seconds),
+            )
         return peer
 
     def connection_with(self, id: EndpointId) -> Connection | None:

@@ -6,15 +6,17 @@ A peer is dialled by one task only, so two dials to one peer never race each oth
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 
 import structlog
 import trio
 
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.peering.book import PeerBook
+from meshsync.peering.candidates import Candidates
 from meshsync.peering.peer import Outcome, Peer
 from meshsync.peering.reach import reach
-from meshsync.transports.base import Connection, Transport
+from meshsync.transports.base import Admit, Connection, Transport
 
 _log = structlog.get_logger("meshsync.peering")
 
@@ -31,15 +33,23 @@ class Dialer:
     """Dials for one node; `register` takes each connection and says whether it stays."""
 
     def __init__(
-        self, book: PeerBook, transports: Sequence[Transport], register: Callable[[Connection], Awaitable[bool]]
+        self,
+        book: PeerBook,
+        transports: Sequence[Transport],
+        candidates: Candidates,
+        admit: Admit,
+        register: Callable[[Connection], Awaitable[bool]],
     ) -> None:
         self._book = book
         self._transports = transports
+        self._candidates = candidates
+        self._admit = admit
         self._register = register
 
     async def run(self, peer: Peer) -> None:
         """Keep a peer connected for as long as it is wanted; try it once where it is only hurried."""
         try:
+            await self._rest(peer, self._candidates.give_way_seconds(peer))
             while peer.wanted or peer.is_hurried:
                 if peer.is_connected:
                     peer.is_hurried = False
@@ -47,10 +57,11 @@ class Dialer:
                     await peer.changed.wait_until(lambda: not (peer.is_connected and peer.wanted))
                     if trio.current_time() >= began + LASTING_SECONDS:
                         peer.backoff.reset()
-                    delay = peer.backoff.next_delay()
+                    delay = peer.backoff.next_delay() + self._candidates.give_way_seconds(peer)
                 else:
                     delay = await self._try(peer)
-                await self._rest(peer, delay)
+                if peer.wanted or peer.is_hurried:
+                    await self._rest(peer, delay)
         finally:
             peer.has_dialer = False
 
@@ -64,11 +75,15 @@ class Dialer:
 
     async def _try(self, peer: Peer) -> float:
         """Dial once; returns how long to rest."""
+        is_urgent = peer.is_named or peer.is_hurried
         peer.is_hurried = False
         peer.tries_begun += 1
         outcome: Outcome
         try:
-            outcome = await self._dial(peer)
+            if is_urgent:
+                outcome = await self._dial(peer)
+            else:
+                outcome = await self._dial_in_turn(peer)
         except (TransportLost, PeerError) as error:
             outcome = type(error)(str(error), error.code)  # the frames of `error` hold the dead connection
         except Exception:  # noqa: BLE001  # the boundary of one peer
@@ -76,14 +91,28 @@ class Dialer:
             outcome = TransportLost("an internal fault of this node; see the log", CloseCode.INTERNAL)
         peer.tries_ended, peer.outcome = peer.tries_begun, outcome
         peer.changed.notify()
-        if peer.is_connected or not peer.wanted:
+        if peer.is_connected or not (peer.wanted or peer.is_discovered):
             return 0.0
         return peer.backoff.next_delay() if isinstance(outcome, bool) else self._failed(peer, outcome)
 
     async def _dial(self, peer: Peer) -> bool:
         """Dial once.  True: connected.  False: the peer's own connection comes first, or the peer is not wanted."""
         scope = trio.CancelScope()
-        connection = await self._reach(peer, scope)
+        return await self._conclude(peer, scope, await self._reach(peer, scope))
+
+    async def _dial_in_turn(self, peer: Peer) -> bool:
+        """The same for a peer that the owner did not name: only few such dials are under way at one time."""
+        scope = trio.CancelScope()
+        async with AsyncExitStack() as stack:
+            if peer.failures:
+                await stack.enter_async_context(self._book.discovered_retries)
+            await stack.enter_async_context(self._book.discovered_dials)
+            if peer.is_connected or not peer.wanted:
+                return False
+            connection = await self._reach(peer, scope)
+        return await self._conclude(peer, scope, connection)
+
+    async def _conclude(self, peer: Peer, scope: trio.CancelScope, connection: Connection | None) -> bool:
         if connection is None:
             return False
         if scope.cancel_called:  # too late to stop the dial
@@ -94,10 +123,11 @@ class Dialer:
     async def _reach(self, peer: Peer, scope: trio.CancelScope) -> Connection | None:
         """Dial within `scope`; None where that was cancelled before there was a connection."""
         connection: Connection | None = None
+        addresses = peer.addresses or peer.knocked_from
         with scope:
             peer.dialing = scope
             try:
-                connection = await reach(self._transports, peer.id, peer.addresses or peer.knocked_from)
+                connection = await reach(self._transports, peer.id, addresses, self._admit, peer.paths)
             finally:
                 peer.dialing = None
                 peer.changed.notify()
@@ -106,20 +136,29 @@ class Dialer:
     def _failed(self, peer: Peer, error: TransportLost | PeerError) -> float:
         """Note why a try failed; returns how long to rest."""
         book = self._book
-        if error.code is CloseCode.PENDING:
-            peer.knocks += 1
-            bound = min(KNOCK_SECONDS * 2 ** max(0, min(peer.knocks - KNOCKS_OFTEN, 10)), KNOCK_SECONDS_LAST)
-            delay = book.rng.uniform(bound / 2, bound)
-            if peer.is_pending_there:
-                return delay
+        peer.failures += 1
+        was_pending, peer.is_pending_there = peer.is_pending_there, error.code is CloseCode.PENDING
+        delay = self._pause(peer)
+        reason = str(error)
+        if peer.is_pending_there:
             reason = f"{peer.id.short} has yet to accept this node: `meshsync peers accept {book.own}` there"
-        else:
-            reason, delay = str(error), peer.backoff.next_delay()
-        peer.is_pending_there = error.code is CloseCode.PENDING
         peer.last_error = reason
+        if was_pending and peer.is_pending_there:
+            return delay
         if error.code is CloseCode.INSTANCE:
             book.twin(peer.id, f"the peer refuses this node: {reason}")
-        elif isinstance(error, PeerError):
+        elif isinstance(error, PeerError) and (peer.is_named or error.code is not CloseCode.IDENTITY):
+            # Where a discovered peer was said to be, somebody else may well be by now.
             book.events.emit("peer_error", peer=peer.id, reason=reason, code=error.code.name)
         book.events.emit("dial_failed", peer=peer.id, reason=reason, retry_s=round(delay, 2))
         return delay
+
+    def _pause(self, peer: Peer) -> float:
+        """How long to rest after a try that failed."""
+        if not peer.is_named:
+            return self._candidates.failed(peer)
+        if not peer.is_pending_there:
+            return peer.backoff.next_delay()
+        peer.knocks += 1
+        bound = min(KNOCK_SECONDS * 2 ** max(0, min(peer.knocks - KNOCKS_OFTEN, 10)), KNOCK_SECONDS_LAST)
+        return self._book.rng.uniform(bound / 2, bound)

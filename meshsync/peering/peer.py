@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from meshsync.addresses import HostPort
-from meshsync.core.dialing import Allowance, Backoff
+from meshsync.core.dialing import Allowance, Aside, Backoff, Paths
 from meshsync.errors import PeerError, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
@@ -16,6 +16,8 @@ from meshsync.transports.base import Connection
 
 STATIC = "static"
 MANUAL = "manual"
+MESH = "mesh"
+"""Other peers told of it."""
 
 Outcome = bool | TransportLost | PeerError
 """What became of a try: connected, left to the peer, or why it failed."""
@@ -27,6 +29,10 @@ class Peer:
 
     id: EndpointId
     backoff: Backoff
+    """Of the peers that the owner named."""
+    aside: Aside
+    """Of the others."""
+    paths: Paths
     redials: Allowance
     """How often it may put a new connection in the place of a good one."""
     name: str = ""
@@ -55,6 +61,12 @@ class Peer:
     """How often this node knocked there since."""
     wanted: bool = False
     """It is dialled whenever it is not connected."""
+    is_parted: bool = False
+    """The owner disconnected it: it is not dialled until the owner wants it again."""
+    aside_until: float | None = None
+    """trio time until which a discovered peer that could not be reached takes no place among those to dial."""
+    failures: int = 0
+    """Tries that failed since it was connected last."""
     has_dialer: bool = False
     """A task dials it as long as it is wanted."""
     changed: Notifier = field(default_factory=Notifier)
@@ -69,12 +81,35 @@ class Peer:
         """Whether the configuration names it."""
         return STATIC in self.places
 
-    def learn(self, addresses: Iterable[HostPort], via: str, name: str, source: str = "") -> None:
-        """It was seen.  What the owner says by hand adds up; every other source replaces what it said before."""
+    @property
+    def is_named(self) -> bool:
+        """Whether the owner said where it is: then it is dialled at once and for ever, whoever else there is."""
+        return bool(self.places.get(STATIC) or self.places.get(MANUAL))
+
+    @property
+    def is_discovered(self) -> bool:
+        """Whether an address of it was found by itself."""
+        return any(addresses for source, addresses in self.places.items() if source not in (STATIC, MANUAL))
+
+    def learn(self, addresses: Iterable[HostPort], via: str, name: str, source: str = "") -> bool:
+        """It was seen; whether at an address that was not known.
+
+        What the owner says by hand adds up; every other source replaces what it said before.
+        """
+        known = self.addresses
         before = self.places.get(via, ()) if via == MANUAL else ()
         self.places[source or via] = tuple(dict.fromkeys([*addresses, *before]))
-        self.via = STATIC if self.is_static else via
+        if not self.places[source or via] and via != STATIC:
+            del self.places[source or via]
+        elif not (self.is_static or (self.via == MANUAL and self.is_named)):
+            self.via = via
+        self.via = STATIC if self.is_static else self.via
         self.name = name or self.name
+        return not set(self.addresses) <= set(known)
+
+    def unlearn_discovered(self) -> None:
+        """Forget where it was found, but for what the owner said."""
+        self.places = {source: places for source, places in self.places.items() if source in (STATIC, MANUAL)}
 
     @property
     def is_connected(self) -> bool:
@@ -94,4 +129,4 @@ class Peer:
             return "pending"
         if self.dialing is not None or self.open_connection() is not None:
             return "dialing"
-        return "waiting" if self.wanted else "down"
+        return "waiting" if self.wanted or self.next_dial is not None else "down"

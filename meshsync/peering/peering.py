@@ -22,10 +22,11 @@ from meshsync.events import EventLog
 from meshsync.ids import EndpointId
 from meshsync.peering.arrivals import Arrivals
 from meshsync.peering.book import PeerBook
+from meshsync.peering.candidates import SOON_SECONDS, Candidates
 from meshsync.peering.dialer import Dialer
-from meshsync.peering.peer import MANUAL, Peer
+from meshsync.peering.peer import MANUAL, STATIC, Peer
 from meshsync.peering.prospects import Answer, Prospects
-from meshsync.peering.trust import Trust
+from meshsync.peering.trust import KNOCK, Trust
 from meshsync.sync.engine import SyncEngine
 from meshsync.transports.base import Address, Connection, Transport
 
@@ -60,6 +61,7 @@ class Peering:
         self._events = events
         self._wall = wall
         self._nursery: trio.Nursery | None = None
+        self._candidates = Candidates(self._book, self._dial)
         self._dialer: Dialer | None = None
         self._arrivals: Arrivals | None = None
         self._prospects: Prospects | None = None
@@ -69,12 +71,13 @@ class Peering:
         arrivals = self._arrivals = Arrivals(self._book, self._engine, nursery, self._wall)
         prospects = self._prospects = Prospects(self._book, transports, self._met, self._sighted)
         self._nursery = nursery
-        self._dialer = Dialer(self._book, transports, arrivals.dialed)
+        self._dialer = Dialer(self._book, transports, self._candidates, self._admit_dialed, arrivals.dialed)
         for transport in transports:
             nursery.start_soon(self._accept_loop, transport, arrivals, nursery)
         for discovery in discoveries:
             nursery.start_soon(self._discover, discovery, prospects)
         nursery.start_soon(prospects.run)
+        nursery.start_soon(self._candidates.run)
 
     async def _accept_loop(self, transport: Transport, arrivals: Arrivals, nursery: trio.Nursery) -> None:
         while True:
@@ -88,14 +91,23 @@ class Peering:
                 else:
                     self._sighted(sighting)
 
-    def _sighted(self, sighting: Sighting, source: str = "", has_mesh_key: bool = True) -> None:
-        """Somebody was seen; `has_mesh_key` is a hope until it is asked."""
+    def _sighted(self, sighting: Sighting, source: str = "", has_mesh_key: bool | None = None) -> None:
+        """An endpoint was seen, or is gone; `has_mesh_key` None: nobody asked it yet."""
         id = sighting.endpoint
-        if id is None or id == self._own or self.trust.judge(id, has_mesh_key=has_mesh_key) is not None:
+        if id is None or id == self._own:
             return
-        peer = self._book.peer(id)
-        peer.learn(sighting.addresses, sighting.via, sighting.name, source)
-        self._want(peer)
+        if has_mesh_key is None:
+            has_mesh_key = id not in self.trust.knocks
+        code = self.trust.judge(id, has_mesh_key=has_mesh_key)
+        if sighting.via == STATIC:
+            peer = self._book.peer(id)
+            peer.learn(sighting.addresses, sighting.via, sighting.name)
+            if code is None:
+                self._want(peer)
+        elif code is None:
+            self._candidates.sighted(id, sighting, source)
+        elif code is CloseCode.PENDING and self.trust.sighted(id, sighting, source or sighting.via):
+            self._say_pending(id, sighting.name, str(sighting.addresses[0]), sighting.via)
 
     def _met(self, answer: Answer) -> None:
         """Somebody answered at an address of unknown identity; that it is this node itself is no news."""
@@ -116,11 +128,11 @@ class Peering:
         return peer
 
     def _want(self, peer: Peer) -> None:
-        """Dial a peer as long as it is wanted, where it has an address."""
-        if not peer.addresses:
-            return
-        peer.wanted = True
-        self._dial(peer)
+        """Dial a peer as long as it is wanted, where the owner said where it is."""
+        peer.is_parted = False
+        if peer.is_named:
+            peer.wanted = True
+            self._dial(peer)
 
     def _dial(self, peer: Peer) -> None:
         """See that a task dials a peer for as long as it is to be dialled."""
@@ -138,7 +150,7 @@ class Peering:
         LocalError: there is no address.  Cancelling stops the waiting only.
         """
         peer = self.add(id, addresses, MANUAL)
-        if not peer.addresses:
+        if not peer.is_named:
             raise LocalError(f"no address of {id} is known: give one")
         self.trust.name(id)
         self._book.forgive(id)
@@ -161,13 +173,19 @@ class Peering:
         knock = self.trust.accept(id)
         self._book.forgive(id)
         self._events.emit("accepted", peer=id)
-        peer = self.peers.get(id)
-        if peer is not None and peer.addresses:
-            self._want(peer)
-        elif knock is not None:
-            peer = self._book.peer(id)
-            peer.name, peer.via, peer.knocked_from = knock.name, "accepted", (knock.place,)
+        if knock is None and id not in self.peers:
+            return
+        peer = self._book.peer(id)
+        self._want(peer)
+        if knock is not None:
+            peer.name, peer.via = knock.name or peer.name, peer.via or "accepted"
+            peer.knocked_from = () if knock.place is None else (knock.place,)
+            for source, sighting in knock.sightings.items():
+                peer.learn(sighting.addresses, sighting.via, sighting.name, source)
+        self._candidates.review()
+        if peer.addresses or peer.knocked_from:
             peer.is_hurried = True
+            peer.changed.notify()
             self._dial(peer)
 
     def disconnect(self, id: EndpointId, code: CloseCode = CloseCode.DISCONNECTED) -> None:
@@ -176,6 +194,7 @@ class Peering:
         if peer is None:
             return
         peer.wanted = peer.is_hurried = peer.is_pending_there = False
+        peer.is_parted = True
         if peer.dialing is not None:
             peer.dialing.cancel()
         if peer.connection is not None:
@@ -203,11 +222,13 @@ class Peering:
             return
         for peer in self.peers.values():
             peer.backoff.reset()
+            peer.paths.reset()
             if connection := peer.open_connection():
                 self._nursery.start_soon(self._probe, self._arrivals, connection)
             elif peer.next_dial is not None:
-                peer.next_dial = min(peer.next_dial, trio.current_time() + peer.backoff.next_delay())
+                peer.next_dial = min(peer.next_dial, trio.current_time() + self._book.rng.uniform(0, SOON_SECONDS))
                 peer.changed.notify()
+        self._candidates.hurry()
         self._prospects.hurry()
 
     async def _probe(self, arrivals: Arrivals, connection: Connection) -> None:
@@ -244,10 +265,23 @@ class Peering:
         if code is None and (self._book.penalty(id) or not self._has_room_for(id)):
             return CloseCode.BUSY
         if code is CloseCode.PENDING and self.trust.knocked(id, hello.name, HostPort(*address)):
-            self._events.emit("pending", peer=id, name=hello.name, address=address[0])
-            _log.warning(
-                f"{hello.name or 'an endpoint'} wants to connect; to let it in: meshsync peers accept {id}",
-                peer=id.hex(),
-                address=address[0],
-            )
+            self._say_pending(id, hello.name, address[0], KNOCK)
         return code
+
+    def _admit_dialed(self, id: EndpointId, hello: Hello, address: Address, has_mesh_key: bool) -> CloseCode | None:
+        """The same for a peer that this node dialled: who turns out to be a stranger has not knocked."""
+        if id != self._own and self.trust.judge(id, has_mesh_key=has_mesh_key) is CloseCode.PENDING:
+            peer = self._book.peer(id)
+            sighting = Sighting(id, peer.addresses, peer.via, hello.name)
+            peer.unlearn_discovered()
+            self._candidates.review()
+            self._sighted(sighting, has_mesh_key=False)
+            return CloseCode.DISCONNECTED
+        return self.admit(id, hello, address, has_mesh_key)
+
+    def _say_pending(self, id: EndpointId, name: str, address: str, via: str) -> None:
+        self._events.emit("pending", peer=id, name=name, address=address, via=via)
+        does = "wants to connect" if via == KNOCK else f"was found by {via}"
+        _log.warning(
+            f"{name or 'an endpoint'} {does}; to let it in: meshsync peers accept {id}", peer=id.hex(), address=address
+        )

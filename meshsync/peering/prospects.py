@@ -13,13 +13,14 @@ from functools import partial
 import trio
 
 from meshsync.addresses import HostPort
-from meshsync.core.dialing import Backoff
+from meshsync.core.dialing import Aside, Paths
 from meshsync.core.hello import Hello
 from meshsync.discovery.base import Sighting
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
 from meshsync.peering.book import PeerBook
+from meshsync.peering.candidates import SOON_SECONDS
 from meshsync.peering.reach import reach
 from meshsync.transports.base import Address, Transport
 
@@ -43,7 +44,8 @@ class _Place:
     """One address of a list, and who was there last."""
 
     address: HostPort
-    backoff: Backoff
+    aside: Aside
+    paths: Paths
     due: float
     """trio time when it is asked next."""
     is_asked: bool = False
@@ -100,8 +102,7 @@ class Prospects:
         elsewhere = sum(len(each.places) for each in self._lists.values() if each is not known)
         room = max(0, self._book.limits.discovered_peers_max - elsewhere)
         known.places = {
-            address: before.get(address) or _Place(address, Backoff(self._book.rng, self._book.limits), 0.0)
-            for address in dict.fromkeys(sighting.addresses[:room])
+            address: before.get(address) or self._place(address) for address in dict.fromkeys(sighting.addresses[:room])
         }
         if not known.places:
             del self._lists[key]
@@ -109,12 +110,17 @@ class Prospects:
         self._tell(known, (one for place in gone for one in place.answers))
         self._changed.notify()
 
+    def _place(self, address: HostPort) -> _Place:
+        rng, limits = self._book.rng, self._book.limits
+        return _Place(address, Aside(rng, limits), Paths(rng, limits), 0.0)
+
     def hurry(self) -> None:
         """The network is another one: ask everywhere anew, and soon."""
         for known in self._lists.values():
             for place in known.places.values():
-                place.backoff.reset()
-                place.due = trio.current_time() + place.backoff.next_delay()
+                place.aside.reset()
+                place.paths.reset()
+                place.due = trio.current_time() + self._book.rng.uniform(0, SOON_SECONDS)
         self._changed.notify()
 
     async def run(self) -> None:
@@ -138,13 +144,13 @@ class Prospects:
     async def _visit(self, known: _List, place: _Place) -> None:
         """Ask at one address, unless a peer that was found there is still connected from there."""
         if not self._is_held(place):
-            answers = await self._ask(place.address)
+            answers = await self._ask(place)
             before, place.answers = place.answers, answers
             if answers:
-                place.backoff.reset()
+                place.aside.reset()
             if known.places.get(place.address) is place:
                 self._tell(known, (*answers, *before))
-        pause = AGAIN_SECONDS * self._book.rng.uniform(0.5, 1.0) if place.answers else place.backoff.next_delay()
+        pause = AGAIN_SECONDS * self._book.rng.uniform(0.5, 1.0) if place.answers else place.aside.next_delay()
         place.due = trio.current_time() + pause
         place.is_asked = False
         self._changed.notify()
@@ -154,12 +160,12 @@ class Prospects:
         connections = [(self._book.connection_with(one.id), one.address) for one in place.answers]
         return bool(connections) and all(one is not None and one.address == address for one, address in connections)
 
-    async def _ask(self, address: HostPort) -> list[Answer]:
+    async def _ask(self, place: _Place) -> list[Answer]:
         """Who is at an address; several where it is a name."""
         answers: list[Answer] = []
         async with self._book.discovered_dials:
             try:
-                await reach(self._transports, None, [address], partial(_note, answers))
+                await reach(self._transports, None, [place.address], partial(_note, answers), place.paths)
             except (TransportLost, PeerError):
                 pass  # each that answered was refused, which is what is meant
         for answer in answers:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from meshsync.addresses import HostPort
 from meshsync.core.limits import Limits
+from meshsync.discovery.base import Sighting
 from meshsync.errors import CloseCode, LocalError
 from meshsync.ids import EndpointId
 from meshsync.store.base import PeerRow, Store
 
+KNOCK = "knock"
 Mode = Literal["closed", "mesh-key", "open"]
 
 
 @dataclass(slots=True)
 class Knock:
-    """An endpoint that proved who it is and is not trusted yet.  Kept in memory: a stranger must not fill the disk."""
+    """An endpoint that is not trusted yet.  Kept in memory: a stranger must not fill the disk."""
 
     id: EndpointId
     name: str
-    place: HostPort
-    """Where it came from; a node dials from the address at which it listens, so perhaps it can be reached there."""
+    place: HostPort | None
+    """Where it came from when it proved who it is: a node dials from the address at which it listens, so perhaps it
+    can be reached there.  None: it was only seen."""
     seen: float
     """Seconds since the epoch (UTC)."""
     times: int = 1
+    via: str = KNOCK
+    """How it became known: it knocked, or a way of discovery."""
+    sightings: dict[str, Sighting] = field(default_factory=dict)
+    """Where it is said to be, by source."""
+
+    @property
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Where it may be."""
+        seen = [address for sighting in self.sightings.values() for address in sighting.addresses]
+        return tuple(dict.fromkeys(seen if self.place is None else [self.place, *seen]))
 
 
 class Trust:
@@ -79,12 +92,34 @@ class Trust:
             knock.seen, knock.name, knock.place = self._now(), name, place
             return False
         if len(self.knocks) >= self._limits.pending_peers_max:
-            return False
+            seen = next((one.id for one in self.knocks.values() if one.place is None), None)
+            if seen is None:
+                return False
+            del self.knocks[seen]  # anyone can make others see any number, and nobody can knock without a key
         self.knocks[peer] = Knock(peer, name, place, self._now())
         return True
 
+    def sighted(self, peer: EndpointId, sighting: Sighting, source: str) -> bool:
+        """Note a stranger that was seen, or is seen no more; True where it is a new one."""
+        knock = self.knocks.get(peer)
+        if not sighting.addresses:
+            if knock is not None:
+                knock.sightings.pop(source, None)
+                if not knock.addresses:
+                    del self.knocks[peer]
+            return False
+        is_new = knock is None
+        if knock is None:
+            if len(self.knocks) >= self._limits.pending_peers_max:
+                return False
+            knock = self.knocks[peer] = Knock(peer, sighting.name, None, self._now(), times=0)
+        knock.via, knock.seen, knock.name = sighting.via, self._now(), sighting.name or knock.name
+        addresses = sighting.addresses[: self._limits.discovered_addresses_max]
+        knock.sightings[source] = replace(sighting, addresses=addresses)
+        return is_new
+
     def accept(self, peer: EndpointId) -> Knock | None:
-        """Let an endpoint in from now on; returns how it knocked, where it did."""
+        """Let an endpoint in from now on; returns how it knocked or was seen, where it was."""
         return self._decide(peer, "accepted")
 
     def ban(self, peer: EndpointId) -> None:
@@ -114,7 +149,7 @@ class Trust:
         if peer == self._own:
             raise LocalError(f"{peer} is this node itself")
         knock = self.knocks.pop(peer, None)
-        row = PeerRow(peer, trust, knock.name if knock else "", str(knock.place) if knock else "", self._now())
+        row = PeerRow(peer, trust, knock.name if knock else "", str(knock.addresses[0]) if knock else "", self._now())
         with self._store.transaction():
             self._store.put_peer(row)
         self._decided[peer] = row

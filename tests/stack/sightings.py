@@ -27,6 +27,10 @@ class Sightings:
         addresses = tuple(HostPort(host, PORT) for host in hosts or (machine.host,))
         self._send.send_nowait(Sighting(machine.id, addresses, self.via, name))
 
+    def say(self, sighting: Sighting) -> None:
+        """Say anything."""
+        self._send.send_nowait(sighting)
+
     def gone(self, number: int) -> None:
         """A machine is seen no more."""
         self._send.send_nowait(Sighting(self._world.id(number), (), self.via, ""))

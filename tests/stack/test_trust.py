@@ -21,7 +21,7 @@ def test_a_stranger_is_pending_until_it_is_accepted() -> None:
         b = await world.start(2, trust="closed", peers=[1])
         await write(a, "secret")
         knock = await until(a, "pending")
-        assert knock.facts == {"peer": b.id.hex(), "name": "node 2", "address": "10.0.0.2"}
+        assert knock.facts == {"peer": b.id.hex(), "name": "node 2", "address": "10.0.0.2", "via": "knock"}
         await trio.sleep(7200)
         assert [(peer["id"], peer["address"]) for peer in a.pending()] == [(b.id.hex(), world.machine(2).address)]
         assert a.trust.knocks[b.id].times < 500
