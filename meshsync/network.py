@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from ipaddress import ip_address
 
 import structlog
 
 from meshsync.addresses import HostPort
 from meshsync.config import Config
-from meshsync.core.limits import Limits
+from meshsync.core.limits import SUMMARY_ADDRESSES_MAX, Limits
+from meshsync.core.summary import only_reachable
 from meshsync.discovery.base import Discovery
 from meshsync.errors import ConfigError, LocalError
 from meshsync.ids import EndpointId
@@ -40,6 +42,16 @@ class Network:
         """Close the sockets.  Idempotent."""
         for socket in self.sockets:
             socket.close()
+
+    def reachable_at(self) -> tuple[HostPort, ...]:
+        """Where others can reach this node, as addresses that mean the same elsewhere."""
+        found: list[HostPort] = []
+        for address in self.listen:
+            hosts: tuple[str, ...] = (address.host,)
+            if ip_address(address.host.partition("%")[0]).is_unspecified:
+                hosts = self.interfaces.reachable_at(hosts, SUMMARY_ADDRESSES_MAX)
+            found += [HostPort(host, address.port) for host in hosts]
+        return only_reachable(found)
 
     def discoveries(self, own: EndpointId, mesh_key: bytes | None, rng: random.Random) -> list[Discovery]:
         """The ways of finding peers that the configuration asks for."""

@@ -9,19 +9,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
 import trio
 
-from meshsync.addresses import HostPort, parse_address, parse_listen
+from meshsync.addresses import HostPort, parse_address
 from meshsync.collection import Collection
 from meshsync.config import Config
 from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.priority import Priority
-from meshsync.core.summary import is_reachable
+from meshsync.core.summary import only_reachable
 from meshsync.datadir import DataDir, boot_id
 from meshsync.discovery.base import Discovery
 from meshsync.discovery.static import StaticDiscovery
@@ -41,6 +40,7 @@ from meshsync.store.base import Store
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite.store import SqliteStore
 from meshsync.sync.engine import SyncEngine
+from meshsync.sync.introductions import Introductions
 from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
@@ -79,7 +79,6 @@ class Node:
         self.started = trio.current_time()
         self.listen: tuple[str, ...] = ()
         self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms, identity, config.name)
-        self.sync.summaries.addresses = self._reachable_at
         self.sync.rates.of_peers.update({one.id: one.rate_bytes_per_s for one in config.peers if one.rate_bytes_per_s})
         named = [peer.id for peer in config.peers]
         self.trust = Trust(self.id, config.trust, named, store, limits, wall)
@@ -222,12 +221,6 @@ class Node:
             raise LocalError(f"{len(found) or 'no'} known peers have an id that begins with {prefix!r}")
         return found[0]
 
-    def _reachable_at(self) -> tuple[HostPort, ...]:
-        """Where other nodes can reach this one; loopback only where there is nothing else."""
-        found = [parse_listen(address) for address in self.listen]
-        found = [address for address in found if is_reachable(address.host)]
-        return tuple(one for one in found if not ip_address(one.host).is_loopback) or tuple(found)
-
     # Looking in
 
     def status(self) -> dict[str, Any]:
@@ -292,6 +285,7 @@ async def start_node(
     *,
     mesh_key: bytes | None = None,
     discoveries: Sequence[Discovery] = (),
+    reachable_at: Callable[[], tuple[HostPort, ...]] | None = None,
     limits: Limits = LIMITS,
     rng: random.Random,
     wall_ms: Callable[[], int],
@@ -299,7 +293,8 @@ async def start_node(
 ) -> AsyncIterator[Node]:
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
-    `discoveries` find peers besides those of the configuration.
+    `discoveries` find peers besides those of the configuration; `reachable_at` says where others find this node, by
+    default where its sockets are.
     `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
     async with AsyncExitStack() as stack:
@@ -322,7 +317,11 @@ async def start_node(
             )
             for socket in sockets
         ]
-        node.listen = tuple(str(HostPort(*transport.address)) for transport in transports)
+        listen = [HostPort(*transport.address) for transport in transports]
+        node.listen = tuple(map(str, listen))
+        if config.discovery.exchange:
+            node.sync.summaries.addresses = reachable_at or (lambda: only_reachable(listen))
+            discoveries = [*discoveries, Introductions(node.sync, node.trust.would_admit)]
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
@@ -367,6 +366,7 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
                 network.sockets,
                 mesh_key=mesh_key,
                 discoveries=network.discoveries(identity.endpoint_id, mesh_key, rng),
+                reachable_at=network.reachable_at,
                 limits=limits,
                 rng=rng,
                 wall_ms=wall_clock(os.environ),

@@ -95,7 +95,7 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"collections": [{"name": "n", "priority": "HIGH"}]}, "collections[0].priority: 'HIGH' is not one of the ch"),
         ({"collections": [{"name": "n", "relay": 1}]}, "collections[0].relay: 1 is not a truth value; expected true"),
         ({"discovery": {"mdns": 1}}, "discovery.mdns: 1 is not a truth value; expected true or false"),
-        ({"discovery": True}, "discovery: True is not a mapping; expected keys and values, of dns, mdns"),
+        ({"discovery": True}, "discovery: True is not a mapping; expected keys and values, of dns, exchange, mdns"),
         ({"discovery": {"dns": ["10.0.0.1"]}}, "discovery.dns[0]: '10.0.0.1' is no name to look up; expected NAME or"),
         ({"discovery": {"dns": ["a b"]}}, "discovery.dns[0]: 'a b:4433' has the host 'a b'; expected an IP address or"),
         ({"discovery": {"dns": ["m", "m:4433"]}}, "discovery.dns: 'm' is listed twice; expected each once"),

@@ -96,6 +96,8 @@ class DiscoveryConfig(_Model):
     """Announce this node on the local network by mDNS, and look for peers there."""
     dns: Annotated[tuple[values.LookedUpName, ...], After(values.distinct)] = ()
     """Names that stand for peers, as NAME or NAME:PORT: Kubernetes' headless services, zones with our records."""
+    exchange: values.Truth = True
+    """Tell those who share a collection where this node can be reached, and dial others of whom they tell."""
 
 
 class LimitsConfig(_Model):

@@ -39,6 +39,7 @@ _SETTINGS = (
     _Setting(("mesh_key_file",), "mesh_key_file", "MESHSYNC_MESH_KEY_FILE"),
     _Setting(("discovery", "mdns"), "mdns", "MESHSYNC_MDNS"),
     _Setting(("discovery", "dns"), "discover", "MESHSYNC_DISCOVER", many=True, prefix="dns:"),
+    _Setting(("discovery", "exchange"), "exchange", "MESHSYNC_EXCHANGE"),
     _Setting(("peers",), "peer", "MESHSYNC_PEERS", many=True),
     _Setting(("collections",), "collection", "MESHSYNC_COLLECTIONS", many=True),
     _Setting(("limits", "rate_bytes_per_s"), "rate_bytes_per_s", "MESHSYNC_RATE_BYTES_PER_S"),

@@ -183,7 +183,8 @@ class Limits:
     links_wanted: int = 3
     """Connected peers that share a collection; while there are fewer, others of that collection are dialled."""
     introduction_seconds: float = 20.0
-    """How long one who was introduced may take to be connected."""
+    """How long one who was introduced may take to be connected; after that it rests, each time for longer."""
+    introduction_rest_seconds_max: float = 3600.0
 
     # Store
     free_bytes_min: int = 16 * 1024 * 1024

@@ -12,6 +12,7 @@ clock is compared for anything else: how old a summary is travels beside it, as 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -213,6 +214,12 @@ def is_reachable(host: str) -> bool:
     """Whether a numeric address means the same place elsewhere: no wildcard, no group, no zone of one machine."""
     ip = ipaddress.ip_address(host)
     return not (ip.is_unspecified or ip.is_multicast or "%" in host or (ip.version == 6 and ip.is_link_local))
+
+
+def only_reachable(addresses: Iterable[HostPort]) -> tuple[HostPort, ...]:
+    """Those of some numeric addresses that mean the same place elsewhere; loopback only where there is nothing else."""
+    found = tuple(dict.fromkeys(one for one in addresses if is_reachable(one.host)))
+    return tuple(one for one in found if not ipaddress.ip_address(one.host).is_loopback) or found
 
 
 def _array(value: Any, maximum: int, what: str, *, exactly: bool = False) -> list[Any]:

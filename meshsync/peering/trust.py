@@ -70,6 +70,10 @@ class Trust:
             return None
         return CloseCode.PENDING
 
+    def would_admit(self, peer: EndpointId) -> bool:
+        """Whether an endpoint is welcome, if it holds the mesh key where that is what counts."""
+        return self.judge(peer, has_mesh_key=True) is None
+
     def is_known(self, peer: EndpointId) -> bool:
         """Whether the owner named or accepted this endpoint."""
         row = self._decided.get(peer)

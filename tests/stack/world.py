@@ -107,10 +107,14 @@ class World:
         trust: str = "open",
         mesh_key: bytes | None = None,
         limits: Limits = LIMITS,
+        exchange: bool = False,
         twin_of: int | None = None,
         discoveries: Sequence[Discovery] = (),
     ) -> Node:
-        """Start a node.  `peers` are dialled, `trusts` are named without an address, `twin_of` lends its key."""
+        """Start a node.  `peers` are dialled, `trusts` are named without an address, `twin_of` lends its key.
+
+        Nodes are introduced to each other only with `exchange`: a test says by itself who is linked with whom.
+        """
         machine = self.machine(number)
         if twin_of is not None:
             machine.identity = self.machine(twin_of).identity
@@ -125,6 +129,7 @@ class World:
             "peers": named,
             "collections": list(collections),
             "trust": trust,
+            "discovery": {"exchange": exchange},
         }
         if mesh_key is not None or trust == "mesh-key":
             settings["mesh_key_file"] = Path("nowhere")

@@ -33,7 +33,7 @@ from meshsync.transports.channel import MessageChannel
 
 COLLECTION = "bench"
 # The links of a benchmark are those that it makes: nobody is looked for.
-COMMON = {"listen": ["127.0.0.1:0"], "collections": [COLLECTION], "discovery": {"mdns": False}}
+COMMON = {"listen": ["127.0.0.1:0"], "collections": [COLLECTION], "discovery": {"mdns": False, "exchange": False}}
 PROFILE_LINES = 40
 Answer = dict[str, Any]
 now = time.monotonic
