@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -90,16 +91,22 @@ class MemoryStore:
     def collection(self, id: CollectionId, name: str) -> MemoryTables:
         self._require_open()
         tables = self._tables.get(id)
-        if tables is None:
-            if self._active:
-                raise LocalError("a collection is made in a transaction of its own")
+        if tables is not None and (tables.is_named or not name):
+            return tables
+        if self._active:
+            raise LocalError("a collection is made, and named, in a transaction of its own")
+        if tables is not None:
+            self._require_disk()
+            tables.call(name)
+            self._changed(partial(tables.call, ""))
+        else:
             tables = MemoryTables(id, name)
             tables.attach(changed=self._changed, require_transaction=self._require_transaction)
             self._put(self._tables, id, tables)
         return tables
 
     def collections(self) -> list[tuple[CollectionId, str]]:
-        return [(tables.id, tables.name) for tables in self._tables.values()]
+        return [(tables.id, tables.name if tables.is_named else "") for tables in self._tables.values()]
 
     def drop_collection(self, id: CollectionId) -> None:
         self._require_open()

@@ -13,6 +13,7 @@ from typing import Any
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.base import (
+    ENTRY_BYTES,
     LOST_STATE,
     BranchRow,
     CursorRow,
@@ -24,16 +25,13 @@ from meshsync.store.base import (
     MergeRow,
 )
 
-_ROW_BYTES = 200
-"""Roughly what a row takes beside its payload."""
-
 
 class MemoryTables:
     """Implements `CollectionTables`."""
 
     def __init__(self, id: CollectionId, name: str) -> None:
         self.id = id
-        self.name = name
+        self.call(name)
         self._entries: list[EntryRow] = []
         """Arrival n stands at n - 1."""
         self._branches: list[BranchRow] = []
@@ -53,6 +51,11 @@ class MemoryTables:
         self._rotten_bodies: frozenset[int] = frozenset()
         self._rotten_documents: frozenset[str] = frozenset()
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
+
+    def call(self, name: str) -> None:
+        """Take a name; "" where it is not known."""
+        self.name = name or self.id.short
+        self.is_named = bool(name)
 
     def attach(
         self, *, changed: Callable[[Callable[[], object]], None], require_transaction: Callable[[], None]
@@ -341,6 +344,9 @@ class MemoryTables:
     def counts(self) -> tuple[int, int, int]:
         return len(self._entries), self._live, len(self._bare)
 
+    def size_bytes(self) -> int:
+        return self._payload_bytes + ENTRY_BYTES * len(self._entries)
+
     # Cursors
 
     def cursor(self, peer: bytes) -> CursorRow | None:
@@ -368,10 +374,6 @@ class MemoryTables:
         for row in self._documents.values():
             if not 1 <= row.arrival <= len(self._entries):
                 yield f"{self.name}: document {row.id!r} points at entry {row.arrival}, which is not there"
-
-    def size_bytes(self) -> int:
-        """Roughly what these tables take."""
-        return self._payload_bytes + _ROW_BYTES * (len(self._entries) + len(self._documents))
 
 
 def _head(row: EntryRow) -> EntryHead:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
-from meshsync.store.base import BranchRow, DocumentPayload, EntryHead, MergeRow, Store
+from meshsync.store.base import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Store
 from tests.store.rows import AUTHOR, INCARNATION, PLACES, document, entry, fill, places
 
 # Collections
@@ -18,6 +20,42 @@ def test_collection_is_made_once(store: Store) -> None:
     assert (tables.id, tables.name) == (PLACES, "places")
     assert store.collection(PLACES, "places") is tables
     assert store.collections() == [(PLACES, "places")]
+
+
+def test_collection_without_a_name_gets_one_later_and_keeps_what_it_has(store: Store) -> None:
+    """Otherwise what is carried for others is fetched a second time when the owner joins it."""
+    tables = store.collection(PLACES, "")
+    assert (tables.name, tables.is_named) == (PLACES.short, False)
+    assert store.collections() == [(PLACES, "")]
+    with store.transaction():
+        tables.add_branch(AUTHOR, INCARNATION, None, 1)
+        tables.insert_entries([entry(1)])
+        with pytest.raises(LocalError):
+            store.collection(PLACES, "places")
+    assert store.collection(PLACES, "places") is tables
+    assert (tables.name, tables.is_named) == ("places", True)
+    assert store.collection(PLACES, "") is tables
+    assert store.collections() == [(PLACES, "places")]
+    assert tables.counts()[0] == 1
+
+
+def test_size_follows_what_is_stored(store: Store) -> None:
+    """Otherwise a quota is kept by nothing."""
+    tables = fill(store, 3)
+    size = sum(len(row.payload or b"") for row in tables.entries_from(1, 3)) + 3 * ENTRY_BYTES
+    assert tables.size_bytes() == size
+    with contextlib.suppress(StoreError), store.transaction():
+        tables.insert_entries([entry(4)])
+        raise StoreError("the disk is full")
+    assert tables.size_bytes() == size
+    row = tables.entry(2)
+    assert row is not None
+    with store.transaction():
+        tables.rewrite_entry(row._replace(payload=None, bare=b"bare"))
+    assert tables.size_bytes() == size - len(row.payload or b"")
+    with store.transaction():
+        tables.recount()
+    assert tables.size_bytes() == size - len(row.payload or b"")
 
 
 def test_dropped_collection_is_gone_and_others_stay(store: Store) -> None:

@@ -8,6 +8,7 @@ import apsw
 import pytest
 
 from meshsync.errors import StoreError
+from meshsync.store.base import ENTRY_BYTES
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
 from tests.store.rows import PLACES, fill, places
@@ -33,9 +34,10 @@ def set_version(path: Path, version: int) -> None:
 
 @pytest.fixture
 def version_0(path: Path) -> Path:
-    """A store of an artificial version 0, in which peers had no name."""
+    """A store of an artificial version 0, in which peers had no name and the bytes of payloads were not counted."""
     connection = apsw.Connection(str(path))
     run(connection, "ALTER TABLE peers DROP COLUMN name")
+    run(connection, "ALTER TABLE collections DROP COLUMN bytes")
     connection.close()
     set_version(path, 0)
     return path
@@ -47,10 +49,10 @@ def add_names(connection: apsw.Connection) -> None:
 
 
 def migrate_with(monkeypatch: pytest.MonkeyPatch, steps: dict[int, migrations.Step]) -> None:
-    """Let opening a store take these steps."""
+    """Let opening a store take these steps, and the real ones after them."""
 
     def migrate(connection: apsw.Connection, path: Path) -> None:
-        migrations.migrate(connection, path, steps=steps)
+        migrations.migrate(connection, path, steps={**steps, **migrations.STEPS})
 
     monkeypatch.setattr(opening, "migrate", migrate)
 
@@ -63,8 +65,23 @@ def test_older_store_is_migrated(version_0: Path, monkeypatch: pytest.MonkeyPatc
     assert store.peers() == []
     store.close()
     connection = apsw.Connection(str(version_0))
-    assert migrations.version_of(connection) == 1
+    assert migrations.version_of(connection) == migrations.SCHEMA_VERSION
     connection.close()
+
+
+def test_payloads_of_an_older_store_are_counted(path: Path) -> None:
+    """Otherwise what it carries for others seems to take no space, and the quota is exceeded."""
+    store = SqliteStore.open(path, boot_id=b"boot")
+    size = places(store).size_bytes()
+    assert size > 50 * ENTRY_BYTES
+    store.close()
+    connection = apsw.Connection(str(path))
+    run(connection, "ALTER TABLE collections DROP COLUMN bytes")
+    connection.close()
+    set_version(path, 1)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    assert places(store).size_bytes() == size
+    store.close()
 
 
 def test_copy_of_the_older_store_stays(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +114,8 @@ def test_failed_step_leaves_the_older_store(version_0: Path, monkeypatch: pytest
 def test_newer_store_is_refused(path: Path) -> None:
     """A newer version may mean its tables otherwise; both versions are named, so that one knows which to install."""
     set_version(path, 7)
-    with pytest.raises(StoreError, match=r"version 7, and this meshsync knows versions up to 1\b"):
+    known = migrations.SCHEMA_VERSION
+    with pytest.raises(StoreError, match=rf"version 7, and this meshsync knows versions up to {known}\b"):
         SqliteStore.open(path, boot_id=b"boot")
 
 

@@ -78,10 +78,10 @@ def verify(path: Path) -> Iterator[str]:
         for (line,) in connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
             if line != "ok":
                 yield f"{path}: {line}"
-        collections = run(connection, "SELECT number, name, live, bare FROM collections")
-        for number, name, live, bare in collections:
+        collections = run(connection, "SELECT number, id, name, live, bare FROM collections")
+        for number, id, name, live, bare in collections:
             for line in _verify_collection(connection, number, live, bare):
-                yield f"collection {name}: {line}"
+                yield f"collection {name or id.hex()[:8]}: {line}"
     except apsw.Error as error:
         yield f"{path}: {error}; nothing behind this place was checked"
     finally:

@@ -18,14 +18,23 @@ from meshsync.store.sqlite.copies import copy_marked
 from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
 
 Step = Callable[[apsw.Connection], None]
 
-STEPS: Mapping[int, Step] = {}
+
+def _count_bytes(connection: apsw.Connection) -> None:
+    """From 1 to 2: how many bytes of payload a collection has is counted."""
+    run(connection, "ALTER TABLE collections ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0")
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        counted = f"(SELECT ifnull(sum(length(payload)), 0) FROM entries_{number})"  # noqa: S608
+        run(connection, f"UPDATE collections SET bytes = {counted} WHERE number = {number}")  # noqa: S608
+
+
+STEPS: Mapping[int, Step] = {1: _count_bytes}
 """STEPS[v] makes version v + 1 from version v."""
 
 

@@ -23,9 +23,10 @@ CREATE TABLE peers (
 CREATE TABLE collections (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id BLOB NOT NULL UNIQUE,
-    name TEXT NOT NULL,
+    name TEXT NOT NULL,       -- '' where it is not known
     live INTEGER NOT NULL,    -- live documents
     bare INTEGER NOT NULL,    -- entries without payload
+    bytes INTEGER NOT NULL,   -- of the payloads
     incarnation BLOB,         -- the last one that this store wrote under, NULL before the first
     writer BLOB               -- the boot id of the process that writes (x'' for an unknown one), NULL after a clean end
 ) STRICT;

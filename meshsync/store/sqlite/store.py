@@ -132,14 +132,14 @@ class SqliteStore:
             self._files.forget_failed_sync()
 
     def _load_collections(self) -> None:
-        for number, id, name, live, bare in self._database.rows(
-            "SELECT number, id, name, live, bare FROM collections ORDER BY number"
+        for number, id, name, *counts in self._database.rows(
+            "SELECT number, id, name, live, bare, bytes FROM collections ORDER BY number"
         ):
-            self._add_tables(number, CollectionId(id), name, live, bare)
+            self._add_tables(number, CollectionId(id), name, *counts)
 
-    def _add_tables(self, number: int, id: CollectionId, name: str, live: int, bare: int) -> SqliteTables:
+    def _add_tables(self, number: int, id: CollectionId, name: str, *counts: int) -> SqliteTables:
         tables = SqliteTables(self._database, number, id, name, self._recounted.setdefault)
-        tables.load_counts(live, bare)
+        tables.load_counts(*counts)
         self._tables[id] = tables
         return tables
 
@@ -181,18 +181,25 @@ class SqliteStore:
 
     def collection(self, id: CollectionId, name: str) -> SqliteTables:
         tables = self._tables.get(id)
-        if tables is not None:
+        if tables is not None and (tables.is_named or not name):
             return tables
         if self._database.active:
-            raise LocalError("a collection is made in a transaction of its own")
+            raise LocalError("a collection is made, and named, in a transaction of its own")
+        if tables is not None:
+            with self._transaction:
+                self._database.write("UPDATE collections SET name = ? WHERE number = ?", (name, tables.number))
+            tables.call(name)
+            return tables
         with self._transaction:
-            self._database.write("INSERT INTO collections (id, name, live, bare) VALUES (?, ?, 0, 0)", (id, name))
+            self._database.write(
+                "INSERT INTO collections (id, name, live, bare, bytes) VALUES (?, ?, 0, 0, 0)", (id, name)
+            )
             number: int = self._database.row("SELECT number FROM collections WHERE id = ?", (id,))[0]
             self._database.write(collection_schema(number))
-        return self._add_tables(number, id, name, 0, 0)
+        return self._add_tables(number, id, name, 0, 0, 0)
 
     def collections(self) -> list[tuple[CollectionId, str]]:
-        return [(tables.id, tables.name) for tables in self._tables.values()]
+        return [(tables.id, tables.name if tables.is_named else "") for tables in self._tables.values()]
 
     def drop_collection(self, id: CollectionId) -> None:
         tables = self._tables.get(id)

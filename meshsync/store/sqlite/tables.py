@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.base import (
+    ENTRY_BYTES,
     LOST_STATE,
     BranchRow,
     CursorRow,
@@ -48,6 +50,7 @@ class Counts(NamedTuple):
     next_arrival: int
     live: int
     bare: int
+    payload_bytes: int
 
 
 class SqliteTables:
@@ -66,11 +69,11 @@ class SqliteTables:
         counts_changed: Callable[[SqliteTables], None],
     ) -> None:
         self.id = id
-        self.name = name
+        self.call(name)
         self.number = number
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self._database = database
-        self._counts = self._committed_counts = Counts(1, 0, 0)
+        self._counts = self._committed_counts = Counts(1, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
         row = f"SELECT {ENTRY_COLUMNS} FROM entries_{n}"
@@ -116,19 +119,24 @@ class SqliteTables:
             (True, True): f"{scan} AND d.id < ? ORDER BY d.id DESC LIMIT ?",
         }
 
+    def call(self, name: str) -> None:
+        """Take a name; "" where it is not known."""
+        self.name = name or self.id.short
+        self.is_named = bool(name)
+
     # Counts
 
-    def load_counts(self, live: int, bare: int) -> None:
+    def load_counts(self, live: int, bare: int, payload_bytes: int) -> None:
         """Set the counts from what is stored; the last arrival is found in one step, because there are no gaps."""
         last: int = self._database.row(f"SELECT ifnull(max(arrival), 0) FROM entries_{self.number}")[0]
-        self._counts = self._committed_counts = Counts(last + 1, live, bare)
+        self._counts = self._committed_counts = Counts(last + 1, live, bare, payload_bytes)
 
     def write_counts(self) -> None:
         """Put the counts into the transaction that changed them."""
         if self._counts[1:] != self._committed_counts[1:]:
             self._database.write(
-                "UPDATE collections SET live = ?, bare = ? WHERE number = ?",
-                (self._counts.live, self._counts.bare, self.number),
+                "UPDATE collections SET live = ?, bare = ?, bytes = ? WHERE number = ?",
+                (*self._counts[1:], self.number),
             )
 
     def committed(self) -> None:
@@ -139,10 +147,10 @@ class SqliteTables:
         """The transaction never was."""
         self._counts = self._committed_counts
 
-    def _count(self, entries: int, live: int, bare: int) -> None:
+    def _count(self, *changes: int) -> None:
+        """Add to the counts, in their order."""
         self._counts_changed(self)
-        counts = self._counts
-        self._counts = Counts(counts.next_arrival + entries, counts.live + live, counts.bare + bare)
+        self._counts = Counts(*map(operator.add, self._counts, changes))
 
     def _require_transaction(self) -> None:
         if not self._database.active:
@@ -199,7 +207,8 @@ class SqliteTables:
         if [row.arrival for row in rows] != list(range(start, start + len(rows))):
             raise LocalError(f"arrivals must go on from {start} without a gap")
         self._database.write_many(self._insert_entry, [(*row, *entry_crcs(row)) for row in rows])
-        self._count(len(rows), 0, sum(row.bare is not None for row in rows))
+        size = sum(len(row.payload) for row in rows if row.payload is not None)
+        self._count(len(rows), 0, sum(row.bare is not None for row in rows), size)
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
         row = self._database.row(self._entry_at, (branch, seq))
@@ -258,18 +267,21 @@ class SqliteTables:
 
     def rewrite_entry(self, row: EntryRow) -> None:
         self._require_transaction()
-        was_bare = self._database.row(
-            f"SELECT bare IS NOT NULL FROM entries_{self.number} WHERE arrival = ?", (row.arrival,)
+        before = self._database.row(
+            f"SELECT bare IS NOT NULL, ifnull(length(payload), 0) FROM entries_{self.number} WHERE arrival = ?",
+            (row.arrival,),
         )
-        if was_bare is None:
+        if before is None:
             return
         self._database.write(
             f"UPDATE entries_{self.number} SET arrival = ?, branch = ?, seq = ?, id = ?, hlc = ?, height = ?, "
             "parents = ?, payload = ?, bare = ?, seal = ?, head_crc = ?, crc = ? WHERE arrival = ?",
             (*row, *entry_crcs(row), row.arrival),
         )
-        if was_bare[0] != (row.bare is not None):
-            self._count(0, 0, 1 if row.bare is not None else -1)
+        was_bare, size = before
+        changes = int(row.bare is not None) - was_bare, len(row.payload or b"") - size
+        if any(changes):
+            self._count(0, 0, *changes)
 
     def next_arrival(self) -> int:
         return self._counts.next_arrival
@@ -294,7 +306,7 @@ class SqliteTables:
         self._require_transaction()
         self._database.write_many(self._put_document, [(*row, document_crc(*row)) for row in rows])
         if live_change:
-            self._count(0, live_change, 0)
+            self._count(0, live_change, 0, 0)
 
     def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
         while True:
@@ -325,16 +337,20 @@ class SqliteTables:
 
     def recount(self) -> None:
         self._require_transaction()
-        n, (_, live, bare) = self.number, self._counts
-        found_live, found_bare = self._database.row(
+        n = self.number
+        found = self._database.row(
             f"SELECT (SELECT count(*) FROM documents_{n} WHERE live), "
-            f"(SELECT count(*) FROM entries_{n} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL)"
+            f"(SELECT count(*) FROM entries_{n} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL), "
+            f"(SELECT ifnull(sum(length(payload)), 0) FROM entries_{n})"
         )
-        if (found_live, found_bare) != (live, bare):
-            self._count(0, found_live - live, found_bare - bare)
+        if found != self._counts[1:]:
+            self._count(0, *map(operator.sub, found, self._counts[1:]))
 
     def counts(self) -> tuple[int, int, int]:
         return self._counts.next_arrival - 1, self._counts.live, self._counts.bare
+
+    def size_bytes(self) -> int:
+        return self._counts.payload_bytes + ENTRY_BYTES * (self._counts.next_arrival - 1)
 
     # Cursors
 
