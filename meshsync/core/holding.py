@@ -58,6 +58,8 @@ class Holding(Protocol):
     """What a session needs of the replica.  Calls are synchronous and short."""
 
     id: CollectionId
+    full: str | None
+    """Why no more entries are taken, for people; None while they are."""
 
     # The set
     @property

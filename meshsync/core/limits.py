@@ -186,6 +186,22 @@ class Limits:
     """How long one who was introduced may take to be connected; after that it rests, each time for longer."""
     introduction_rest_seconds_max: float = 3600.0
 
+    # Relaying
+    relay_bytes_max: int = 1024 * 1024 * 1024
+    """Over all collections that are carried for others; what is received at that moment may go above it."""
+    relayed_collections_max: int = 96
+    """With the subscriptions of a peer they fit into the streams of a connection."""
+    relayed_per_peer_max: int = 64
+    """Collections carried because one and the same peer asked first."""
+    relay_keep_seconds: float = 30 * 86400.0
+    """What nobody asked for so long is carried no longer; what the owner left is not carried again for so long."""
+    relay_tidy_seconds: float = 3600.0
+    """How often what is carried is looked over, and other relays are asked again."""
+    relay_pace_seconds: float = 1.0
+    """The least time between two changes of what is carried, so that asking costs a peer's time and not ours."""
+    carry_collections_max: int = 128
+    """In one message."""
+
     # Store
     free_bytes_min: int = 16 * 1024 * 1024
     wal_bytes_soft: int = 4 * 1024 * 1024

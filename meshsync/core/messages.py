@@ -18,7 +18,7 @@ from meshsync.core.hlc import HLC_MAX
 from meshsync.core.limits import LIMITS, PARENTS_MAX, SUMMARY_BYTES_MAX, Limits
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.errors import CloseCode, LocalError, PeerError
-from meshsync.ids import EndpointId, LogId
+from meshsync.ids import CollectionId, EndpointId, LogId
 
 SEQ_MAX = 2**53
 PREV_HINT_BYTES = 8
@@ -26,6 +26,8 @@ AGE_MS_MAX = 2**40
 
 FLAG_COMPLETE = 1
 """OPEN: the sender has the payload of every entry that it holds."""
+FLAG_FULL = 8
+"""OPEN: the sender takes no entries at present; it opens anew, without this flag, when it does."""
 FLAG_EXPLICIT = 2
 """OPEN: the sender holds a fork, or met what may be one; name every parent and predecessor by its whole id."""
 
@@ -159,7 +161,33 @@ class Summary:
     signature: bytes
 
 
-Message = Open | Batch | Have | Locate | Want | Payloads | Close | Subscribed | Ping | Pong | Summary
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The sender carries collections for others: it stores and forwards those that it is asked for."""
+
+    NUMBER: ClassVar[int] = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Asks a peer that said RELAY to carry these collections: all of them, in the place of those asked for before.
+
+    Whoever knows the id of a collection can compute its tags and read it from all who let it in.  So ids go only to
+    a peer that said RELAY and that this node trusts (`Trust.confides`).  A relay learns the id, who subscribes, and
+    everything that is written, which is signed and not encrypted.  It does not learn the name, unless it guesses it
+    and compares, nor what is not named here: of other collections it sees salted tags.  It can withhold entries; it
+    cannot forge or change any.  A relay asks other relays for what it carries itself, so ids travel on along them.
+    """
+
+    NUMBER: ClassVar[int] = 21
+    collections: tuple[tuple[CollectionId, int], ...]
+    """(id, seconds since a subscriber last asked for it: 0 where the sender subscribes), most urgent first.
+
+    Two relays that ask each other both count on from the age that they heard, so their asking ends as well.
+    """
+
+
+Message = Open | Batch | Have | Locate | Want | Payloads | Close | Subscribed | Ping | Pong | Summary | Relay | Carry
 
 
 # Checks.  Each takes a decoded value and returns it in the form that the dataclass holds, or raises Malformed.
@@ -238,6 +266,12 @@ def _tip_row(value: Any) -> tuple[LogId, int, bytes]:
     return _log(value[0], value[1]), _seq(value[2]), _tip_id(value[3])
 
 
+def _carried(value: Any) -> tuple[tuple[CollectionId, int], ...]:
+    if len(_items(value)) > LIMITS.carry_collections_max:
+        raise _malformed(f"expected at most {LIMITS.carry_collections_max} collections")
+    return tuple([(CollectionId(id), age) for id, age in map(_row(_blob(32), _uint(2**32)), value)])
+
+
 def _hlc_column(value: Any) -> list[int]:
     items = _items(value)
     if not set(map(type, items)) <= {int}:
@@ -308,6 +342,8 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Ping: (_uint(2**32), _uint(2**53)),
     Pong: (_uint(2**32), _uint(2**53)),
     Summary: (_blob(16), _uint(AGE_MS_MAX), _blob_up_to(SUMMARY_BYTES_MAX), _blob(64)),
+    Relay: (),
+    Carry: (_carried,),
 }
 _TYPES: dict[int, type] = {message.NUMBER: message for message in _FIELDS}  # type: ignore[attr-defined]
 _NAMES = {message: tuple(one.name for one in fields(message)) for message in _FIELDS}

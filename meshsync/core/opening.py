@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable
-from meshsync.core.messages import FLAG_COMPLETE, FLAG_EXPLICIT, Have, Message, Open
+from meshsync.core.messages import FLAG_COMPLETE, FLAG_EXPLICIT, FLAG_FULL, Have, Message, Open
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.ids import EndpointId
 
@@ -19,6 +19,7 @@ def opening(
     first, rest = tips[:page], tips[page:]
     logs.named_by_open(tip.log for tip in first)
     flags = (FLAG_COMPLETE if held.complete else 0) | (FLAG_EXPLICIT if explicit else 0)
+    flags |= FLAG_FULL if held.full else 0
     named = tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first)
     messages: list[Message] = [Open(tag, number, held.epoch, held.cursor_for(peer), held.root(), named, flags)]
     for start in range(0, len(rest), page):

@@ -6,7 +6,7 @@ from meshsync.core.batch import build_batch, outgoing
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable
-from meshsync.core.messages import Batch
+from meshsync.core.messages import FLAG_EXPLICIT, FLAG_FULL, Batch
 from meshsync.core.pacing import Pacer
 from meshsync.core.peerview import PeerView
 from meshsync.errors import DamagedError, PeerError
@@ -25,6 +25,8 @@ class Pusher:
         """Entries sent so far."""
         self.explicit = False
         """Name entries by their whole ids: the peer holds a fork, or either side met what may be one."""
+        self.is_refused = False
+        """The peer takes no entries at present."""
         self.is_blocked = False
         """What the peer lacks is damaged here."""
         self._sent = 0
@@ -37,9 +39,18 @@ class Pusher:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._awaited > self._confirmed
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, flags: int) -> None:
         """The peer told its tips: what it lacks of what went out before is sent again."""
         self._awaited = self._confirmed
+        self.explicit |= bool(flags & FLAG_EXPLICIT)
+        self.is_refused = bool(flags & FLAG_FULL)
+
+    @property
+    def stall(self) -> str | None:
+        """Why the peer does not get what it lacks, for people."""
+        if self.is_refused and self._view.dirty:
+            return "the peer takes no more: what it may carry for others is full"
+        return "entries that this peer lacks are damaged here: meshsync verify --repair" if self.is_blocked else None
 
     def confirm(self, cursor: int) -> bool:
         """The peer has stored everything below the cursor; whether that is news.  PeerError: it cannot have."""
@@ -56,7 +67,7 @@ class Pusher:
         """
         held, view = self._held, self._view
         # What builds on a log that is being located would arrive before it.
-        if not view.dirty or view.locating:
+        if not view.dirty or view.locating or self.is_refused:
             return None
         waiting = self._waiting()
         if (wait := self._pacer.wait(now, waiting)) > 0 and waiting < self._limits.batch_entries_soft:

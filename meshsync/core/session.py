@@ -29,7 +29,6 @@ from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
 from meshsync.core.messages import (
-    FLAG_EXPLICIT,
     Batch,
     Close,
     Have,
@@ -92,6 +91,7 @@ class Session:
         self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, limits)
         self._said_complete = True
+        self._said_full = False
         self._round = 0
         self._left_out = False
         """Something of this round was left out, so no later cursor may be confirmed in it."""
@@ -227,7 +227,7 @@ class Session:
 
     def _open(self) -> list[Effect]:
         """Tell what is held."""
-        self._said_complete = self.held.complete
+        self._said_complete, self._said_full = self.held.complete, bool(self.held.full)
         explicit = self._pusher.explicit or self.held.has_forks()
         messages = opening(
             self.held, self._own_logs, self.peer, self.limits, tag=self._tag, number=self._round, explicit=explicit
@@ -236,6 +236,7 @@ class Session:
 
     def _open_again(self) -> list[Effect]:
         self._round += 1
+        self.stall = self.held.full or (None if self._said_full else self.stall)
         self._left_out = False
         return self._open()
 
@@ -249,8 +250,8 @@ class Session:
         self._peer_logs.learn(log for log, _, _ in message.tips)
         self._peer_open = message
         self._peer_root = message.root
-        self._pusher.begin_anew()
-        self._pusher.explicit |= bool(message.flags & FLAG_EXPLICIT)
+        self.stall = None if self._pusher.is_refused else self.stall
+        self._pusher.begin_anew(message.flags)
         self._wants.renew()
         return self._locate(self._view.opened(message.tips)) + self._want()
 
@@ -311,9 +312,9 @@ class Session:
     def _on_check(self, now: float) -> list[Effect]:
         """The peer told its root.  Where it differs, and nothing is under way that would change it, compare anew."""
         view = self._view
-        is_idle = not (view.dirty or view.locating or self.unconfirmed) and self.pulled == self._pulled_at_check
+        is_busy = view.dirty or view.locating or self.unconfirmed or self.pulled != self._pulled_at_check
         self._pulled_at_check = self.pulled
-        if self._peer_root != self.held.root() and is_idle:
+        if self._peer_root != self.held.root() and not (is_busy or self.held.full):
             return [WakeAt(self._resync.plan(now))]
         return []
 
@@ -323,6 +324,10 @@ class Session:
         if message.round > self._round:
             raise PeerError("a batch answers an OPEN that was never sent")
         self._note(message)
+        if self.held.full:
+            # The peer is told, or was: it sends no more, and all of this again once there is room.
+            self.stall, self._left_out = self.held.full, True
+            return []
         is_current = message.round == self._round
         counts = is_current and not self._left_out
         applied = self.held.receive(message, self._peer_logs.logs, self.peer, epoch if counts else None, wall_ms)
@@ -376,13 +381,13 @@ class Session:
     def _ready(self, now: float) -> list[Effect]:
         if self._peer_open is None:
             return []
-        if self._resync.take(now) or (self.held.complete and not self._said_complete):
+        has_news = (self.held.complete and not self._said_complete) or bool(self.held.full) is not self._said_full
+        if self._resync.take(now) or has_news:
             return self._open_again()
         batch = self._pusher.next_batch(self._peer_open.round, now)
         if isinstance(batch, Batch):
             return [Send(batch)]
-        if self._pusher.is_blocked:
-            self.stall = "entries that this peer lacks are damaged here: meshsync verify --repair"
+        self.stall = self._pusher.stall or self.stall
         answer = self._wants.answer()
         effects: list[Effect] = [] if answer is None else [Send(answer)]
         return effects + [WakeAt(time) for time in (batch, self._resync.at) if time is not None]

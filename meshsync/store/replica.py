@@ -58,7 +58,7 @@ class Replica(Branches):
         super().__init__(tables, limits)
         self.store = store
         self.id: CollectionId = tables.id
-        self.name = tables.name
+        self.full: str | None = None
         self.author = EndpointId(key.public_key().public_bytes_raw())
         self.key = key
         self.ancestry = Ancestry(self)
@@ -69,6 +69,11 @@ class Replica(Branches):
         self._builder: HeaderBuilder | None = None
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
         """By peer and epoch of its store: it has stored all that arrived here before."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: where no name is known, the first digits of its id."""
+        return self.tables.name
 
     def entry_count(self) -> int:
         """How many entries are held."""

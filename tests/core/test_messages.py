@@ -14,6 +14,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.core.messages import (
     AGE_MS_MAX,
     Batch,
+    Carry,
     Close,
     Have,
     Locate,
@@ -22,6 +23,7 @@ from meshsync.core.messages import (
     Payloads,
     Ping,
     Pong,
+    Relay,
     Subscribed,
     Summary,
     Want,
@@ -29,7 +31,7 @@ from meshsync.core.messages import (
     encode_message,
 )
 from meshsync.errors import CloseCode, PeerError
-from meshsync.ids import LogId
+from meshsync.ids import CollectionId, LogId
 from tests.authors import Author
 
 AUTHORS = [Author(number) for number in range(1, 4)]
@@ -80,6 +82,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ping, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Pong, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Summary, blob(16), st.integers(0, AGE_MS_MAX), st.binary(max_size=40), blob(64)),
+    st.just(Relay()),
+    st.builds(Carry, st.lists(st.tuples(blob(32).map(CollectionId), st.integers(0, 2**32)), max_size=4).map(tuple)),
 )
 
 
@@ -128,7 +132,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 16, 17, 18, 19]), st.lists(json_like, max_size=11))
+@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21]), st.lists(json_like, max_size=11))
 def test_any_fields_are_a_message_or_the_peers_fault(number: int, values: list[Any]) -> None:
     """Otherwise well-formed CBOR of the wrong shape gets past the decoder."""
     try:

@@ -11,6 +11,7 @@ from meshsync.core.hello import NAME_CHARACTERS_MAX
 from meshsync.core.limits import SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
 from meshsync.core.messages import (
     Batch,
+    Carry,
     Close,
     Have,
     Locate,
@@ -19,6 +20,7 @@ from meshsync.core.messages import (
     Payloads,
     Ping,
     Pong,
+    Relay,
     Subscribed,
     Summary,
     Want,
@@ -112,6 +114,8 @@ def messages() -> list[Vector]:
         Ping(1, 1_800_000_000_000),
         Pong(2**32, 0),
         Summary(bytes(range(16)), 1500, summaries_made()[0].body, summaries_made()[0].signature),
+        Relay(),
+        Carry(((COLLECTION, 0), (CollectionId(bytes(32)), 86_400))),
     ]
     vectors: list[Vector] = []
     for message in samples:
