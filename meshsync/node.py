@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -41,6 +40,7 @@ from meshsync.store.replica import Replica
 from meshsync.store.sqlite.store import SqliteStore
 from meshsync.sync.engine import SyncEngine
 from meshsync.sync.introductions import Introductions
+from meshsync.sync.relay import Carrier
 from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
@@ -74,14 +74,17 @@ class Node:
         self.id = identity.endpoint_id
         self.name = config.name
         self.store = store
-        self.limits = limits = _limits_of(config, limits)
+        self.limits = limits = config.limits.over(limits)
         self.events = EventLog(limits, wall)
         self.started = trio.current_time()
         self.listen: tuple[str, ...] = ()
-        self.sync = SyncEngine(store, self._open_replica, self.events, limits, rng, wall_ms, identity, config.name)
+        self.sync = SyncEngine(store, self._open_named, self.events, limits, rng, wall_ms, identity, config.name)
         self.sync.rates.of_peers.update({one.id: one.rate_bytes_per_s for one in config.peers if one.rate_bytes_per_s})
         named = [peer.id for peer in config.peers]
         self.trust = Trust(self.id, config.trust, named, store, limits, wall)
+        self.relay = self.sync.carrier = Carrier(
+            self.sync, self._open_replica, self._drop_replica, self.trust.confides, relays=config.relay
+        )
         self.peering = Peering(self.id, instance, self.trust, self.sync, self.events, limits, rng, wall)
         self.sync.connector = self.peering.connect
         self._wall_ms = wall_ms
@@ -111,7 +114,7 @@ class Node:
 
     def collections(self) -> list[str]:
         """The names of the collections that this node replicates."""
-        return sorted(replica.name for replica in self.sync.subscribed())
+        return sorted(replica.name for replica in self.sync.subscribed() if self.sync.is_own(replica.id))
 
     async def join(self, name: str, *, priority: Priority = Priority.MEDIUM) -> None:
         """Replicate a collection from now on, also after a restart; or change its priority.
@@ -130,10 +133,14 @@ class Node:
     async def leave(self, name: str) -> None:
         """Stop replicating a collection; what is held of it stays on the disk.
 
-        Where the configuration names it the next start joins it again.  Done before the first wait: cancelling
-        stops only the waiting for the disk.  LocalError: it was not joined.
+        Where the configuration names it the next start joins it again.  One that is only carried for others is named
+        by its id; that frees the disk, and it is not carried again for some weeks.  Done before the first wait:
+        cancelling stops only the waiting for the disk.  LocalError: it was not joined.
         """
         subscription = self._joined.pop(name, None)
+        if subscription is None and (carried := self.relay.find(name)) is not None:
+            await self.relay.leave(carried)
+            return
         if subscription is None:
             raise LocalError(f"this node has not joined {name!r}; it has: {', '.join(self.collections()) or 'none'}")
         subscription.close()
@@ -154,6 +161,7 @@ class Node:
         for name, priority in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
                 self._join(name, Priority(priority))
+        self.relay.load()
 
     def _remember_joined(self) -> None:
         # What the configuration names is left to it: it may name other collections the next time.
@@ -164,14 +172,21 @@ class Node:
         with self.store.transaction():
             self.store.set_meta(_JOINED, cbor.encode(rows))
 
-    def _open_replica(self, name: str) -> Replica:
-        id = CollectionId.of_name(name)
+    def _open_named(self, name: str) -> Replica:
+        return self._open_replica(CollectionId.of_name(name), name)
+
+    def _open_replica(self, id: CollectionId, name: str = "") -> Replica:
+        # What was carried for others under its id alone gets its name when the owner joins it.
+        tables = self.store.collection(id, name)
         replica = self._replicas.get(id)
         if replica is None:
-            tables = self.store.collection(id, name)
             replica = self._replicas[id] = Replica(self.store, tables, self.identity.private_key, self.limits)
             replica.damage.listen(self._note_damage)
         return replica
+
+    def _drop_replica(self, id: CollectionId) -> None:
+        self.store.drop_collection(id)
+        self._replicas.pop(id, None)
 
     def _note_damage(self, error: DamagedError) -> None:
         facts = {"entry": error.arrival} if error.arrival is not None else {"document": error.document}
@@ -236,7 +251,7 @@ class Node:
 
         With `repair` also what was done about it, with the help of the peers that are connected, and what remains.
         """
-        replicas = [self._open_replica(name) for _, name in self.store.collections()]
+        replicas = [self._open_replica(id, name) for id, name in self.store.collections()]
         faults: list[Fault] = []
         async for fault in verify(self.store, replicas):
             faults.append(fault)
@@ -251,15 +266,6 @@ class Node:
             yield Finding("remains", fault.text)
         if remains:
             yield Finding("repair", LAST_RESORT)
-
-
-def _limits_of(config: Config, limits: Limits) -> Limits:
-    """The limits with what the owner configured."""
-    return replace(
-        limits,
-        send_bytes_per_second_max=config.limits.rate_bytes_per_s or limits.send_bytes_per_second_max,
-        peer_send_bytes_per_second_max=config.limits.peer_rate_bytes_per_s or limits.peer_send_bytes_per_second_max,
-    )
 
 
 CLOCK_OFFSET = "MESHSYNC_CLOCK_OFFSET"
@@ -325,6 +331,7 @@ async def start_node(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
+        nursery.start_soon(node.relay.run)
         node.peering.start(nursery, transports, [StaticDiscovery(config.peers), *discoveries])
         try:
             yield node

@@ -34,6 +34,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "peers": peer_list(node),
         "pending": len(node.trust.knocks),
         "collections": [_collection(node, replica) for replica in replicas],
+        "relay": node.relay.status(),
     }
 
 
@@ -52,6 +53,7 @@ def is_healthy(node: Node) -> bool:
     static = [node.peering.peers.get(peer.id) for peer in node.config.peers if not node.trust.is_banned(peer.id)]
     return (
         node.sync.store_fault is None
+        and node.relay.fault is None
         and all(peer is not None and peer.is_connected for peer in static)
         and node.sync.has_nothing_open()
     )
@@ -111,6 +113,8 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
     return {
         "name": replica.name,
         "id": replica.id.hex(),
+        "relayed": not node.sync.is_own(replica.id),
+        "bytes": replica.tables.size_bytes(),
         "root": replica.root().hex(),
         "entries": entries,
         "documents": documents,
@@ -124,7 +128,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
 
 
 def _session(node: Node, replica: Replica, peer: EndpointId) -> dict[str, Any]:
-    state = node.sync.state(replica.name, peer)
+    state = node.sync.state_of(replica, peer)
     return {
         "id": peer.hex(),
         "state": state.state.value,

@@ -32,7 +32,8 @@ peers:
 collections:
   - {{name: notes, priority: high, where: [], history: full}}
   - telemetry
-limits: {{rate_bytes_per_s: 60000}}
+relay: true
+limits: {{rate_bytes_per_s: 60000, relay_bytes: 5000}}
 http: 127.0.0.1:8080
 log_format: json
 log_level: warning
@@ -107,6 +108,8 @@ def test_example_uses_every_key_and_passes_both_schema_and_models(tmp_path: Path
         ("name: relay-1", "names: relay-1"),
         ("trust: mesh-key", "trust: anyone"),
         ("mdns: false", "mdns: 3"),
+        ("relay: true", "relay: 2"),
+        ("relay_bytes: 5000", "relay_bytes: -1"),
         ("rate_bytes_per_s: 60000", "rate_bytes_per_s: 6e4"),
         ("rate_bytes_per_s: 60000", "rate_bytes_per_s: 999"),
         (f"id: {A}", f"id: {A[1:]}"),

@@ -154,10 +154,12 @@ async def join_collection(node: Node, request: Request) -> Response:
 
 
 async def leave_collection(node: Node, request: Request) -> Response:
-    """Replicate a collection no longer.  What is stored stays."""
-    collection = collection_of(node, request)
-    await node.leave(collection.name)
-    return answer(collection=collection.name)
+    """Replicate a collection no longer.  What is stored stays; of one that is only relayed it goes."""
+    name = path_text(request, "collection")
+    if node.relay.find(name) is None:
+        find_collection(node, name)
+    await node.leave(name)
+    return answer(collection=name)
 
 
 async def list_log(node: Node, request: Request) -> Response:

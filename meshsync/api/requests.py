@@ -36,6 +36,12 @@ def collection_of(node: Node, request: Request) -> Collection:
 def find_collection(node: Node, name: str) -> Collection:
     """A collection by its name.  NotHereError: this node does not have it."""
     if name not in node.collections():
+        if node.relay.find(name) is not None:
+            raise NotHereError(
+                "relayed",
+                f"{name} is only relayed for others, and its documents are theirs to read: whoever knows its name can"
+                " join it, meshsync collections join NAME",
+            )
         raise NotHereError("no_collection", f"this node has no collection {name!r}; meshsync collections join {name}")
     return node.collection(name)
 

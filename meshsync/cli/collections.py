@@ -34,7 +34,10 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     elif answer["collections"]:
-        rows = [(one["name"], one["documents"], one["entries"], one["priority"]) for one in answer["collections"]]
+        rows = [
+            (one["name"], "(relayed)" if one["relayed"] else one["documents"], one["entries"], one["priority"])
+            for one in answer["collections"]
+        ]
         print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY"), rows)
     else:
         write_line("no collections; meshsync collections join NAME")
@@ -65,7 +68,11 @@ def _join(*, as_json: bool, where: tuple[str, ...], history: str, priority: str,
 @client_options
 @click.argument("name")
 def _leave(*, as_json: bool, name: str) -> None:
-    """Replicate a collection no longer.  What is stored stays."""
+    """Replicate a collection no longer.  What is stored stays.
+
+    One that is only relayed for others is named by its id; its data is removed, and it is not relayed again for 30
+    days, whoever asks.
+    """
     answer = client().request("DELETE", "v1", "collections", name)
     if as_json:
         print_json(answer)

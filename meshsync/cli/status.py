@@ -53,6 +53,8 @@ def find_faults(status: dict[str, Any]) -> list[str]:
     faults = []
     if status["store"].get("fault"):
         faults.append(f"the store fails: {printable(status['store']['fault'])}; free space or mend the disk")
+    if status["relay"]["fault"]:
+        faults.append(printable(status["relay"]["fault"], 400))
     names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
     for peer in status["peers"]:
         if peer["via"] == "static" and peer["state"] != "connected":
@@ -106,7 +108,8 @@ def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[
             ago = "now"
         rows.append(("", "", names.get(session["id"], session["id"][:8]), _session_text(session), ago))
     rows = rows or [("", "", "", "no peer is connected", "")]
-    return [(collection["name"], collection["documents"], *rows[0][2:]), *rows[1:]]
+    documents = "(relayed)" if collection["relayed"] else collection["documents"]
+    return [(collection["name"], documents, *rows[0][2:]), *rows[1:]]
 
 
 def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 from meshsync.addresses import DEFAULT_PORT, HostPort, parse_peer
 from meshsync.config import values
 from meshsync.config.problems import InvalidConfigError, Problem, key_of, problems_of
+from meshsync.core.limits import Limits
 from meshsync.datadir import default_data_dir
 from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
@@ -80,8 +82,6 @@ class CollectionConfig(_Model):
     """Which documents: all of the conditions hold.  Not available yet."""
     history: Annotated[History, _not_yet("subscriptions by query are", "`full`: the whole history")] = "full"
     """Whether superseded payloads are fetched too; only `full` is available yet."""
-    relay: Annotated[values.Truth, _not_yet("subscriptions by query are", "false")] = False
-    """Whether documents that no subscription here matches are held for others.  Not available yet."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,6 +107,18 @@ class LimitsConfig(_Model):
     """How much this node sends in a second, over all peers; without it, as much as the network takes."""
     peer_rate_bytes_per_s: values.Rate | None = None
     """How much this node sends in a second to each peer that has no rate of its own."""
+    relay_bytes: values.Bytes | None = None
+    """How much disk the collections take that are relayed for others; without it, 1 GiB."""
+
+    def over(self, limits: Limits) -> Limits:
+        """The limits with what the owner set."""
+        quota = self.relay_bytes
+        return replace(
+            limits,
+            send_bytes_per_second_max=self.rate_bytes_per_s or limits.send_bytes_per_second_max,
+            peer_send_bytes_per_second_max=self.peer_rate_bytes_per_s or limits.peer_send_bytes_per_second_max,
+            relay_bytes_max=limits.relay_bytes_max if quota is None else quota,
+        )
 
 
 class Config(_Model):
@@ -138,6 +150,8 @@ class Config(_Model):
     """The peers that are trusted."""
     collections: tuple[CollectionConfig, ...] = ()
     """The collections that are replicated."""
+    relay: values.Truth = False
+    """Store and forward the collections of peers for those that cannot reach each other."""
     limits: LimitsConfig = LimitsConfig()
     """Bounds that the owner sets."""
     http: values.LocalAddress | None = None
@@ -162,6 +176,7 @@ class Config(_Model):
             discovery: DiscoveryConfig | Mapping[str, object] = ...,
             peers: Iterable[str | PeerConfig | Mapping[str, object]] = ...,
             collections: Iterable[str | CollectionConfig | Mapping[str, object]] = ...,
+            relay: bool = ...,
             limits: LimitsConfig | Mapping[str, object] = ...,
             http: str | HostPort | None = ...,
             log_format: LogFormat = ...,

@@ -42,6 +42,8 @@ _SETTINGS = (
     _Setting(("discovery", "exchange"), "exchange", "MESHSYNC_EXCHANGE"),
     _Setting(("peers",), "peer", "MESHSYNC_PEERS", many=True),
     _Setting(("collections",), "collection", "MESHSYNC_COLLECTIONS", many=True),
+    _Setting(("relay",), "relay", "MESHSYNC_RELAY"),
+    _Setting(("limits", "relay_bytes"), "relay_bytes", "MESHSYNC_RELAY_BYTES"),
     _Setting(("limits", "rate_bytes_per_s"), "rate_bytes_per_s", "MESHSYNC_RATE_BYTES_PER_S"),
     _Setting(("http",), "http", "MESHSYNC_HTTP"),
     _Setting(("log_format",), "log_format", "MESHSYNC_LOG_FORMAT"),

@@ -74,6 +74,13 @@ class Trust:
         """Whether an endpoint is welcome, if it holds the mesh key where that is what counts."""
         return self.judge(peer, has_mesh_key=True) is None
 
+    def confides(self, peer: EndpointId) -> bool:
+        """Whether a connected peer may be told what only those should know that this node trusts.
+
+        Under trust `open` everyone is let in, so being let in says nothing.
+        """
+        return self.mode != "open" or self.is_known(peer)
+
     def is_known(self, peer: EndpointId) -> bool:
         """Whether the owner named or accepted this endpoint."""
         row = self._decided.get(peer)

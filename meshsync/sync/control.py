@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Message, Ping, Pong, Subscribed, Summary, decode_untrusted, encode_message
+from meshsync.core.messages import (
+    Carry,
+    Message,
+    Ping,
+    Pong,
+    Relay,
+    Subscribed,
+    Summary,
+    decode_untrusted,
+    encode_message,
+)
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import CollectionId
 from meshsync.notifier import Notifier
@@ -37,6 +47,8 @@ class Control:
         self._has_warned = False
         self.heard = False
         """The peer has said something here: it has admitted this node.  `SyncEngine.progressed` is woken then."""
+        self.peer_relays = False
+        """The peer carries collections for others."""
         self.clock_ahead_ms: int | None = None
         """By how much the peer's wall clock is ahead of ours."""
 
@@ -47,6 +59,14 @@ class Control:
     def tell_subscribed(self, collection: CollectionId, tag: bytes) -> None:
         """Let the dialer open a stream for a collection."""
         self._say(collection, Subscribed((tag,)))
+
+    def tell_relay(self) -> None:
+        """Say that this node carries for others."""
+        self._say(Relay, Relay())
+
+    def tell_carry(self, collections: tuple[tuple[CollectionId, int], ...]) -> None:
+        """Ask the peer to carry these collections, and no others any more."""
+        self._say(Carry, Carry(collections))
 
     def ask(self) -> int:
         """Ask for a sign of life; `answered` reaches the number that is returned when it comes."""
@@ -115,6 +135,11 @@ class Control:
                     self._engine.progressed.notify()
                 case Summary():
                     await self._engine.summaries.take(self._link, message)
+                case Relay():
+                    self.peer_relays = True
+                    self._engine.carrier.tell(self._link)
+                case Carry():
+                    self._engine.carrier.asked(self._link, message)
                 case _:
                     raise PeerError(f"{type(message).__name__} does not belong on the control stream")
 

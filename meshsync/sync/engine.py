@@ -23,12 +23,14 @@ from meshsync.ids import CollectionId, EndpointId, LogId
 from meshsync.notifier import Notifier
 from meshsync.store.base import Store
 from meshsync.store.replica import Applied, Replica
+from meshsync.sync.cycle import run_cycle
 from meshsync.sync.exchange import Exchange
 from meshsync.sync.health import StoreHealth
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
 from meshsync.sync.rate import Rates
-from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since
+from meshsync.sync.relay import Carrier
+from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
 from meshsync.sync.summaries import Summaries
@@ -65,6 +67,8 @@ class SyncEngine:
         """Peering's way to connect; set where the node is composed."""
         self.summaries = Summaries(self, identity, name)
         """What is known of the mesh; run where the node is composed."""
+        self.carrier: Carrier
+        """What is carried for others; set where the node is composed."""
         self._subscriptions = Subscriptions(open_replica)
         self._watchers: dict[CollectionId, Notifier] = {}
         self._exchanges: set[Exchange] = set()
@@ -115,7 +119,7 @@ class SyncEngine:
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
         self._subscriptions.set_priority(collection, Priority(priority))
-        self._prioritise()
+        self._wishes_changed()
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:
         """Ask every connected peer now, and return when each is synced or cannot go on; `state` says why not.
@@ -125,26 +129,7 @@ class SyncEngine:
         chosen = self._subscriptions.chosen([collection] if collection is not None else None)
         if not self._syncing:
             raise LocalError("syncing is stopped: start_sync() first")
-        before = self.stats()
-        # A round trip brings what the peers had to say, and the first message of sessions that have just begun.
-        asked = {link: link.control.ask() for link in self.links.values()}
-        await self.progressed.wait_until(
-            lambda: all(
-                link.control.answered >= number or self.links.get(link.peer) is not link
-                for link, number in asked.items()
-            )
-        )
-        exchanges = [one for one in self._exchanges if one.replica.id in chosen and one.link in self.links.values()]
-        for exchange in exchanges:
-            exchange.check()
-        await self.progressed.wait_until(lambda: all(map(_is_settled, exchanges)))
-        after = self.stats()
-        return SyncCycleResult(
-            after.pulled - before.pulled,
-            after.pushed - before.pushed,
-            after.conflicts - before.conflicts,
-            len({one.link.peer for one in exchanges}),
-        )
+        return await run_cycle(self, chosen)
 
     async def wait_synced(
         self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None
@@ -167,7 +152,12 @@ class SyncEngine:
             return bool(wanted) and all(
                 self._is_level(one, peer) for one in self._subscriptions.chosen(collections) for peer in wanted
             )
-        partners = [self.partners(collection) for collection in self._subscriptions.chosen(collections)]
+        # What is only carried for others may wait for them; what is subscribed to needs a peer to be in sync with.
+        partners = [
+            found
+            for one in self._subscriptions.chosen(collections)
+            if (found := self.partners(one)) or self.is_own(one)
+        ]
         return bool(partners) and all(partners) and self.has_nothing_open(collections)
 
     def has_nothing_open(self, collections: Iterable[str] | None = None) -> bool:
@@ -195,21 +185,11 @@ class SyncEngine:
 
     def state(self, collection: str, peer: EndpointId) -> SyncState:
         """Where a collection stands with a peer.  LocalError: it is not subscribed."""
-        replica = self.replica(collection)
-        link = self.links.get(peer)
-        exchange = link.exchanges.get(replica.id) if link is not None else None
-        if exchange is None:
-            shared = link.shares(replica.id) if link is not None else False
-            reason = "the peer has yet to open it" if shared is not False else "the peer does not subscribe to it"
-            reason = reason if link is not None else "not connected"
-            return SyncState(SessionState.IDLE, 0, 0, None, reason)
-        exchange.absorb()
-        session = exchange.session
-        last = session.last_synced
-        if last is not None:
-            last = self.wall_ms() / 1000 - (trio.current_time() - last)
-        stall = session.stall if session.is_opened else "the peer has yet to say what it holds"
-        return SyncState(session.state, session.missing, session.unsent, last, stall)
+        return self.state_of(self.replica(collection), peer)
+
+    def state_of(self, replica: Replica, peer: EndpointId) -> SyncState:
+        """Where a replica stands with a peer."""
+        return state_of(self.links.get(peer), replica, self.wall_ms())
 
     async def connect_to_peer(self, endpoint_id: str, addresses: Sequence[str]) -> bool:
         """Connect to a peer now, and keep doing so.
@@ -259,31 +239,56 @@ class SyncEngine:
         """Begin to replicate for a handle.  LocalError: no name of a collection.  StoreError: the disk."""
         replica = self._subscriptions.add(subscription)
         if replica is not None:
-            for link in self.links.values():
-                link.subscribed(replica)
-        self._prioritise()
+            self._replicates(replica)
+        self._wishes_changed()
+
+    def _replicates(self, replica: Replica) -> None:
+        for link in self.links.values():
+            link.subscribed(replica)
 
     def remove(self, subscription: Subscription) -> None:
         """Stop replicating for a handle."""
         replica = self._subscriptions.remove(subscription)
         if replica is not None:
-            self._holds.forget(replica)
-            for link in self.links.values():
-                link.unsubscribed(replica)
-            self.progressed.notify()
-        self._prioritise()
+            self._replicates_no_longer(replica)
+        self._wishes_changed()
 
-    def _prioritise(self) -> None:
+    def _replicates_no_longer(self, replica: Replica) -> None:
+        self._holds.forget(replica)
+        for link in self.links.values():
+            link.unsubscribed(replica)
+        self.progressed.notify()
+
+    def _wishes_changed(self) -> None:
         for exchange in self._exchanges:
             exchange.prioritise()
+        self.carrier.tell_all()
+
+    def carry(self, replica: Replica) -> None:
+        """Begin to replicate a collection for others."""
+        if self._subscriptions.carry(replica):
+            self._replicates(replica)
+
+    def uncarry(self, replica: Replica) -> None:
+        """Stop replicating a collection for others; its `exchanges` end then, unless there is a handle."""
+        if self._subscriptions.uncarry(replica):
+            self._replicates_no_longer(replica)
 
     def subscribed(self) -> list[Replica]:
-        """The replicas of the subscribed collections, most urgent first."""
+        """The replicas of all collections that are replicated here, most urgent first, others' last."""
         return self._subscriptions.replicas()
 
     def is_subscribed(self, replica: Replica) -> bool:
-        """Whether there is a handle for the collection."""
+        """Whether the collection is replicated here."""
         return replica in self._subscriptions
+
+    def is_own(self, id: CollectionId) -> bool:
+        """Whether there is a handle for the collection: it is not only carried for others."""
+        return self._subscriptions.is_own(id)
+
+    def exchanges(self, replica: Replica) -> list[Exchange]:
+        """The sessions of a collection, those that have just begun or are about to end included."""
+        return [one for one in self._exchanges if one.replica is replica]
 
     def replica(self, name: str) -> Replica:
         """The replica of a subscribed collection.  LocalError: it is not subscribed."""
@@ -319,6 +324,7 @@ class SyncEngine:
         finally:
             if self.links.get(link.peer) is link:
                 del self.links[link.peer]
+            self.carrier.unlinked(link)
             self.progressed.notify()
 
     # What exchanges report
@@ -333,6 +339,7 @@ class SyncEngine:
             if watcher := self._watchers.get(replica.id):
                 watcher.notify()
             self._health.worked()
+            self.carrier.grew(replica)
             if self._holds:
                 self._holds.release(replica, tips)
         if applied.skipped:
@@ -390,9 +397,3 @@ class SyncEngine:
 
     def _damage(self) -> str | None:
         return next((text for replica in self.subscribed() if (text := replica.damage.text())), None)
-
-
-def _is_settled(exchange: Exchange) -> bool:
-    exchange.absorb()
-    session = exchange.session
-    return exchange.is_ending or session.state is SessionState.SYNCED or session.stall is not None

@@ -76,22 +76,25 @@ class Link:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.control.tell_all_subscribed(tuple(self._by_tag()))
+                self.engine.carrier.linked(self)
                 self._start(self.control.read)
                 self._start(self.control.write)
                 self._start(self.control.keep_asking)
                 self._start(self._accept_channels)
                 if self.connection.origin is Origin.DIALED:
                     for replica in self.engine.subscribed():
-                        self._open(replica)
+                        self.subscribed(replica)
         finally:
             self._nursery = None
         if self._failure is not None:
             raise self._failure
 
     def subscribed(self, replica: Replica) -> None:
-        """This node has begun to subscribe to a collection."""
+        """This node replicates a collection, or has begun to."""
         if self.connection.origin is Origin.DIALED:
-            self._open(replica)
+            # Of what is carried for others most peers want little: no streams that are refused.
+            if self.engine.is_own(replica.id) or self.shares(replica.id):
+                self._open(replica)
         elif self._nursery is not None:
             self.control.tell_subscribed(replica.id, self.tag(replica.id))
 
@@ -111,10 +114,15 @@ class Link:
         if self._peer_tags is None:
             self._peer_tags = set(tags)
             self.engine.progressed.notify()
+            if self.connection.origin is Origin.DIALED:
+                for replica in self.engine.subscribed():
+                    if self.shares(replica.id):
+                        self._open(replica)
             return
         if self.connection.origin is not Origin.DIALED:
             raise PeerError("a second SUBSCRIBED is for the side that opens the streams")
-        if len(self._peer_tags) > self.engine.limits.streams_per_connection_max:
+        limits = self.engine.limits
+        if len(self._peer_tags) > limits.streams_per_connection_max + limits.relayed_collections_max:
             self._peer_tags.clear()
         self._peer_tags.update(tags)
         known = self._by_tag()

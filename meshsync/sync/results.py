@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
 
 from meshsync.core import cbor
 from meshsync.core.entry import Operation
 from meshsync.core.session_events import SessionState
 from meshsync.ids import EntryId, LogId
 from meshsync.store.replica import Replica
+
+if TYPE_CHECKING:
+    from meshsync.sync.link import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +88,20 @@ def entries_since(replica: Replica, cursors: Mapping[LogId, int], limit: int) ->
         )
         for row in (parcel.rows[:limit] if parcel is not None else ())
     ]
+
+
+def state_of(link: Link | None, replica: Replica, wall_ms: int) -> SyncState:
+    """Where a collection stands on the link with a peer, None where there is none."""
+    exchange = link.exchanges.get(replica.id) if link is not None else None
+    if exchange is None:
+        shared = link.shares(replica.id) if link is not None else False
+        reason = "the peer has yet to open it" if shared is not False else "the peer does not subscribe to it"
+        reason = reason if link is not None else "not connected"
+        return SyncState(SessionState.IDLE, 0, 0, None, reason)
+    exchange.absorb()
+    session = exchange.session
+    last = session.last_synced
+    if last is not None:
+        last = wall_ms / 1000 - (trio.current_time() - last)
+    stall = session.stall if session.is_opened else "the peer has yet to say what it holds"
+    return SyncState(session.state, session.missing, session.unsent, last, stall)

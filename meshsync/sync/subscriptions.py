@@ -1,4 +1,4 @@
-"""Which collections this node wishes to replicate, and how urgently."""
+"""Which collections this node replicates, for itself or for others, and how urgently."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ class Subscriptions:
         self._handles: dict[CollectionId, list[Subscription]] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._priorities: dict[CollectionId, Priority] = {}
+        self._carried: dict[CollectionId, Replica] = {}
+        """Those that are carried for others; one may be subscribed to as well."""
 
     def add(self, handle: Subscription) -> Replica | None:
-        """Note a handle; the replica where it is the first of its collection."""
+        """Note a handle; the replica where it was not replicated before."""
         replica = self._open_replica(handle.collection)
         handles = self._handles.setdefault(replica.id, [])
         handles.append(handle)
         self._replicas[replica.id] = replica
         self._prioritise(replica.id)
-        return replica if len(handles) == 1 else None
+        return replica if len(handles) == 1 and replica.id not in self._carried else None
 
     def remove(self, handle: Subscription) -> Replica | None:
-        """Forget a handle; the replica where it was the last of its collection."""
+        """Forget a handle; the replica where it is no longer replicated."""
         replica = self.replica(handle.collection)
         handles = self._handles[replica.id]
         handles.remove(handle)
@@ -38,14 +40,28 @@ class Subscriptions:
             self._prioritise(replica.id)
             return None
         del self._handles[replica.id], self._replicas[replica.id], self._priorities[replica.id]
-        return replica
+        return replica if replica.id not in self._carried else None
+
+    def carry(self, replica: Replica) -> bool:
+        """Replicate a collection for others; whether it was not replicated before."""
+        is_new = replica not in self
+        self._carried[replica.id] = replica
+        return is_new
+
+    def uncarry(self, replica: Replica) -> bool:
+        """Replicate a collection for others no longer; whether it is no longer replicated at all."""
+        self._carried.pop(replica.id, None)
+        return replica not in self
 
     def _prioritise(self, id: CollectionId) -> None:
         self._priorities[id] = min(handle.priority for handle in self._handles[id])
 
     def replicas(self) -> list[Replica]:
-        """The replicas, most urgent first."""
-        return sorted(self._replicas.values(), key=self.priority)
+        """The replicas, most urgent first, those that are only carried last."""
+        return [*sorted(self._replicas.values(), key=self.priority), *self._foreign()]
+
+    def _foreign(self) -> list[Replica]:
+        return [replica for id, replica in self._carried.items() if id not in self._replicas]
 
     def replica(self, name: str) -> Replica:
         """The replica of a collection.  LocalError: there is no handle for it."""
@@ -56,14 +72,18 @@ class Subscriptions:
 
     def chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
         """The collections of these names; all where none are given.  LocalError: there is no handle for one."""
-        return set(self._replicas) if names is None else {self.replica(name).id for name in names}
+        return {*self._replicas, *self._carried} if names is None else {self.replica(name).id for name in names}
 
     def __contains__(self, replica: Replica) -> bool:
-        return replica.id in self._replicas
+        return replica is self._replicas.get(replica.id) or replica is self._carried.get(replica.id)
+
+    def is_own(self, id: CollectionId) -> bool:
+        """Whether there is a handle for a collection, so that it is not only carried for others."""
+        return id in self._replicas
 
     def priority(self, replica: Replica) -> Priority:
-        """How urgent a collection is: as its most urgent handle."""
-        return self._priorities.get(replica.id, Priority.MEDIUM)
+        """How urgent a collection is: as its most urgent handle, and without one less than all that have one."""
+        return self._priorities.get(replica.id, Priority.LOW)
 
     def set_priority(self, name: str, priority: Priority) -> None:
         """Change all handles of a collection.  LocalError: there is none."""

@@ -100,4 +100,11 @@ def test_the_check_of_status_finds_what_the_interface_promises(
     peers: list[object], collections: list[object], fault: str | None, expected: list[str]
 ) -> None:
     """`status --check` is what a monitor asks: it must fail exactly when something is wrong."""
-    assert find_faults({"store": {"fault": fault}, "peers": peers, "collections": collections}) == expected
+    status = {"store": {"fault": fault}, "peers": peers, "collections": collections, "relay": {"fault": None}}
+    assert find_faults(status) == expected
+
+
+def test_the_check_of_status_finds_that_entries_of_others_are_held_back() -> None:
+    """Otherwise the owner of a relay does not learn that it is full."""
+    status = {"store": {"fault": None}, "peers": [], "collections": [], "relay": {"fault": "raise limits.relay_bytes"}}
+    assert find_faults(status) == ["raise limits.relay_bytes"]

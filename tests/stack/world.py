@@ -108,6 +108,7 @@ class World:
         mesh_key: bytes | None = None,
         limits: Limits = LIMITS,
         exchange: bool = False,
+        relay: bool = False,
         twin_of: int | None = None,
         discoveries: Sequence[Discovery] = (),
     ) -> Node:
@@ -130,6 +131,7 @@ class World:
             "collections": list(collections),
             "trust": trust,
             "discovery": {"exchange": exchange},
+            "relay": relay,
         }
         if mesh_key is not None or trust == "mesh-key":
             settings["mesh_key_file"] = Path("nowhere")

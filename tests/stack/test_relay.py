@@ -1,0 +1,312 @@
+"""Nodes that carry a collection for others: what one subscriber writes reaches the other through them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+
+from meshsync.core.limits import LIMITS
+from meshsync.errors import LocalError
+from meshsync.ids import CollectionId
+from meshsync.node import Node
+from tests.stack.world import World, documents, events, level, simulate, write
+
+NOTES = CollectionId.of_name("notes")
+QUOTA = 200_000
+
+
+def carried(node: Node) -> dict[str, Any]:
+    """What status says of the only collection that a node carries."""
+    [found] = [one for one in node.status()["collections"] if one["relayed"]]
+    return dict(found)
+
+
+def root(node: Node) -> str:
+    """The root of the notes, as status tells it."""
+    [found] = [one["root"] for one in node.status()["collections"] if one["id"] == NOTES.hex()]
+    return str(found)
+
+
+async def until_level(*nodes: Node) -> None:
+    """Wait until the nodes, connected or not, hold the same of the notes, and a few seconds for status to say so."""
+    with trio.fail_after(120):
+        while True:
+            held = {one["root"] for node in nodes for one in node.status()["collections"] if one["id"] == NOTES.hex()}
+            counts = [sum(one["id"] == NOTES.hex() for one in node.status()["collections"]) for node in nodes]
+            if len(held) == 1 and all(counts):
+                return
+            await trio.sleep(0.1)
+
+
+def test_two_that_never_meet_share_a_collection_through_a_relay() -> None:
+    """Otherwise subscribers without a direct path never get anything."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=())
+        a = await world.start(1, peers=[2])
+        b = await world.start(3, peers=[2])
+        await write(a, *(f"a{number}" for number in range(100)))
+        await until_level(a, r, b)
+        assert documents(a) == documents(b)
+        with trio.fail_after(1):
+            await write(b, "live", text="forwarded at once")
+            await a.sync.watch_cursors("notes")
+        assert "live" in documents(a)
+        await until_level(a, r, b)
+        for node in (a, r, b):
+            with trio.fail_after(5):
+                await node.sync.wait_synced()
+        assert {peer["id"] for peer in a.peers() + b.peers()} == {r.id.hex()}
+        told = carried(r)
+        assert (told["name"], told["relayed"], told["priority"]) == (NOTES.short, True, "low")
+        assert told["entries"] == 101
+        assert {peer["state"] for peer in told["peers"]} == {"synced"}
+        assert r.collections() == []
+        with pytest.raises(LocalError):
+            r.collection("notes")
+        assert r.status()["relay"] | {"bytes": 0} == {
+            "enabled": True,
+            "collections": 1,
+            "bytes": 0,
+            "bytes_max": LIMITS.relay_bytes_max,
+            "turned_away": 0,
+            "fault": None,
+        }
+        assert [event.facts["id"] for event in events(r, "relay_began")] == [NOTES.hex()]
+        assert not events(a, "relay_began", "peer_error") + events(b, "peer_error") + events(r, "peer_error")
+
+    simulate(scenario)
+
+
+def test_subscribers_that_are_never_there_together_get_it_after_a_restart_of_the_relay() -> None:
+    """Otherwise it forwards and does not store."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=())
+        a = await world.start(1, peers=[2])
+        await write(a, *(f"n{number}" for number in range(300)))
+        await until_level(a, r)
+        held = documents(a)
+        await world.stop(1)
+        await world.kill(2)
+        r = await world.start(2, relay=True, collections=())
+        assert carried(r)["entries"] == 300
+        b = await world.start(3, peers=[2])
+        await level_with(b, r)
+        assert documents(b) == held
+
+    simulate(scenario)
+
+
+async def level_with(node: Node, other: Node) -> None:
+    """Wait until one is synced with the other, and the other says so too."""
+    await node.sync.wait_synced(["notes"], [other.id])
+    await until_level(node, other)
+
+
+def test_the_relay_may_be_the_one_that_dials() -> None:
+    """Otherwise it depends on who dialled whether a stream is opened for what is carried."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, trusts=[2])
+        b = await world.start(3, trusts=[2])
+        await write(a, "n1")
+        r = await world.start(2, relay=True, collections=(), peers=[1, 3])
+        await until_level(a, r, b)
+        assert documents(b) == documents(a)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("dials", ["outwards", "inwards", "along"])
+def test_a_chain_of_relays_joins_its_ends(dials: str) -> None:
+    """Otherwise one relay is as far as it goes."""
+
+    async def scenario(world: World) -> None:
+        dialled = {
+            "outwards": {1: [], 2: [1, 3], 3: [4], 4: []},
+            "inwards": {1: [2], 2: [], 3: [2], 4: [3]},
+            "along": {1: [2], 2: [3], 3: [4], 4: []},
+        }[dials]
+        beside = {1: {2}, 2: {1, 3}, 3: {2, 4}, 4: {3}}
+        a, r, s, b = [
+            await world.start(
+                number,
+                peers=dialled[number],
+                trusts=beside[number] - set(dialled[number]),
+                relay=number in (2, 3),
+                collections=["notes"] if number in (1, 4) else [],
+            )
+            for number in (1, 2, 3, 4)
+        ]
+        await write(a, "n1")
+        await write(b, "n2")
+        await until_level(a, r, s, b)
+        assert set(documents(a)) == set(documents(b)) == {"n1", "n2"}
+
+    simulate(scenario)
+
+
+def test_without_the_key_nothing_is_carried_and_no_id_is_revealed() -> None:
+    """Otherwise a node spends its disk for others without having been asked, or ids get to whoever listens."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, collections=())
+        a = await world.start(1, peers=[2])
+        b = await world.start(3, peers=[2])
+        await write(a, "n1")
+        await trio.sleep(600)
+        assert r.store.collections() == []
+        assert not documents(b)
+        assert r.status()["relay"]["enabled"] is False
+        assert not a.sync.is_synced()
+
+    simulate(scenario)
+
+
+def test_ids_go_only_to_relays_that_the_owner_knows() -> None:
+    """Otherwise anyone that calls itself a relay can read everything, where trust is open."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        await write(a, "n1")
+        r = await world.start(2, relay=True, collections=(), peers=[1])
+        await trio.sleep(600)
+        assert a.peers()[0]["state"] == "connected"
+        assert r.store.collections() == []
+        await a.accept_peer(r.id)
+        await world.stop(2)
+        r = await world.start(2, relay=True, collections=(), peers=[1])
+        await until_level(a, r)
+
+    simulate(scenario)
+
+
+def test_entries_beyond_the_quota_are_held_back_until_it_is_raised() -> None:
+    """Otherwise others fill the disk, or what they wrote in the meantime is lost."""
+    little = replace(LIMITS, relay_bytes_max=QUOTA)
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=(), limits=little)
+        a = await world.start(1, peers=[2])
+        b = await world.start(3, peers=[2])
+        for number in range(500):
+            await write(a, f"n{number}", text="x" * 1000)
+        await trio.sleep(60)
+        [full] = events(r, "relay_full")
+        assert "limits.relay_bytes" in full.facts["reason"]
+        assert QUOTA <= carried(r)["bytes"] < QUOTA + LIMITS.batch_bytes_soft + 5000
+        [session] = a.status()["collections"][0]["peers"]
+        assert (session["state"], session["stall"]) == (
+            "pushing",
+            "the peer takes no more: what it may carry for others is full",
+        )
+        assert session["unsent"] == 500 - carried(r)["entries"]
+        assert "limits.relay_bytes" in r.status()["relay"]["fault"]
+        [stalled] = [one for one in carried(r)["peers"] if one["id"] == a.id.hex()]
+        assert stalled["state"] == "pulling"
+        assert "limits.relay_bytes" in stalled["stall"]
+        assert not a.sync.is_synced()
+        assert not r.sync.is_synced()
+        assert b.sync.is_synced()
+        before = [peer["bytes_sent"] + peer["bytes_received"] for peer in r.peers()]
+        await trio.sleep(3000)
+        stalled_cost, synced_cost = (
+            peer["bytes_sent"] + peer["bytes_received"] - cost for peer, cost in zip(r.peers(), before, strict=True)
+        )
+        assert stalled_cost < 1.2 * synced_cost, "the session does not rest"
+        await world.stop(2)
+        r = await world.start(2, relay=True, collections=())
+        await until_level(a, r, b)
+        assert len(documents(b)) == 500
+        for node in (a, r, b):
+            await node.sync.wait_synced()
+        assert r.status()["relay"]["fault"] is None
+        assert [one["stall"] for one in a.status()["collections"][0]["peers"]] == [None]
+
+    simulate(scenario)
+
+
+def test_leaving_what_is_carried_frees_the_disk_and_makes_room() -> None:
+    """Otherwise the owner cannot get the disk back."""
+    little = replace(LIMITS, relay_bytes_max=QUOTA)
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=(), limits=little)
+        a = await world.start(1, peers=[2], collections=["bulk"])
+        for number in range(300):
+            await write(a, f"n{number}", text="x" * 1000, collection="bulk")
+        await trio.sleep(60)
+        b = await world.start(3, peers=[2])
+        await write(b, "n1")
+        await trio.sleep(60)
+        assert {one["name"]: one["entries"] for one in r.status()["collections"]}[NOTES.short] == 0
+        bulk = CollectionId.of_name("bulk")
+        await r.leave(bulk.hex()[:12])
+        await until_level(b, r)
+        assert r.store.collections() == [(NOTES, "")]
+        assert events(r, "relay_has_room")
+        [ended] = events(r, "relay_ended")
+        assert ended.facts["id"] == bulk.hex()
+        await trio.sleep(600)
+        await world.stop(2)
+        r = await world.start(2, relay=True, collections=(), limits=little)
+        await trio.sleep(600)
+        assert r.store.collections() == [(NOTES, "")]
+
+    simulate(scenario)
+
+
+def test_the_owner_joins_what_was_carried_and_it_is_there() -> None:
+    """Otherwise everything is downloaded a second time."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=())
+        a = await world.start(1, peers=[2])
+        await write(a, *(f"n{number}" for number in range(200)))
+        await until_level(a, r)
+        await world.stop(1)
+        pulled = r.sync.stats().pulled
+        await r.join("notes")
+        assert len(documents(r)) == 200
+        await write(r, "own")
+        a = await world.start(1, peers=[2])
+        await level(a, r)
+        assert r.sync.stats().pulled == pulled
+        [told] = r.status()["collections"]
+        assert (told["name"], told["relayed"]) == ("notes", False)
+        assert r.status()["relay"]["collections"] == 0
+        await r.leave("notes")
+        b = await world.start(3, peers=[2])
+        await until_level(a, r, b)
+        assert carried(r)["name"] == "notes"
+        await r.leave(NOTES.hex())
+        assert r.store.collections() == [(NOTES, "notes")]
+
+    simulate(scenario)
+
+
+def test_what_nobody_asks_for_any_more_is_dropped() -> None:
+    """Otherwise the disk fills with what is of no use to anyone."""
+    short = replace(LIMITS, relay_keep_seconds=7200.0)
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=(), limits=short, peers=[3])
+        s = await world.start(3, relay=True, collections=(), limits=short, trusts=[2])
+        a = await world.start(1, peers=[2])
+        await write(a, "n1")
+        await until_level(a, r, s)
+        await trio.sleep(4 * 7200)
+        assert carried(r)["entries"] == carried(s)["entries"] == 1
+        await world.stop(1)
+        await trio.sleep(5400)
+        assert carried(r)["entries"] == carried(s)["entries"] == 1
+        await trio.sleep(2 * 7200)
+        # Each asks the other, and it ends all the same.
+        assert r.store.collections() == s.store.collections() == []
+        assert events(r, "relay_ended")[-1].facts["reason"] == "nobody asked for it for a long time"
+
+    simulate(scenario)
