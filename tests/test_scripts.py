@@ -123,6 +123,17 @@ def test_bench_measures_what_a_mesh_costs(temporary: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_measures_what_is_urgent(temporary: Path) -> None:
+    """The narrow cable is code of its own, and so is what is read before the nodes are equal."""
+    done = run(temporary, "bench", "--workload", "P", "--n", "200", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = rows_of(done.stdout)
+    assert 25 < row["p50_ms"] <= row["p99_ms"]
+    assert re.search(r"round trips of the empty link; .* the link was [1-9]\d+% full", row["notes"])
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_bench_measures_meshes_that_come_together(temporary: Path) -> None:
     """The cables are cut and mended, and the links begun all at once, by code of its own."""
     done = run(temporary, "bench", "--workload", "M3,M4", "--n", "20", "--quick")

@@ -1,10 +1,11 @@
-"""A cable between two nodes: a UDP relay on loopback that can delay what goes through it, and can be cut."""
+"""A cable between two nodes: a UDP relay on loopback that can be long, narrow, and cut."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -15,16 +16,29 @@ _Address = tuple[str, int]
 _Delayed = tuple[float, bytes]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """How a cable treats what goes through it, the same both ways."""
+
+    one_way_seconds: float = 0.0
+    bytes_per_second: float = math.inf
+    """Of UDP payload; what comes faster waits."""
+    queue_bytes: float = math.inf
+    """What may wait; beyond, the newest is lost."""
+    datagram_bytes_max: int = _DATAGRAM_BYTES_MAX
+    """Longer ones are lost, as on a real link."""
+
+
 class Cable:
     """One node dials `address`, and so reaches the other one, which is at `target`."""
 
-    def __init__(self, target: str, one_way_seconds: float) -> None:
+    def __init__(self, target: str, kind: Kind) -> None:
         host, _, port = target.rpartition(":")
         self.is_cut = False
         """While it is, whatever is sent is lost."""
         self.near = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
         self.far = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
-        self._one_way_seconds = one_way_seconds
+        self._kind = kind
         self._target: _Address = (host, int(port))
         self._caller: _Address | None = None
 
@@ -42,12 +56,18 @@ class Cable:
 
     async def receive(self, socket: trio.socket.SocketType, queue: trio.MemorySendChannel[_Delayed]) -> None:
         """Take in what arrives at one end."""
+        kind, free_at = self._kind, -math.inf
         while True:
             data, sender = await socket.recvfrom(_DATAGRAM_BYTES_MAX)
             if socket is self.near:
                 self._caller = sender
-            if not self.is_cut:
-                queue.send_nowait((trio.current_time() + self._one_way_seconds, data))
+            now = trio.current_time()
+            free_at = max(now, free_at)
+            waiting_bytes = (free_at - now) * kind.bytes_per_second if free_at > now else 0
+            if self.is_cut or len(data) > kind.datagram_bytes_max or waiting_bytes + len(data) > kind.queue_bytes:
+                continue
+            free_at += len(data) / kind.bytes_per_second
+            queue.send_nowait((free_at + kind.one_way_seconds, data))
 
     async def deliver(self, socket: trio.socket.SocketType, queue: trio.MemoryReceiveChannel[_Delayed]) -> None:
         """Let out at one end what came in at the other."""
@@ -59,9 +79,9 @@ class Cable:
 
 
 @asynccontextmanager
-async def open_cable(target: str, one_way_seconds: float = 0.0) -> AsyncIterator[Cable]:
-    """A cable to the node at `target`.  It holds any number of datagrams: the flow control of the nodes bounds it."""
-    cable = Cable(target, one_way_seconds)
+async def open_cable(target: str, kind: Kind = Kind()) -> AsyncIterator[Cable]:
+    """A cable to the node at `target`.  Without a bound on its queue, the flow control of the nodes bounds it."""
+    cable = Cable(target, kind)
     with cable.near, cable.far:
         await cable.bind()
         async with trio.open_nursery() as nursery:

@@ -6,6 +6,9 @@ import base64
 import random
 from typing import Any
 
+COLLECTION = "bench"
+"""Where they are."""
+
 _WORDS = (
     "alder anvil auburn barley bellows birdsong bramble brook burrow canal carbon chalk cinder clay compass cotton "
     "cricket current damson dawn dew dome drift dune dusk eagle easel elder engine fable feather fennel ferry field "
@@ -14,6 +17,7 @@ _WORDS = (
 ).split()
 _TEXT_CHARACTERS = 100
 MESSAGE_BYTES = 1000
+BLOCK_BYTES = 50_000
 _MESSAGE_FRAME_BYTES = 27  # of an operation around the text: kind, document id, name of the field, lengths
 
 
@@ -39,3 +43,8 @@ def message(number: int) -> dict[str, Any]:
     characters = MESSAGE_BYTES - _MESSAGE_FRAME_BYTES
     raw = random.Random(number).randbytes(characters)
     return {"text": base64.b64encode(raw).decode()[:characters]}
+
+
+def block(number: int) -> dict[str, Any]:
+    """A document of a little more than BLOCK_BYTES bytes."""
+    return {"text": random.Random(number).randbytes(BLOCK_BYTES // 2).hex()}

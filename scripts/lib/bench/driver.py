@@ -15,7 +15,7 @@ import pstats
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import structlog
 import trio
 
 import meshsync
-from bench.documents import document, document_id, message
+from bench.documents import COLLECTION, block, document, document_id, message
 from bench.lines import read_lines, write_line
 from meshsync.core.entry import PUT, Operation, encode_operations
 from meshsync.errors import TransportLost
@@ -31,10 +31,10 @@ from meshsync.ids import EndpointId
 from meshsync.sync.link import Link
 from meshsync.transports.channel import MessageChannel
 
-COLLECTION = "bench"
 # The links of a benchmark are those that it makes: nobody is looked for.
 COMMON = {"listen": ["127.0.0.1:0"], "collections": [COLLECTION], "discovery": {"mdns": False, "exchange": False}}
 PROFILE_LINES = 40
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {"message": message, "block": block}
 Answer = dict[str, Any]
 now = time.monotonic
 
@@ -56,24 +56,27 @@ class Driver:
         return {}
 
     async def write(
-        self, first: int, count: int, kind: str = "document", update: int = 0, in_flight: int = 1
+        self,
+        first: int,
+        count: int,
+        kind: str = "document",
+        update: int = 0,
+        in_flight: int = 1,
+        collection: str = COLLECTION,
     ) -> Answer:
         """Write documents, an entry each, so many calls at once; when the first began and the last ended."""
         numbers = range(first, first + count)
-        made = [(document_id(one), message(one) if kind == "message" else document(one, update)) for one in numbers]
+        made = [(document_id(one), KINDS[kind](one) if kind in KINDS else document(one, update)) for one in numbers]
         work = iter(made)
+        notes = self._node.collection(collection)
         began = now()
         if in_flight == 1:
-            await self._write_each(work)
+            await _write_each(notes, work)
         else:
             async with trio.open_nursery() as nursery:
                 for _ in range(in_flight):
-                    nursery.start_soon(self._write_each, work)
+                    nursery.start_soon(_write_each, notes, work)
         return {"began": began, "ended": now()}
-
-    async def _write_each(self, work: Iterator[tuple[str, dict[str, Any]]]) -> None:
-        for id, body in work:
-            await self._notes.put(id, body)
 
     async def pulse(self, first: int, count: int, pause: float) -> Answer:
         """Write documents, one each `pause` seconds; when each began, and what the payloads take."""
@@ -124,13 +127,14 @@ class Driver:
             await self._node.sync.watch_cursors(COLLECTION, seen)
         return {"ended": now()}
 
-    async def follow(self) -> Answer:
+    async def follow(self, collection: str = COLLECTION) -> Answer:
         """Follow the changes from now on, for `sight`."""
-        self._nursery.start_soon(self._follow, self._notes.cursor())
+        notes = self._node.collection(collection)
+        self._nursery.start_soon(self._follow, notes, notes.cursor())
         return {}
 
-    async def _follow(self, since: str) -> None:
-        async for change in self._notes.changes(since=since):
+    async def _follow(self, notes: meshsync.Collection, since: str) -> None:
+        async for change in notes.changes(since=since):
             self._seen[change.id] = now()
             self._sight.set()
 
@@ -165,7 +169,7 @@ class Driver:
         digest = hashlib.sha256()
         for id, body in self._notes.bodies():
             digest.update(json.dumps([id, body], sort_keys=True).encode())
-        [collection] = self._node.status()["collections"]
+        [collection] = [one for one in self._node.status()["collections"] if one["name"] == COLLECTION]
         return {"root": collection["root"], "documents": collection["documents"], "digest": digest.hexdigest()}
 
     async def root(self) -> Answer:
@@ -207,6 +211,11 @@ class Driver:
 
 def _channels(link: Link) -> list[MessageChannel]:
     return [link.connection.control, *(exchange.channel for exchange in link.exchanges.values())]
+
+
+async def _write_each(notes: meshsync.Collection, work: Iterator[tuple[str, dict[str, Any]]]) -> None:
+    for id, body in work:
+        await notes.put(id, body)
 
 
 async def main(configuration: Answer) -> None:

@@ -106,13 +106,15 @@ class Stage:
     """Shorter waits and fewer writes, for a first look."""
 
     @asynccontextmanager
-    async def pair(self, *, durability_a: str = "normal", durability_b: str = "full") -> AsyncIterator[Pair]:
-        """Two nodes.  Nothing of them is left at the end."""
+    async def pair(
+        self, *, durability_a: str = "normal", durability_b: str = "full", **configuration: Any
+    ) -> AsyncIterator[Pair]:
+        """Two nodes, with more configuration for both.  Nothing of them is left at the end."""
         with tempfile.TemporaryDirectory(prefix="meshsync-bench-", ignore_cleanup_errors=True) as name:
             directory = Path(name)
             async with (
-                open_worker(directory / "a", durability=durability_a) as a,
-                open_worker(directory / "b", durability=durability_b) as b,
+                open_worker(directory / "a", durability=durability_a, **configuration) as a,
+                open_worker(directory / "b", durability=durability_b, **configuration) as b,
             ):
                 await a.call("accept", id=b.id)
                 yield Pair(a, b, directory, self.with_profile)
