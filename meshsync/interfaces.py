@@ -119,6 +119,7 @@ class Interfaces:
         self._read = read
         self._limits = limits
         self._said: dict[str, str] = {}
+        self._tell: Callable[[], None] = lambda: None
         self.refresh()
 
     @property
@@ -143,6 +144,7 @@ class Interfaces:
         if chosen != self.chosen:
             self.chosen = chosen
             self.changed.notify()
+            self._tell()
 
     def _explain(self, everything: Sequence[Interface]) -> None:
         """Say of each named interface, once, why it is not used or that it is now."""
@@ -162,8 +164,9 @@ class Interfaces:
                 self._said[name] = state
                 (_log.info if one is not None and one.is_usable else _log.warning)(state)
 
-    async def follow(self) -> None:
-        """Keep `chosen` true, until cancelled."""
+    async def follow(self, tell: Callable[[], None]) -> None:
+        """Keep `chosen` true, until cancelled, and call `tell` whenever it is another."""
+        self._tell = tell
         while True:
             try:
                 await self._listen()

@@ -29,6 +29,7 @@ from meshsync.groups import unwrapped
 from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.ids import CollectionId, EndpointId
 from meshsync.inspection import log_entries
+from meshsync.interfaces import Interfaces
 from meshsync.network import Network
 from meshsync.peering.peering import Peering
 from meshsync.peering.trust import Trust
@@ -45,6 +46,7 @@ from meshsync.sync.subscription import Subscription
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
 from meshsync.transports.quic.udp import DatagramSocket
+from meshsync.transports.routed import RoutedTransport
 from meshsync.verification import Fault, Finding, verify
 
 _JOINED = "joined"
@@ -292,6 +294,7 @@ async def start_node(
     mesh_key: bytes | None = None,
     discoveries: Sequence[Discovery] = (),
     reachable_at: Callable[[], tuple[HostPort, ...]] | None = None,
+    interfaces: Interfaces | None = None,
     limits: Limits = LIMITS,
     rng: random.Random,
     wall_ms: Callable[[], int],
@@ -300,7 +303,7 @@ async def start_node(
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
     `discoveries` find peers besides those of the configuration; `reachable_at` says where others find this node, by
-    default where its sockets are.
+    default where its sockets are.  Dialling keeps to `interfaces`, and begins anew when they change.
     `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
     async with AsyncExitStack() as stack:
@@ -332,6 +335,9 @@ async def start_node(
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
         nursery.start_soon(node.relay.run)
+        if interfaces is not None:
+            transports = [RoutedTransport(transport, interfaces.check_route) for transport in transports]
+            nursery.start_soon(interfaces.follow, node.peering.network_changed)
         node.peering.start(nursery, transports, [StaticDiscovery(config.peers), *discoveries])
         try:
             yield node
@@ -362,9 +368,6 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
         stack.callback(store.close)
         network = Network(config, limits)
         stack.callback(network.close)
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        stack.callback(nursery.cancel_scope.cancel)
-        nursery.start_soon(network.interfaces.follow)
         node = await stack.enter_async_context(
             start_node(
                 config,
@@ -374,6 +377,7 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
                 mesh_key=mesh_key,
                 discoveries=network.discoveries(identity.endpoint_id, mesh_key, rng),
                 reachable_at=network.reachable_at,
+                interfaces=network.interfaces,
                 limits=limits,
                 rng=rng,
                 wall_ms=wall_clock(os.environ),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.netns import Machine
+
 COMMAND = [sys.executable, "-m", "meshsync"]
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60
@@ -89,9 +91,19 @@ class RunningNode:
 
 
 @contextmanager
-def running(data_dir: Path, *arguments: object, collections: tuple[str, ...] = ("notes",)) -> Iterator[RunningNode]:
-    """Start a node on loopback and wait until it is ready."""
-    command = [*COMMAND, "node", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", "--log-format", "json"]
+def running(
+    data_dir: Path,
+    *arguments: object,
+    collections: tuple[str, ...] = ("notes",),
+    listen: str | None = "127.0.0.1:0",
+    on: Machine | None = None,
+) -> Iterator[RunningNode]:
+    """Start a node, on loopback of this machine unless said otherwise, and wait until it is ready."""
+    command = [*COMMAND, "node", "--data-dir", str(data_dir), "--log-format", "json"]
+    if on is not None:
+        command = on.command(*command)
+    if listen is not None:
+        command += ["--listen", listen]
     for name in collections:
         command += ["--collection", name]
     log = data_dir.with_suffix(".log")

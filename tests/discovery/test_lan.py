@@ -1,0 +1,146 @@
+"""Machines on one Ethernet that nobody told an address, with cables that are pulled and addresses that change."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import PATIENCE_SECONDS, RunningNode, running
+from tests.discovery.test_processes import mesh_key, options
+from tests.netns import Machine, is_privileged, lan, network
+
+pytestmark = pytest.mark.skipif(not is_privileged(), reason="network namespaces need root")
+
+
+@contextmanager
+def impatient(node: RunningNode) -> Iterator[None]:
+    """End the node, and with it every wait for its events, when nothing comes for too long."""
+    timer = threading.Timer(PATIENCE_SECONDS, node.process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def following(node: RunningNode) -> Iterator[Callable[[str, str], None]]:
+    """A function that waits for the next event of a type that is about a peer; each event is looked at once."""
+    with node.streaming("events", "--since", "1", "--json") as events, impatient(node):
+        assert events.stdout is not None
+
+        def wait(kind: str, peer: str) -> None:
+            assert events.stdout is not None
+            for line in events.stdout:
+                event = json.loads(line)
+                if (event["type"], event.get("peer")) == (kind, peer):
+                    return
+            raise AssertionError("the events ended")
+
+        yield wait
+
+
+def start(stack: ExitStack, machine: Machine, directory: Path, key: Path, *arguments: object) -> RunningNode:
+    """A node as people start it, on a machine."""
+    made = running(directory / machine.name, *options(key), *arguments, listen=None, on=machine)
+    return stack.enter_context(made)
+
+
+def test_three_machines_find_each_other_and_again_after_a_cable_was_pulled(tmp_path: Path) -> None:
+    """What happens in every hall and on every boat, and nobody is there to restart anything."""
+    key = mesh_key(tmp_path)
+    with lan("anna", "boris", "clara") as machines, ExitStack() as stack:
+        anna, boris, clara = (start(stack, machine, tmp_path, key) for machine in machines)
+        assert [node.ready["listen"] for node in (anna, boris, clara)] == [["0.0.0.0:4433"]] * 3
+        with following(anna) as wait:
+            wait("connected", boris.id)
+        with following(boris) as wait:
+            wait("connected", clara.id)
+        with following(clara) as wait:
+            wait("connected", anna.id)
+            machines[2].ports[0].unplug()
+            wait("disconnected", anna.id)
+            clara.out("put", "notes", "n1", "{}")
+            machines[2].ports[0].plug()
+            wait("connected", anna.id)
+        clara.out("wait", "synced", "--timeout", "30s")
+        assert json.loads(anna.out("get", "notes", "n1")) == {}
+        for node in (anna, boris, clara):
+            assert node.stop() == 0
+
+
+def test_an_address_that_changes_is_followed(tmp_path: Path) -> None:
+    """DHCP gives another address; the others only know the old one."""
+    key = mesh_key(tmp_path)
+    with lan("anna", "boris") as machines, ExitStack() as stack:
+        anna, boris = (start(stack, machine, tmp_path, key) for machine in machines)
+        old, new = machines[1].address, "10.77.1.99"
+        with following(anna) as wait:
+            wait("connected", boris.id)
+            machines[1].run("ip", "address", "del", f"{old}/24", "dev", "eth0")
+            machines[1].run("ip", "address", "add", f"{new}/24", "dev", "eth0")
+        # The connection may move along (RFC 9000 section 9) or be made anew.
+        boris.out("put", "notes", "n1", "{}")
+        boris.out("wait", "synced", "--timeout", "30s")
+        assert json.loads(anna.out("get", "notes", "n1")) == {}
+
+
+def test_an_interface_may_come_later_than_the_node(tmp_path: Path) -> None:
+    """In a lab, and on a robot whose radio starts slowly: interface, address and carrier come one after the other."""
+    key = mesh_key(tmp_path)
+    with network() as made, ExitStack() as stack:
+        switch, anna, boris = made.switch(), made.machine("anna"), made.machine("boris")
+        anna.join(switch)
+        a = start(stack, anna, tmp_path, key)
+        b = start(stack, boris, tmp_path, key, "--interface", "eth0")
+        with following(b) as wait:
+            boris.join(switch)
+            wait("connected", a.id)
+        log = (tmp_path / "boris.log").read_text()
+        assert "there is no interface eth0 yet: waiting for it" in log
+        assert "using interface eth0 with 10.77.1.2" in log
+
+
+def test_a_machine_in_two_networks_stays_out_of_the_one_that_was_not_chosen(tmp_path: Path) -> None:
+    """Whoever names the interface of the fleet does not want to be seen in the guests' network."""
+    key = mesh_key(tmp_path)
+    with network() as made, ExitStack() as stack:
+        fleet, guests = made.switch(), made.switch()
+        anna, boris, clara = (made.machine(name) for name in ("anna", "boris", "clara"))
+        boris.join(fleet)
+        boris.join(guests)
+        anna.join(fleet)
+        clara.join(guests)
+        b = start(stack, boris, tmp_path, key, "--interface", "eth0")
+        c = start(stack, clara, tmp_path, key)
+        a = start(stack, anna, tmp_path, key)
+        with following(b) as wait:
+            wait("connected", a.id)
+        assert [peer["id"] for peer in b.json("status")["peers"]] == [a.id]
+        assert c.json("status")["peers"] == []
+        refused = b.run("connect", f"{c.id}@{clara.address}:4433")
+        assert refused.returncode == 5
+        assert f"the way to {clara.address} does not lead through eth0" in refused.stderr
+
+
+def test_whoever_was_killed_is_found_again_at_another_port(tmp_path: Path) -> None:
+    """A process that dies says no goodbye, and the next one may not get its port."""
+    key = mesh_key(tmp_path)
+    with lan("anna", "boris") as machines, ExitStack() as stack:
+        anna = start(stack, machines[0], tmp_path, key)
+        with running(tmp_path / "boris", *options(key), listen="0.0.0.0:5000", on=machines[1]) as boris:
+            with following(anna) as wait:
+                wait("connected", boris.id)
+            boris.stop(signal.SIGKILL)
+        with (
+            following(anna) as wait,
+            running(tmp_path / "boris", *options(key), listen="0.0.0.0:5001", on=machines[1]) as boris,
+        ):
+            wait("connected", boris.id)
+            wait("connected", boris.id)
