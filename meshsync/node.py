@@ -25,6 +25,7 @@ from meshsync.discovery.base import Discovery
 from meshsync.discovery.static import StaticDiscovery
 from meshsync.errors import ConfigError, DamagedError, LocalError
 from meshsync.events import EventLog
+from meshsync.graph import mesh_graph
 from meshsync.groups import unwrapped
 from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.ids import CollectionId, EndpointId
@@ -243,6 +244,10 @@ class Node:
     def status(self) -> dict[str, Any]:
         """The state of the node as `status --json` tells it."""
         return node_status(self)
+
+    def graph(self) -> dict[str, Any]:
+        """The mesh as this node knows it, as `graph --json` tells it."""
+        return mesh_graph(self)
 
     def log_entries(self, collection: str) -> Iterator[dict[str, Any]]:
         """The entries of a collection in the order of their arrival."""

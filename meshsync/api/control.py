@@ -36,18 +36,15 @@ async def get_status(node: Node, request: Request) -> Response:
 
 
 async def get_graph(node: Node, request: Request) -> Response:
-    """The mesh as this node sees it: itself, its peers, and the links between them."""
+    """The whole mesh as this node knows it: what it sees itself, and what the others say of themselves.
+
+    A link is `connected` where an end says so and the other does not deny it, `disputed` where one end says so and the
+    other does not, `stale` where neither end can be reached any more; else it is one that this node tries to make, in
+    the state that `peers` tells.  `said_by` and `denied_by` name the ends; `age_s` is of the newest word.  A node is
+    `connected` with this one, `reachable` over connected links, or `unreachable`.
+    """
     refuse_unknown(request)
-    status = node.status()
-    peers = status["peers"]
-    names = [collection["name"] for collection in status["collections"]]
-    nodes = [{"id": status["id"], "name": status["name"], "age_s": 0, "collections": names}]
-    nodes += [{"id": peer["id"], "name": peer["name"], "age_s": 0, "collections": []} for peer in peers]
-    links = [
-        {"a": status["id"], "b": peer["id"], "state": peer["state"], "rtt_ms": peer["rtt_ms"], "age_s": 0}
-        for peer in peers
-    ]
-    return answer(nodes=nodes, links=links)
+    return answer(**_without_version(node.graph()))
 
 
 async def list_peers(node: Node, request: Request) -> Response:

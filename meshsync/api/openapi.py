@@ -27,6 +27,10 @@ def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "type": [schema["type"], "null"]}
 
 
+def _said(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
+    return {**schema, "description": meaning}
+
+
 def _list(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": schema}
 
@@ -96,6 +100,42 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         peers=_list(_ref("Peer")),
         collections=_list(_ref("Collection")),
     ),
+    "MeshNode": _object(
+        {
+            "id": _HEX,
+            "name": _TEXT,
+            "age_s": _maybe(_said(_NUMBER, "since the newest word by it or about it; null: none was heard")),
+            "state": {"enum": ["self", "connected", "reachable", "unreachable"]},
+            "addresses": _list(_said(_TEXT, "where it says that it can be reached, as IP:PORT")),
+            "collections": _list(_TEXT),
+            "holdings": _list(_ref("MeshHolding")),
+        }
+    ),
+    "MeshHolding": _object(
+        {
+            "collection": _TEXT,
+            "root": _HEX,
+            "equal": _said(_FLAG, "whether its root was this node's"),
+            "entries": _COUNT,
+            "documents": _COUNT,
+            "behind": _said(_COUNT, "entries that this node holds now and it did not"),
+            "ahead": _said(_COUNT, "entries that it held and this node does not"),
+            "exact": _said(_FLAG, "false: `behind` and `ahead` are the least that can be"),
+            "age_s": _said(_NUMBER, "since it said what it holds"),
+        }
+    ),
+    "MeshLink": _object(
+        {
+            "a": _HEX,
+            "b": _HEX,
+            "state": {"enum": ["connected", "disputed", "stale", "dialing", "waiting", "pending", "down"]},
+            "rtt_ms": _maybe(_NUMBER),
+            "age_s": _said(_NUMBER, "since the newest word about it"),
+            "said_by": _list(_HEX),
+            "denied_by": _list(_HEX),
+            "collections": _list(_TEXT),
+        }
+    ),
     "Peers": _answer(peers=_list(_ref("Peer"))),
     "PeerId": _answer(id=_HEX),
     "Connect": _object({"peer": {"type": "string", "description": "HEX@HOST:PORT"}}),
@@ -109,8 +149,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}),
     "Joined": _answer(collection=_TEXT),
     "Graph": _answer(
-        nodes=_list(_object({"id": _HEX, "name": _TEXT, "age_s": _NUMBER, "collections": _list(_TEXT)})),
-        links=_list(_object({"a": _HEX, "b": _HEX, "state": _TEXT, "rtt_ms": _maybe(_NUMBER), "age_s": _NUMBER})),
+        self=_HEX,
+        nodes=_list(_ref("MeshNode")),
+        links=_list(_ref("MeshLink")),
     ),
     "Body": {"type": "object", "description": "The document's fields, and optionally its `id`."},
     "Document": _answer(

@@ -39,7 +39,7 @@ _COMMANDS = {
     "connect": ("peers", "Connect to a peer now."),
     "sync": ("peers", "Force a round of synchronisation now."),
     "collections": ("collections", "List, join and leave collections."),
-    "graph": ("peers", "Show the mesh as this node sees it."),
+    "graph": ("graph", "Show the whole mesh as this node knows it."),
     "events": ("feeds", "Print events of the node as they happen."),
     "log": ("collections", "Print the entries of a collection."),
     "verify": ("collections", "Check the store of the node."),

@@ -1,4 +1,4 @@
-"""`peers`, `connect`, `sync` and `graph`."""
+"""`peers`, `connect` and `sync`."""
 
 from __future__ import annotations
 
@@ -112,26 +112,3 @@ def sync_command(*, as_json: bool, collection: str | None) -> None:
             f"pulled {answer['pulled']}, pushed {answer['pushed']}, conflicts {answer['conflicts']},"
             f" peers {answer['peers']}"
         )
-
-
-@click.command("graph")
-@client_options
-def graph_command(*, as_json: bool) -> None:
-    """Show the mesh as this node sees it."""
-    answer = client().get("v1", "graph")
-    if as_json:
-        print_json(answer)
-        return
-    names = {node["id"]: node["name"] or node["id"][:8] for node in answer["nodes"]}
-    print_table(
-        ("FROM", "TO", "STATE", "RTT"),
-        [
-            (
-                names[link["a"]],
-                names[link["b"]],
-                link["state"],
-                "" if link["rtt_ms"] is None else f"{link['rtt_ms']:.1f} ms",
-            )
-            for link in answer["links"]
-        ],
-    )

@@ -340,6 +340,7 @@ class SyncEngine:
                 watcher.notify()
             self._health.worked()
             self.carrier.grew(replica)
+            self.summaries.note_stored()
             if self._holds:
                 self._holds.release(replica, tips)
         if applied.skipped:

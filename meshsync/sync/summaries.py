@@ -65,15 +65,28 @@ class Summaries:
         self._name = name
         self._links: dict[EndpointId, Link] = {}
         self._issued: dict[CollectionId, _Issued] = {}
-        self._look_again = Notifier()
+        self._news = trio.Event()
+        """Something may be other than when this node looked last."""
 
     async def run(self) -> None:
         """Say what is new, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_progress)
+            while True:
+                next_at = self._look()
+                self._news = trio.Event()
+                with trio.move_on_at(next_at):
+                    await self._news.wait()
+                await trio.sleep(GATHER_SECONDS)
+
+    async def _follow_progress(self) -> None:
         while True:
-            next_at = self._look()
-            with trio.move_on_at(next_at):
-                await self._engine.progressed.wait()
-            await trio.sleep(GATHER_SECONDS)
+            await self._engine.progressed.wait()
+            self._news.set()
+
+    def note_stored(self) -> None:
+        """Entries were stored; cheap enough for every single write."""
+        self._news.set()
 
     def known_links(self, collection: CollectionId) -> dict[EndpointId, Link]:
         """The connected peers that have opened a collection."""
@@ -227,4 +240,4 @@ class Summaries:
                 self._wake_links(now)
                 self.changed.notify()
             case Taken.OWN:
-                self._engine.progressed.notify()
+                self._news.set()
