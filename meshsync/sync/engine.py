@@ -172,8 +172,7 @@ class SyncEngine:
 
     def subscribers(self, collection: CollectionId) -> int:
         """How many nodes are known to subscribe to a collection, this one included: by their links or their word."""
-        known = self.summaries.gossip.authors(collection) | set(self.partners(collection))
-        return len(known - {self.summaries.own}) + 1
+        return len(self.summaries.gossip.authors(collection).union(self.partners(collection), (self.summaries.own,)))
 
     def _is_level(self, collection: CollectionId, peer: EndpointId) -> bool:
         link = self.links.get(peer)

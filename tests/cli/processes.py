@@ -103,7 +103,8 @@ def running(
     if on is not None:
         command = on.command(*command)
     if listen is not None:
-        command += ["--listen", listen]
+        # Those on loopback are linked with whom the test names.
+        command += ["--listen", listen, "--no-exchange"]
     for name in collections:
         command += ["--collection", name]
     log = data_dir.with_suffix(".log")

@@ -61,6 +61,8 @@ def test_nobody_is_introduced_where_it_is_switched_off() -> None:
         facts = nodes[1].sync.summaries.gossip.facts(nodes[1].sync.replica("notes").id)
         told = {fact.signed.summary.name for fact in facts if fact.signed.summary.addresses}
         assert told == {"node 5"}
+        (curious_there,) = [one for one in nodes[1].graph()["nodes"] if one["name"] == "node 5"]
+        assert curious_there["addresses"] == [world.machine(5).address]
 
     simulate(scenario)
 
