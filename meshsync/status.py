@@ -110,6 +110,8 @@ def _peer(node: Node, peer: Peer) -> dict[str, Any]:
 
 def _collection(node: Node, replica: Replica) -> dict[str, Any]:
     entries, documents, _ = replica.tables.counts()
+    exchanged = node.sync.exchanged(replica.id)
+    redundancy = exchanged.redundancy
     return {
         "name": replica.name,
         "id": replica.id.hex(),
@@ -123,6 +125,9 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "priority": node.sync.priority(replica).name.lower(),
         "query": None,
         "peers": [_session(node, replica, peer) for peer in node.sync.partners(replica.id)],
+        "subscribers": node.sync.subscribers(replica.id),
+        "payload_bytes": {"received": exchanged.payload_bytes, "new": exchanged.payload_bytes_new},
+        "redundancy": None if redundancy is None else round(redundancy, 3),
         "held": {str(log): why.value for log, why in node.sync.held(replica).items()},
     }
 
@@ -136,4 +141,5 @@ def _session(node: Node, replica: Replica, peer: EndpointId) -> dict[str, Any]:
         "unsent": state.unsent,
         "last_synced": state.last_synced,
         "stall": state.stall,
+        "lazy": state.lazy,
     }

@@ -17,7 +17,8 @@ from itertools import pairwise
 from meshsync.core.limits import LIMITS
 from meshsync.core.session_events import SessionState
 from tests.meshoracle import Oracle
-from tests.simmesh import End, Node, SimMesh
+from tests.simmesh import SimMesh
+from tests.simnode import End, Node
 from tests.storm import random_operations
 
 NODES = 50

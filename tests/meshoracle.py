@@ -11,7 +11,8 @@ from meshsync.core.entry import DELETE, PUT, verify_seal
 from meshsync.core.session_events import SessionState
 from meshsync.store.base import EntryRow
 from meshsync.store.replica import Replica
-from tests.simmesh import Node, SimMesh
+from tests.simmesh import SimMesh
+from tests.simnode import Node
 
 _ENTRY_DOMAIN = b"meshsync/entry/1\0"
 

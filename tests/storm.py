@@ -11,7 +11,8 @@ from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.store.memory import MemoryStore
 from tests.meshoracle import Oracles
-from tests.simmesh import Node, SimMesh
+from tests.simmesh import SimMesh
+from tests.simnode import Node
 
 # Small, so that few entries already take many batches.
 SMALL = replace(LIMITS, batch_entries_soft=4, batch_bytes_soft=600, push_burst=2)
@@ -58,6 +59,10 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.mesh = SimMesh(seed, 0, SMALL)
         self.rng = rng = self.mesh.rng
+        # From how many nodes on links turn lazy, and from how many entries on one node provides.
+        self.mesh.limits = replace(
+            SMALL, eager_subscribers_max=rng.choice((0, 0, 2, 8)), bulk_entries=rng.choice((4, 64, 64))
+        )
         self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.02, 0.4))
         for _ in range(rng.randrange(2, 6)):
             self.mesh.add_node()

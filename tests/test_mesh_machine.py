@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.store.memory import MemoryStore
 from tests.meshoracle import Oracles
-from tests.simmesh import Link, Node, SimMesh
+from tests.simmesh import SimMesh
+from tests.simnode import Link, Node
 from tests.storm import SKEWS_MS, SMALL, heal
 
 places = st.integers(0, 1000)

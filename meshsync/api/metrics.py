@@ -44,6 +44,7 @@ class _NodeCollector:
 
 
 def _collections(collections: list[dict[str, Any]]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily as Counter
     from prometheus_client.core import GaugeMetricFamily as Gauge
 
     for key, text in (("entries", "Entries"), ("documents", "Live documents"), ("logs", "Logs")):
@@ -51,6 +52,11 @@ def _collections(collections: list[dict[str, Any]]) -> Iterator[Metric]:
         for collection in collections:
             gauge.add_metric([collection["name"]], collection[key])
         yield gauge
+    for key, text in (("received", "Payload bytes received"), ("new", "Payload bytes received that were new")):
+        counter = Counter(f"meshsync_payload_bytes_{key}", f"{text}, of a collection.", labels=["collection"])
+        for collection in collections:
+            counter.add_metric([collection["name"]], collection["payload_bytes"][key])
+        yield counter
     synced = Gauge("meshsync_synced", "1 where a collection equals the peer's.", labels=_BY_PEER)
     missing = Gauge("meshsync_missing_entries", "Entries that a peer has and this node lacks.", labels=_BY_PEER)
     unsent = Gauge("meshsync_unsent_entries", "Entries that a peer has yet to confirm.", labels=_BY_PEER)

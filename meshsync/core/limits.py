@@ -158,6 +158,33 @@ class Limits:
     push_flood_entries: int = 12
     root_check_seconds: float = 30.0
 
+    # Spreading among many (see meshsync.core.spreading)
+    eager_subscribers_max: int = 8
+    """With more subscribers than this, links over which entries come twice turn lazy."""
+    announce_seconds: float = 0.1
+    """Until a lazy link tells of news that the peer is not known to have."""
+    confirm_seconds: float = 1.0
+    """Until it tells of what the peer has, too."""
+    announce_tips_max: int = 512
+    """In one message."""
+    graft_seconds_min: float = 0.2
+    """How long what was announced may take to come by another link; and at least one and a half round trips."""
+    graft_seconds_max: float = 30.0
+    """So rarely, in the end, someone is asked who does not send."""
+    grafted_seconds_min: float = 1.0
+    """So long a link stays eager, though entries come twice, that was made so to get them."""
+    pruned_seconds_min: float = 1.0
+    """So long a node bears it that a peer pruned its last eager link; twice as long each time, up to `_max`."""
+    pruned_seconds_max: float = 16.0
+    bulk_entries: int = 64
+    """So many make a great deal, which is to come from one peer only."""
+    bulk_seconds_max: float = 5.0
+    """How long a provider may send nothing; and at least four round trips."""
+    bulk_rest_seconds: float = 1.0
+    """After the last large batch."""
+    quiet_seconds: float = 5.0
+    """After so long without a change the roots at the ends of a lazy link should be equal."""
+
     # Summaries, by which every node knows the whole mesh
     summary_authors_max: int = 1024
     """Nodes of one collection that are remembered."""

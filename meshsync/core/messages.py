@@ -30,6 +30,8 @@ FLAG_FULL = 8
 """OPEN: the sender takes no entries at present; it opens anew, without this flag, when it does."""
 FLAG_EXPLICIT = 2
 """OPEN: the sender holds a fork, or met what may be one; name every parent and predecessor by its whole id."""
+FLAG_LAZY = 4
+"""OPEN: the link is lazy for this collection, as after PRUNE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Batch:
 class Have:
     """What the sender has stored: the acknowledgement of batches, and the comparison of roots on an idle link.
 
-    With tips it is more of them than fit into OPEN, or the answer to LOCATE: those of the samples that the sender
-    holds, or (log, 0, zeros) for none.
+    With tips it is more of them than fit into OPEN, or on a lazy link those that changed, or the answer to LOCATE:
+    those of the samples that the sender holds, or (log, 0, zeros) for none.
     """
 
     NUMBER: ClassVar[int] = 2
@@ -121,6 +123,20 @@ class Close:
     NUMBER: ClassVar[int] = 6
     code: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Makes the link lazy for this collection, both ways: entries are announced by HAVE, and not pushed."""
+
+    NUMBER: ClassVar[int] = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """Makes the link eager for this collection, both ways: what the other side lacks is pushed."""
+
+    NUMBER: ClassVar[int] = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +203,23 @@ class Carry:
     """
 
 
-Message = Open | Batch | Have | Locate | Want | Payloads | Close | Subscribed | Ping | Pong | Summary | Relay | Carry
+Message = (
+    Open
+    | Batch
+    | Have
+    | Locate
+    | Want
+    | Payloads
+    | Close
+    | Prune
+    | Graft
+    | Subscribed
+    | Ping
+    | Pong
+    | Summary
+    | Relay
+    | Carry
+)
 
 
 # Checks.  Each takes a decoded value and returns it in the form that the dataclass holds, or raises Malformed.
@@ -338,6 +370,8 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         _many(_row(_index, _seq, lambda value: _payload_column([value])[0])),
     ),
     Close: (_uint(255), _text),
+    Prune: (),
+    Graft: (),
     Subscribed: (_many(_blob(16), tuple),),
     Ping: (_uint(2**32), _uint(2**53)),
     Pong: (_uint(2**32), _uint(2**53)),

@@ -5,21 +5,28 @@ from __future__ import annotations
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable
-from meshsync.core.messages import FLAG_COMPLETE, FLAG_EXPLICIT, FLAG_FULL, Have, Message, Open
+from meshsync.core.messages import FLAG_COMPLETE, FLAG_EXPLICIT, FLAG_FULL, FLAG_LAZY, Have, Message, Open
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.ids import EndpointId
 
 
 def opening(
-    held: Holding, logs: OwnLogTable, peer: EndpointId, limits: Limits, *, tag: bytes, number: int, explicit: bool
+    held: Holding,
+    logs: OwnLogTable,
+    peer: EndpointId,
+    limits: Limits,
+    *,
+    tag: bytes,
+    number: int,
+    explicit: bool,
+    lazy: bool,
 ) -> list[Message]:
     """All tips: as many as an OPEN holds, and the rest in HAVEs right behind it.  `number`: of the round."""
     tips = held.tips()
     page = limits.open_tips_max
     first, rest = tips[:page], tips[page:]
     logs.named_by_open(tip.log for tip in first)
-    flags = (FLAG_COMPLETE if held.complete else 0) | (FLAG_EXPLICIT if explicit else 0)
-    flags |= FLAG_FULL if held.full else 0
+    flags = FLAG_COMPLETE * held.complete | FLAG_EXPLICIT * explicit | FLAG_LAZY * lazy | FLAG_FULL * bool(held.full)
     named = tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first)
     messages: list[Message] = [Open(tag, number, held.epoch, held.cursor_for(peer), held.root(), named, flags)]
     for start in range(0, len(rest), page):

@@ -7,6 +7,8 @@ branch of which it may lack something is `dirty`.  Two cases need care:
       until its entries arrive: they go on from ours, or prove a fork and the assumption is dropped.
     - The peer tells of an entry that should be here and is not: the log has forked.  Then the log is being
       *located*, and nothing of it counts as dirty until the peer answered.
+
+What the peer told of may come from someone else, too.  Equal roots say that it has everything.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class PeerView:
         self._ahead: set[LogId] = set()
         """The logs of which the peer had more when it was last looked at."""
         self._strangers: dict[LogId, list[tuple[int, bytes]]] = {}
-        """The tips that an assumption rests on: those that were not here when the peer told them."""
+        """The tips that were not here when the peer told them: what an assumption rests on."""
         self._told: set[int] = set()
         """Branches that the peer said itself to hold something of."""
 
@@ -120,6 +122,7 @@ class PeerView:
         """Place the peer's tips of one log among the branches held here; True when they prove a fork."""
         branches = self._held.branches_of(log)
         strangers: list[tuple[int, bytes]] = []
+        placed: set[int] = set()
         for seq, id in places:
             try:
                 found = self._held.find(log, seq, id)
@@ -130,21 +133,37 @@ class PeerView:
                 continue
             if found:
                 self.has(found[0].branch, seq)
-                self._told.add(found[0].branch)
+                placed.add(found[0].branch)
             else:
                 strangers.append((seq, id))
-        if not strangers or not branches:
+        self._told |= placed
+        if not strangers:
             return False
         if any(branch.tip.seq >= seq for branch in branches for seq, _ in strangers):
             return True
         self._strangers[log] = strangers
         # The peer is ahead.  Should it not hold what is here, it may see that in our tips and send LOCATE.
         for branch in branches:
-            number, seq = branch.number, branch.tip.seq
-            if number not in self._told and number not in self.assumed:
-                self.assumed[number] = _Assumption(self.known.get(number, 0), seq)
-                self._set(number, seq)
+            if branch.number not in placed:
+                self._assume(branch.number, branch.tip.seq)
         return False
+
+    def _assume(self, number: int, seq: int) -> None:
+        """Take it that the peer has a branch up to `seq`, until it shows."""
+        if seq > self.known.get(number, 0):
+            proven = self.assumed[number].proven if number in self.assumed else self.known.get(number, 0)
+            self.assumed[number] = _Assumption(proven, seq)
+            self._set(number, seq)
+
+    # What is to come
+
+    def lacking(self) -> dict[LogId, int]:
+        """The logs of which the peer told more than is here, and up to which entry."""
+        return {log: self._tips[log] for log in self._ahead if self._tips[log] > self._greatest(log)}
+
+    def lacks(self, places: Mapping[LogId, int]) -> int:
+        """How many entries up to these places are not here."""
+        return sum(max(0, seq - self._greatest(log)) for log, seq in places.items())
 
     # What the peer has
 
@@ -210,8 +229,39 @@ class PeerView:
     def grew(self, tips: Mapping[int, int]) -> None:
         """These branches grew here."""
         for number, seq in tips.items():
-            if seq > self.known.get(number, 0) and self._held.branch(number).log not in self.locating:
+            if seq <= self.known.get(number, 0):
+                continue
+            log = self._held.branch(number).log
+            if log in self._strangers:
+                self._came(log, number, seq)
+            if seq > self.known.get(number, 0) and log not in self.locating:
                 self.dirty.add(number)
+
+    def _came(self, log: LogId, number: int, seq: int) -> None:
+        """A branch grew of which the peer had told something that was not here.  It need not be sent what it has."""
+        left = [place for place in self._strangers[log] if place[0] > seq]
+        for place in self._strangers[log]:
+            if place[0] <= seq:
+                with suppress(DamagedError):
+                    for anchor in self._held.find(log, *place)[:1]:
+                        self.has(anchor.branch, anchor.seq)
+                        self._told.add(anchor.branch)
+        if left:
+            self._strangers[log] = left
+            if len(self._held.branches_of(log)) == 1:
+                self._assume(number, seq)
+        else:
+            del self._strangers[log]
+            self._doubt(log)
+
+    def level(self) -> None:
+        """The roots are equal: the peer has everything that is held here, and nothing else."""
+        for number in self.dirty | self.assumed.keys():
+            self.known[number] = self._held.branch(number).tip.seq
+        self.dirty.clear()
+        self.assumed.clear()
+        self._strangers.clear()
+        self._ahead.clear()
 
     def sent(self, number: int, seq: int) -> None:
         """An entry goes out to the peer now."""

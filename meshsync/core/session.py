@@ -1,10 +1,12 @@
 """The tip exchange of one collection with one peer: a machine without I/O.
 
-    events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check, Lost
-    effects  Send(message), Stored(applied), WakeAt(time), Confirm(cursor), StateChanged(state), Answered
+    events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check, Lost, MakeLazy, MakeEager
+    effects  Send(message), Stored(applied), Arrived(new, repeated), WakeAt(time), Confirm(cursor),
+             StateChanged(state), Answered
 
 The events and effects are in `meshsync.core.session_events`, what is known of the peer in
-`meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`.
+`meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`; what goes out is built in
+`meshsync.core.pushing` and `meshsync.core.announcing`, what comes in is taken in `meshsync.core.pulling`.
 
 One rule does bootstrap, catch-up, live push and relay: send every entry between what the peer is known to have
 and what is held here, and whenever either changes, do it again.
@@ -16,125 +18,57 @@ and what is held here, and whenever either changes, do it again.
     - Whatever does not fit (a gap after a batch that was not stored, a fork, a clock that is ahead) is left out,
       and a new OPEN, with a higher round, makes the peer compare anew.  Until its answers come nothing is confirmed.
     - A tip that cannot be placed proves a fork.  LOCATE finds the last common entry; both branches are sent.
+    - On a lazy link nothing is sent but announcements, until GRAFT.  PRUNE and GRAFT may cross, so that the ends
+      differ on whether the link is lazy: then one pushes, the other announces, and nothing is lost.
 
 Synced has one meaning: both roots are equal, and no payload is lacking here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from meshsync.core.anchor import Anchor
-from meshsync.core.holding import Holding
-from meshsync.core.limits import LIMITS, Limits
-from meshsync.core.logtable import OwnLogTable, PeerLogTable
+from meshsync.core.locating import Rows
 from meshsync.core.messages import (
+    FLAG_LAZY,
     Batch,
     Close,
+    Graft,
     Have,
     Locate,
     Message,
     Open,
     Payloads,
+    Prune,
     Want,
 )
 from meshsync.core.opening import opening
-from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Resync
-from meshsync.core.peerview import PeerView
-from meshsync.core.pushing import Pusher
-from meshsync.core.rebuild import Skip
 from meshsync.core.session_events import (
     Answered,
     Changed,
     Check,
-    Confirm,
     Durable,
     Effect,
     Event,
     Lost,
+    MakeEager,
+    MakeLazy,
     Ready,
     Received,
     Send,
     SessionState,
+    Start,
     StateChanged,
     Stored,
     WakeAt,
 )
-from meshsync.core.tips import TIP_ID_BYTES
-from meshsync.core.wants import Wants
+from meshsync.core.session_parts import SessionParts
 from meshsync.errors import CloseCode, PeerError
-from meshsync.ids import EndpointId, LogId
-
-_PATIENCE = frozenset({Skip.CLOCK, Skip.QUOTA, Skip.DAMAGED})
-"""Only time or the owner can mend these."""
+from meshsync.ids import LogId
 
 
-class Session:
+class Session(SessionParts):
     """One collection, one peer, one stream.  Not reusable: a new stream is a new session."""
-
-    def __init__(self, held: Holding, peer: EndpointId, tag: bytes, limits: Limits = LIMITS) -> None:
-        self.held = held
-        self.peer = peer
-        self.limits = limits
-        self.state = SessionState.IDLE
-        self.stall: str | None = None
-        """Why it does not go on, for people; None while it does."""
-        self.pulled = 0
-        self.conflicts = 0
-        self.last_synced: float | None = None
-        self._tag = tag
-        self._view = PeerView(held)
-        self._peer_open: Open | None = None
-        self._peer_root: bytes | None = None
-        self._own_logs = OwnLogTable()
-        self._peer_logs = PeerLogTable(limits.logs_max)
-        self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
-        self._pusher = Pusher(held, self._view, self._own_logs, limits)
-        self._said_complete = True
-        self._said_full = False
-        self._round = 0
-        self._left_out = False
-        """Something of this round was left out, so no later cursor may be confirmed in it."""
-        self._misfits = 0
-        """In so many rounds running something did not fit, and nothing came."""
-        self._pulled_at_check = 0
-        self._resync = Resync()
-
-    # What a status shows
-
-    @property
-    def missing(self) -> int:
-        """How many entries the peer said to have that are not here."""
-        return self._view.missing
-
-    @property
-    def unsent(self) -> int:
-        """How many entries here the peer is not known to have been sent."""
-        return self._view.unsent
-
-    @property
-    def pushed(self) -> int:
-        """How many entries were sent."""
-        return self._pusher.pushed
-
-    @property
-    def is_opened(self) -> bool:
-        """Whether the peer has told its tips."""
-        return self._peer_open is not None
-
-    @property
-    def is_asking(self) -> bool:
-        """Whether the peer has yet to answer for payloads that it was asked for."""
-        return self._wants.is_asking
-
-    def peer_seq(self, branch: int) -> int:
-        """Up to which entry the peer is known to have a branch."""
-        return self._view.known.get(branch, 0)
-
-    @property
-    def unconfirmed(self) -> bool:
-        """Whether something that was sent is not yet confirmed as stored."""
-        return self._pusher.unconfirmed
 
     # The machine
 
@@ -149,6 +83,8 @@ class Session:
                 effects = self._received(message, now, wall_ms)
             case Changed(tips):
                 self._view.grew(tips)
+                if self.is_lazy:
+                    self._announcer.note(tips, now)
                 effects = []
             case Ready():
                 effects = self._ready(now)
@@ -158,7 +94,14 @@ class Session:
                 effects = self._check()
             case Lost():
                 effects = self._open_again() if self._peer_open is not None else []
+            case MakeLazy():
+                effects = [Send(Prune())]
+                self._be_lazy(now)
+            case MakeEager():
+                effects = self._make_eager(now)
             case _:
+                assert isinstance(event, Start)
+                self.is_lazy, self._answers_checks = event.lazy, event.answers_checks
                 effects = self._open()
         return effects + self._settle(now)
 
@@ -169,19 +112,20 @@ class Session:
         """
         if unread is not None and self._peer_open is not None:
             self._peer_logs.learn(unread.logs)
-            self._note(unread)
+            self._roots.peers = unread.root or self._roots.peers
+            self._puller.note(unread)
         self.stall = reason
-        self._left_out = True
-        return [WakeAt(self._resync.plan(now)), *self._settle(now)]
+        return [*self._puller.not_stored(now), *self._settle(now)]
 
     def _settle(self, now: float) -> list[Effect]:
         """Work out the state anew; an effect where it changed."""
+        self._roots.note(now)
         state = self._state()
         if state is SessionState.SYNCED:
             self.last_synced = now
             self.stall = None
-            if not self._left_out:
-                self._resync.forget()
+            if not self._puller.left_out:
+                self._puller.resync.forget()
         if state is self.state:
             return []
         self.state = state
@@ -190,7 +134,8 @@ class Session:
     def _state(self) -> SessionState:
         if self._peer_open is None:
             return SessionState.IDLE
-        if self._peer_root == self.held.root():
+        if self._roots.are_equal:
+            self._view.level()
             if self.held.complete:
                 return SessionState.SYNCED
             self.stall = "payloads are lacking that this peer has not sent"
@@ -201,7 +146,7 @@ class Session:
 
     def _received(self, message: Message, now: float, wall_ms: int) -> list[Effect]:
         if isinstance(message, Open):
-            return self._on_open(message)
+            return self._on_open(message, now)
         if self._peer_open is None:
             raise PeerError(f"{type(message).__name__} before OPEN")
         if isinstance(message, Batch | Have | Locate | Want | Payloads):
@@ -209,6 +154,12 @@ class Session:
         match message:
             case Batch():
                 return self._on_batch(message, self._peer_open.epoch, now, wall_ms)
+            case Prune():
+                self._be_lazy(now)
+                return []
+            case Graft():
+                self._be_eager()
+                return []
             case Have():
                 return self._on_have(message, self._peer_open.epoch, now)
             case Locate():
@@ -228,19 +179,25 @@ class Session:
     def _open(self) -> list[Effect]:
         """Tell what is held."""
         self._said_complete, self._said_full = self.held.complete, bool(self.held.full)
-        explicit = self._pusher.explicit or self.held.has_forks()
+        self._roots.say()
         messages = opening(
-            self.held, self._own_logs, self.peer, self.limits, tag=self._tag, number=self._round, explicit=explicit
+            self.held,
+            self._own_logs,
+            self.peer,
+            self.limits,
+            tag=self._tag,
+            number=self._puller.round,
+            explicit=self._pusher.explicit or self.held.has_forks(),
+            lazy=self.is_lazy,
         )
         return [Send(message) for message in messages]
 
     def _open_again(self) -> list[Effect]:
-        self._round += 1
+        self._puller.begin_round()
         self.stall = self.held.full or (None if self._said_full else self.stall)
-        self._left_out = False
         return self._open()
 
-    def _on_open(self, message: Open) -> list[Effect]:
+    def _on_open(self, message: Open, now: float) -> list[Effect]:
         if message.tag != self._tag:
             raise PeerError("an OPEN for another collection")
         if self._peer_open is not None and message.round <= self._peer_open.round:
@@ -249,57 +206,63 @@ class Session:
             raise PeerError("an OPEN without tips")
         self._peer_logs.learn(log for log, _, _ in message.tips)
         self._peer_open = message
-        self._peer_root = message.root
+        self._roots.peers = message.root
         self.stall = None if self._pusher.is_refused else self.stall
         self._pusher.begin_anew(message.flags)
         self._wants.renew()
-        return self._locate(self._view.opened(message.tips)) + self._want()
+        forked = self._view.opened(message.tips)
+        if message.flags & FLAG_LAZY:
+            self._be_lazy(now)
+        elif message.round:
+            self._be_eager()
+        return self._locate(forked) + self._want()
+
+    # Lazy and eager
+
+    def _be_lazy(self, now: float) -> None:
+        if not self.is_lazy or self._peer_open is None or self._peer_open.round:
+            # The first OPENs tell all; later, what is lacking there has yet to be told.
+            self._announcer.note(self._view.dirty, now)
+        self.is_lazy = True
+
+    def _be_eager(self) -> None:
+        self.is_lazy = False
+        self.suspects_fork = False
+        self._announcer.clear()
+
+    def _make_eager(self, now: float) -> list[Effect]:
+        """What the peer does not know to be here is told first, so that it is not sent."""
+        announcement = self._announcer.take(now, self._roots.say())
+        self._be_eager()
+        return [Send(message) for message in (announcement, Graft()) if message is not None]
 
     # Forks
 
-    def _locate(self, forked: Iterable[LogId]) -> list[Effect]:
-        effects: list[Effect] = []
-        for log in forked:
-            self._pusher.explicit = True
-            index = self._own_logs.index(log)
-            effects.append(Send(Locate(self._own_logs.take(), index, self._view.samples(log))))
-        return effects
+    def _locate(self, forked: Sequence[LogId]) -> list[Effect]:
+        if not forked:
+            return []
+        self._pusher.explicit = True
+        self.suspects_fork |= self.is_lazy
+        return [Send(question) for question in self._locator.ask(forked)]
 
     def _on_locate(self, message: Locate) -> list[Effect]:
-        """The peer holds something of a log that it cannot place among our tips: a fork."""
-        if len(message.samples) > self.limits.locate_samples_max:
-            raise PeerError(f"a LOCATE of {len(message.samples)} samples", CloseCode.LIMIT)
-        log = self._peer_logs[message.log]
+        rows = self._locator.answer(message)
         self._pusher.explicit = True
-        common = [anchor for seq, id in message.samples for anchor in self.held.find(log, seq, id)[:1]]
-        self._view.place(log, common)
-        index = self._own_logs.index(log)
-        rows = [(index, anchor.seq, anchor.id[:TIP_ID_BYTES]) for anchor in common]
-        return [self._have(None, rows or [(index, 0, bytes(TIP_ID_BYTES))])]
+        return [self._have(None, rows)]
 
     # HAVE
 
-    def _have(self, cursor: int | None = None, tips: Sequence[tuple[int, int, bytes]] = ()) -> Send:
-        return Send(Have(cursor, self.held.root(), self._own_logs.take(), list(tips)))
+    def _have(self, cursor: int | None = None, tips: Rows | None = None) -> Send:
+        return Send(Have(cursor, self._roots.say(), self._own_logs.take(), tips or []))
 
     def _on_have(self, message: Have, epoch: bytes, now: float) -> list[Effect]:
-        self._peer_root = message.root
+        self._roots.peers = message.root
         if message.cursor is not None:
             if self._pusher.confirm(message.cursor):
                 self.held.confirmed(self.peer, epoch, message.cursor)
         elif not message.tips:
             return self._on_check(now)
-        located: dict[LogId, list[Anchor]] = {}
-        told: list[tuple[LogId, int, bytes]] = []
-        for index, seq, id in message.tips:
-            log = self._peer_logs[index]
-            if log in self._view.locating:
-                located.setdefault(log, []).extend(self.held.find(log, seq, id)[:1])
-            elif seq:
-                told.append((log, seq, id))
-        for log, anchors in located.items():
-            self._view.place(log, anchors)
-        return self._locate(self._view.told(told)) if told else []
+        return self._locate(self._locator.told(message))
 
     # Comparing roots
 
@@ -311,61 +274,26 @@ class Session:
 
     def _on_check(self, now: float) -> list[Effect]:
         """The peer told its root.  Where it differs, and nothing is under way that would change it, compare anew."""
-        view = self._view
-        is_busy = view.dirty or view.locating or self.unconfirmed or self.pulled != self._pulled_at_check
-        self._pulled_at_check = self.pulled
-        if self._peer_root != self.held.root() and not (is_busy or self.held.full):
-            return [WakeAt(self._resync.plan(now))]
-        return []
+        view, pulled = self._view, self.pulled.entries
+        if self.is_lazy:
+            # What differs comes by other links, or is announced and asked for; after a while it must have.
+            is_idle = self._roots.have_stood_still(now, self.limits.quiet_seconds)
+        else:
+            is_idle = not (view.dirty or view.locating or self.unconfirmed) and pulled == self._pulled_at_check
+        self._pulled_at_check = pulled
+        answer: list[Effect] = [self._have()] if self._answers_checks and not self._roots.is_all_said else []
+        if self._roots.are_equal or self.held.full:
+            return answer
+        return [*answer, WakeAt(self._puller.resync.plan(now))] if is_idle else answer
 
     # BATCH, in
 
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
-        if message.round > self._round:
-            raise PeerError("a batch answers an OPEN that was never sent")
-        self._note(message)
-        if self.held.full:
-            # The peer is told, or was: it sends no more, and all of this again once there is room.
-            self.stall, self._left_out = self.held.full, True
-            return []
-        is_current = message.round == self._round
-        counts = is_current and not self._left_out
-        applied = self.held.receive(message, self._peer_logs.logs, self.peer, epoch if counts else None, wall_ms)
-        self.pulled += applied.count
-        self.conflicts += applied.conflicts
-        self._view.reached(applied.reached)
-        effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped else []
-        if applied.count:
-            self._misfits = 0
-        if applied.skipped:
-            if is_current:  # otherwise it was under way when we asked to be compared anew
-                effects += self._on_skipped(applied.skipped, now)
-        elif counts:
-            effects.append(Confirm(message.cursor))
+        self._roots.peers = message.root or self._roots.peers
+        effects = self._puller.take(message, epoch, now, wall_ms)
+        self.stall = self._puller.stall or self.stall
+        self._pusher.explicit |= self._puller.met_fork
         return effects + self._want()
-
-    def _note(self, message: Batch) -> None:
-        """Whatever becomes of a batch, the peer has these entries."""
-        for index, first, count, _ in message.runs:
-            self._view.told_of(self._peer_logs[index], first + count - 1)
-        if message.root is not None:
-            self._peer_root = message.root
-
-    def _on_skipped(self, skipped: Mapping[LogId, Skip], now: float) -> list[Effect]:
-        """Some logs' parts were left out: they have to be sent again."""
-        is_news = not self._left_out
-        self._left_out = True
-        self.stall = "; ".join(sorted(f"{log.author.short}: {reason.value}" for log, reason in skipped.items())[:3])
-        reasons = set(skipped.values())
-        if Skip.FORK in reasons:
-            self._pusher.explicit = True
-        if is_news and not reasons & _PATIENCE:
-            self._misfits += 1
-            if self._misfits > MISFITS_MAX:
-                raise PeerError("batch after batch builds on entries that are not here")
-        # Only time or the owner can mend these; asking often would have them sent again and again.
-        delay_min = RESYNC_HELD_SECONDS if reasons & _PATIENCE else 0.0
-        return [WakeAt(self._resync.plan(now, delay_min))]
 
     # Payloads that stayed away
 
@@ -381,16 +309,24 @@ class Session:
     def _ready(self, now: float) -> list[Effect]:
         if self._peer_open is None:
             return []
+        resync = self._puller.resync
         has_news = (self.held.complete and not self._said_complete) or bool(self.held.full) is not self._said_full
-        if self._resync.take(now) or has_news:
+        if resync.take(now) or has_news:
             return self._open_again()
-        batch = self._pusher.next_batch(self._peer_open.round, now)
-        if isinstance(batch, Batch):
-            return [Send(batch)]
+        turn = self._announcement(now) if self.is_lazy else self._pusher.next_batch(self._peer_open.round, now)
+        if isinstance(turn, Batch | Have):
+            return [Send(turn)]
         self.stall = self._pusher.stall or self.stall
         answer = self._wants.answer()
         effects: list[Effect] = [] if answer is None else [Send(answer)]
-        return effects + [WakeAt(time) for time in (batch, self._resync.at) if time is not None]
+        return effects + [WakeAt(time) for time in (turn, resync.at) if time is not None]
+
+    def _announcement(self, now: float) -> Have | float | None:
+        """What a lazy link carries now, or when it will carry something."""
+        if self._roots.is_all_said:
+            self._announcer.clear()  # both know that there is nothing to tell
+        due = self._announcer.due()
+        return self._announcer.take(now, self._roots.say()) if due is not None and now >= due else due
 
 
 def _close_code(code: int) -> CloseCode:

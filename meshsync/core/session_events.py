@@ -26,6 +26,11 @@ class SessionState(StrEnum):
 class Start:
     """The stream is open."""
 
+    lazy: bool = False
+    """Begin as a lazy link: others provide what is lacking here."""
+    answers_checks: bool = False
+    """The peer is the one that compares roots now and then; it is told where it does not know ours to be equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -63,7 +68,17 @@ class Lost:
     """Less is held than the peer was told: tell it the tips anew, so that it sends the rest again."""
 
 
-Event = Start | Received | Changed | Ready | Durable | Check | Lost
+@dataclass(frozen=True, slots=True)
+class MakeLazy:
+    """Let others push: announce, and have the peer announce."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeEager:
+    """Push, and have the peer push."""
+
+
+Event = Start | Received | Changed | Ready | Durable | Check | Lost | MakeLazy | MakeEager
 
 # Effects
 
@@ -80,6 +95,14 @@ class Stored:
     """A batch was applied, or parts of it were left out for now: tell the other sessions, the watchers, the owner."""
 
     applied: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A batch came whole: so many entries were not here, and so many were."""
+
+    new: int
+    repeated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +131,4 @@ class Answered:
     """The peer dealt with payloads that it was asked for; those that it has came before this."""
 
 
-Effect = Send | Stored | WakeAt | Confirm | StateChanged | Answered
+Effect = Send | Stored | Arrived | WakeAt | Confirm | StateChanged | Answered

@@ -15,6 +15,8 @@ class Applied:
     count: int = 0
     tips: dict[int, int] = field(default_factory=dict)
     """The branches that grew, and their tip's seq."""
+    payload_bytes: int = 0
+    """Of the entries that a batch brought."""
     conflicts: int = 0
     skipped: dict[LogId, Skip] = field(default_factory=dict)
     forked: list[LogId] = field(default_factory=list)

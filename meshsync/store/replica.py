@@ -212,6 +212,7 @@ class Replica(Branches):
             entries = _renumbered(rebuilt.entries, numbers)
             if entries:
                 self._insert(entries, applied)
+                applied.payload_bytes = sum([len(entry.payload) for entry in entries if entry.payload is not None])
             if cursor is not None and not applied.skipped:
                 self.tables.set_cursor(*cursor)
         applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}

@@ -31,9 +31,11 @@ from meshsync.sync.link import Link
 from meshsync.sync.rate import Rates
 from meshsync.sync.relay import Carrier
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
+from meshsync.sync.spread import Spread
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
 from meshsync.sync.summaries import Summaries
+from meshsync.sync.totals import Exchanged, Totals
 from meshsync.transports.base import Connection
 
 __all__ = ["Priority", "Subscription", "SyncCycleResult", "SyncEngine", "SyncState", "SyncStats"]
@@ -77,7 +79,8 @@ class SyncEngine:
         self._resumed = Notifier()
         self._holds = Holds(events, limits.held_logs_max)
         self._health = StoreHealth(store, events)
-        self._pulled = self._pushed = self._conflicts = 0
+        self._totals = Totals()
+        self._spreads: dict[CollectionId, Spread] = {}
 
     # What the owner asks for
 
@@ -203,15 +206,28 @@ class SyncEngine:
 
     def stats(self) -> SyncStats:
         """Sums since the start."""
-        sessions = [exchange.session for exchange in self._exchanges]
+        total = self._totals.sum(exchange.session for exchange in self._exchanges)
         return SyncStats(
-            self._pulled + sum(session.pulled for session in sessions),
-            self._pushed + sum(session.pushed for session in sessions),
-            self._conflicts + sum(session.conflicts for session in sessions),
+            total.pulled,
+            total.pushed,
+            total.conflicts,
+            total.payload_bytes,
+            total.payload_bytes_new,
             self._health.failures,
             len(self.links),
-            len(sessions),
+            len(self._exchanges),
         )
+
+    def exchanged(self, collection: CollectionId) -> Exchanged:
+        """Sums of one collection since the start."""
+        return self._totals.sum((exchange.session for exchange in self._exchanges), collection)
+
+    def spread(self, replica: Replica) -> Spread:
+        """Over which links the entries of a collection come."""
+        id = replica.id
+        if id not in self._spreads:
+            self._spreads[id] = Spread(lambda: self.subscribers(id), self.limits)
+        return self._spreads[id]
 
     # Cursors: per-origin progress
 
@@ -361,11 +377,9 @@ class SyncEngine:
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """A session is over."""
-        session, exchanges = exchange.session, exchange.link.exchanges
+        exchanges = exchange.link.exchanges
         self._exchanges.discard(exchange)
-        self._pulled += session.pulled
-        self._pushed += session.pushed
-        self._conflicts += session.conflicts
+        self._totals.ended(exchange.session)
         if exchanges.get(exchange.replica.id) is exchange:
             del exchanges[exchange.replica.id]
         self.progressed.notify()

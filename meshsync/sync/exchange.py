@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshsync.core.messages import Batch, Close, Have, Locate, Message, Open, Want, decode_untrusted, encode_message
+from meshsync.core.messages import (
+    Batch,
+    Close,
+    Graft,
+    Have,
+    Locate,
+    Message,
+    Open,
+    Prune,
+    Want,
+    decode_untrusted,
+    encode_message,
+)
 from meshsync.core.session import Session
 from meshsync.core.session_events import (
     Answered,
+    Arrived,
     Changed,
     Check,
     Confirm,
@@ -20,6 +33,8 @@ from meshsync.core.session_events import (
     Effect,
     Event,
     Lost,
+    MakeEager,
+    MakeLazy,
     Ready,
     Received,
     Send,
@@ -33,11 +48,12 @@ from meshsync.errors import CloseCode, PeerError, StoreError, TransportLost
 from meshsync.groups import leaves
 from meshsync.notifier import Notifier
 from meshsync.store.replica import Applied, Replica
-from meshsync.transports.base import MessageChannel
+from meshsync.transports.base import MessageChannel, Origin
 
 if TYPE_CHECKING:
     from meshsync.sync.link import Link
 
+_URGENT = (Open, Have, Prune, Graft)
 STORE_RETRY_SECONDS = 1.0
 """How soon to try again what the disk did not take."""
 SYNCED_AGAIN_SECONDS = 1.0
@@ -54,6 +70,7 @@ class Exchange:
         self.session = Session(replica, link.peer, tag, link.limits)
         self.done = trio.Event()
         self._engine = link.engine
+        self._spread = link.engine.spread(replica)
         self._queue: deque[tuple[bytes, bool]] = deque()
         """Frames, and whether each may go above the rate: what tells a peer where we stand must not wait."""
         self._queued_bytes = 0
@@ -88,6 +105,7 @@ class Exchange:
                     failure = _culprit(group)
         finally:
             self.done.set()
+            self._spread.end(self)
             self._engine.exchange_ended(self)
             if self._scope.cancelled_caught:
                 self.channel.close(CloseCode.NOT_HERE)
@@ -101,13 +119,15 @@ class Exchange:
         raise failure
 
     async def _run(self, first: Open | None) -> None:
-        self._handle(Start())
+        is_dialer = self.link.connection.origin is Origin.DIALED
+        self._handle(Start(lazy=self._spread.begin(self), answers_checks=not is_dialer))
         if first is not None:
-            self._handle(Received(first))
+            self._receive(first)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_loop)
             nursery.start_soon(self._confirm_loop)
-            nursery.start_soon(self._check_loop)
+            if is_dialer:  # a difference is found by whoever hears of it, so one side is enough
+                nursery.start_soon(self._check_loop)
             await self._receive_loop()
             nursery.cancel_scope.cancel()
 
@@ -149,6 +169,10 @@ class Exchange:
         """Less is held here than the peer was told: it is to send the rest again."""
         self._handle(Lost())
 
+    def turn(self, *, lazy: bool) -> None:
+        """Have entries of this collection pushed over this link, or only announced."""
+        self._handle(MakeLazy() if lazy else MakeEager())
+
     # The machine
 
     def _handle(self, event: Event) -> None:
@@ -164,7 +188,7 @@ class Exchange:
         """The session asks again later, which needs no more than to be given Ready then."""
         now = trio.current_time()
         effects = self.session.not_stored(now, str(error), unread)
-        self._wake(now + STORE_RETRY_SECONDS)
+        self.wake(now + STORE_RETRY_SECONDS)
         self._engine.store_failed(error)
         self._carry_out(effects)
 
@@ -173,7 +197,7 @@ class Exchange:
             match effect:
                 case Send(message):
                     frame = encode_message(message)
-                    self._queue.append((frame, isinstance(message, Open | Have)))
+                    self._queue.append((frame, isinstance(message, _URGENT)))
                     self._queued_bytes += len(frame)
                     self._kick.set()
                 case Stored(applied):
@@ -181,8 +205,10 @@ class Exchange:
                     self._engine.stored(self.replica, applied)
                     if applied.mended:
                         self._engine.mended(self, applied.mended)
+                case Arrived(new, repeated):
+                    self._spread.arrived(self, new, repeated)
                 case WakeAt(time):
-                    self._wake(time)
+                    self.wake(time)
                 case Confirm(cursor):
                     self._confirm = cursor
                     self._confirm_wanted.set()
@@ -201,7 +227,7 @@ class Exchange:
         self._parted_at = None
         return is_news
 
-    def _wake(self, time: float) -> None:
+    def wake(self, time: float) -> None:
         """Have the send loop go round at this time, if not before."""
         if time < self._wake_at:
             self._wake_at = time
@@ -233,9 +259,14 @@ class Exchange:
                 reason = self._engine.store.trouble() or "too little space is left on the disk"
                 self._not_stored(StoreError(reason), message)
                 return
-        self._handle(Received(message))
-        if isinstance(message, Open | Locate | Want) or (isinstance(message, Have) and message.tips):
+        self._receive(message)
+        if isinstance(message, Open | Locate | Want | Graft) or (isinstance(message, Have) and message.tips):
             self._kick.set()  # it says, or may show, that the peer lacks something
+
+    def _receive(self, message: Message) -> None:
+        self._handle(Received(message))
+        if not isinstance(message, Batch):  # `Arrived` tells of those
+            self._spread.heard()
 
     async def _wait_answers_read(self) -> None:
         """Read no more questions of a peer that does not read the answers.  PeerError: it never does."""
@@ -253,6 +284,7 @@ class Exchange:
         while True:
             self._kick = trio.Event()
             self._wake_at = math.inf
+            self.wake(self._spread.turn(self))
             self.absorb()
             await self._flush()
             if self._engine.is_syncing() and await self._push():

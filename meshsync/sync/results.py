@@ -45,6 +45,8 @@ class SyncState:
     """Seconds since the epoch (UTC) when both roots were last equal; None: not yet on this connection."""
     stall: str | None
     """Why it does not go on."""
+    lazy: bool = False
+    """Whether entries are only announced on this link, because they come by others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class SyncStats:
     pulled: int
     pushed: int
     conflicts: int
+    payload_bytes: int
+    """Of entries that were received, each as often as it was."""
+    payload_bytes_new: int
+    """Of those that were not here before."""
     batches_failed: int
     """How often the store did not take something."""
     links: int
@@ -104,4 +110,4 @@ def state_of(link: Link | None, replica: Replica, wall_ms: int) -> SyncState:
     if last is not None:
         last = wall_ms / 1000 - (trio.current_time() - last)
     stall = session.stall if session.is_opened else "the peer has yet to say what it holds"
-    return SyncState(session.state, session.missing, session.unsent, last, stall)
+    return SyncState(session.state, session.missing, session.unsent, last, stall, session.is_lazy)

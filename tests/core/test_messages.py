@@ -16,6 +16,7 @@ from meshsync.core.messages import (
     Batch,
     Carry,
     Close,
+    Graft,
     Have,
     Locate,
     Message,
@@ -23,6 +24,7 @@ from meshsync.core.messages import (
     Payloads,
     Ping,
     Pong,
+    Prune,
     Relay,
     Subscribed,
     Summary,
@@ -78,6 +80,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         Payloads, tables, st.integers(0, 256), st.lists(st.tuples(indexes, seqs, st.binary(max_size=20)), max_size=4)
     ),
     st.builds(Close, st.integers(0, 255), st.text(max_size=200)),
+    st.builds(Prune),
+    st.builds(Graft),
     st.builds(Subscribed, st.lists(blob(16), max_size=4).map(tuple)),
     st.builds(Ping, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Pong, st.integers(0, 2**32), st.integers(0, 2**53)),
@@ -132,7 +136,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21]), st.lists(json_like, max_size=11))
+@given(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21]), st.lists(json_like, max_size=11))
 def test_any_fields_are_a_message_or_the_peers_fault(number: int, values: list[Any]) -> None:
     """Otherwise well-formed CBOR of the wrong shape gets past the decoder."""
     try:

@@ -26,7 +26,8 @@ def test_an_empty_peer_gets_all_in_the_answer_to_its_first_message() -> None:
     assert duo.transcript == ["a Open", "b Open", "a Batch", "b Have"]
     assert duo.states == BOTH_SYNCED
     assert a.root() == b.root()
-    assert (duo.a.session.pushed, duo.b.session.pulled, duo.b.session.missing, duo.a.session.unsent) == (3, 3, 0, 0)
+    assert (duo.a.session.pushed, duo.b.session.pulled.entries) == (3, 3)
+    assert (duo.b.session.missing, duo.a.session.unsent) == (0, 0)
 
 
 def test_equal_peers_say_so_and_nothing_else() -> None:
@@ -51,7 +52,7 @@ def test_both_sides_catch_up_at_once() -> None:
     assert duo.states == BOTH_SYNCED
     assert (duo.a.session.pushed, duo.b.session.pushed) == (1, 2)
     assert a.merger.read(a.tables.documents(["more"])["more"]).conflict
-    assert duo.a.session.conflicts == duo.b.session.conflicts == 1
+    assert duo.a.session.pulled.conflicts == duo.b.session.pulled.conflicts == 1
 
 
 def test_what_came_from_a_peer_does_not_go_back_to_it() -> None:

@@ -15,7 +15,8 @@ from meshsync.errors import DamagedError
 from meshsync.store.base import EntryRow
 from meshsync.store.healing import DocumentRebuild, heal_entry
 from meshsync.store.memory_tables import MemoryTables
-from tests.simmesh import End, Node, SimMesh
+from tests.simmesh import SimMesh
+from tests.simnode import End, Node
 
 
 def put(id: str, **fields: Any) -> list[Operation]:

@@ -10,9 +10,12 @@ from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hello import NAME_CHARACTERS_MAX
 from meshsync.core.limits import SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
 from meshsync.core.messages import (
+    FLAG_COMPLETE,
+    FLAG_LAZY,
     Batch,
     Carry,
     Close,
+    Graft,
     Have,
     Locate,
     Message,
@@ -20,6 +23,7 @@ from meshsync.core.messages import (
     Payloads,
     Ping,
     Pong,
+    Prune,
     Relay,
     Subscribed,
     Summary,
@@ -100,6 +104,7 @@ def messages() -> list[Vector]:
         Open(bytes(range(16)), 0, b"epoch678", None, root, (), 1),
         Open(bytes(range(16)), 3, b"epoch678", (b"epoch876", 7), root, ((log, 2**53, bytes(range(16))),), 3),
         Open(bytes(range(16)), 2**32, b"epoch678", (b"epoch876", 7), root, None, 0),
+        Open(bytes(range(16)), 0, b"epoch678", None, root, (), FLAG_COMPLETE | FLAG_LAZY),
         batch,
         explicit,
         bare,
@@ -110,6 +115,8 @@ def messages() -> list[Vector]:
         Want((log,), [(0, 1), (0, 2)]),
         Payloads((log,), 2, [(0, 1, found[0].payload)]),
         Close(1, "stopping"),
+        Prune(),
+        Graft(),
         Subscribed((bytes(range(16)), bytes(16))),
         Ping(1, 1_800_000_000_000),
         Pong(2**32, 0),

@@ -1,0 +1,55 @@
+"""Carries out what `meshsync.core.spreading` decides about the links of one collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshsync.core.limits import Limits
+from meshsync.core.spreading import Partner, Spreading, Turn
+
+if TYPE_CHECKING:
+    from meshsync.sync.exchange import Exchange
+
+
+class Spread:
+    """The exchanges of one collection, one a peer."""
+
+    def __init__(self, subscribers: Callable[[], int], limits: Limits) -> None:
+        self._spreading = Spreading(subscribers, limits)
+        self._exchanges: dict[Partner, Exchange] = {}
+
+    def begin(self, exchange: Exchange) -> bool:
+        """A session begins, in the place of an earlier one with the same peer; whether as a lazy link."""
+        for other in [one for one in self._exchanges.values() if one.link.peer == exchange.link.peer]:
+            self.end(other)
+        self._exchanges[exchange.session] = exchange
+        return self._spreading.join(exchange.session, lambda: exchange.link.connection.rtt_seconds)
+
+    def end(self, exchange: Exchange) -> None:
+        """A session is over, or about to be."""
+        if self._exchanges.pop(exchange.session, None) is not None:
+            self._carry_out(self._spreading.leave(exchange.session, trio.current_time()))
+
+    def arrived(self, exchange: Exchange, new: int, repeated: int) -> None:
+        """A batch came: so many of its entries were not here, and so many were."""
+        self._carry_out(self._spreading.arrived(exchange.session, new, repeated, trio.current_time()))
+
+    def heard(self) -> None:
+        """A peer said something."""
+        self._carry_out(self._spreading.look(trio.current_time()))
+
+    def turn(self, exchange: Exchange) -> float:
+        """Look again if it is time to; returns when it is for the sake of this exchange."""
+        if self._spreading.wake_at(exchange.session) <= trio.current_time():
+            self.heard()
+        return self._spreading.wake_at(exchange.session)
+
+    def _carry_out(self, turns: Iterable[Turn]) -> None:
+        for turn in turns:
+            if exchange := self._exchanges.get(turn.partner):
+                exchange.turn(lazy=turn.lazy)
+        for partner, exchange in self._exchanges.items():
+            exchange.wake(self._spreading.wake_at(partner))

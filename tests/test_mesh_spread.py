@@ -1,0 +1,85 @@
+"""Ring 1: among many, each entry comes once, whatever becomes of nodes and links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from meshsync.core.entry import PUT, Operation
+from tests.meshoracle import Oracles
+from tests.simmesh import SimMesh
+from tests.simnode import Node
+
+Shape = Callable[[SimMesh], None]
+
+
+def full(mesh: SimMesh) -> None:
+    for number, node in enumerate(mesh.nodes):
+        for other in mesh.nodes[:number]:
+            mesh.link(node, other)
+
+
+def at_random(mesh: SimMesh) -> None:
+    """A ring, so that all are connected, and as many links besides."""
+    for number, node in enumerate(mesh.nodes):
+        mesh.link(node, mesh.nodes[number - 1])
+        other = mesh.rng.choice(mesh.nodes)
+        if other is not node:
+            mesh.link(node, other)
+
+
+def received(mesh: SimMesh) -> tuple[int, int]:
+    """Payload bytes that came, and those that were new."""
+    sums = [end.session.pulled for link in mesh.links for end in link.ends]
+    return sum(one.payload_bytes for one in sums), sum(one.payload_bytes_new for one in sums)
+
+
+class Measure:
+    """How often payloads came since this was made."""
+
+    def __init__(self, mesh: SimMesh) -> None:
+        self._mesh = mesh
+        self._before = received(mesh)
+
+    @property
+    def redundancy(self) -> float:
+        total, new = (now - before for now, before in zip(received(self._mesh), self._before, strict=True))
+        return total / new
+
+
+def write(mesh: SimMesh, writers: list[Node], count: int, seconds: float = 0.05) -> None:
+    """Entries of several writers, each a moment after the other."""
+    for number in range(count):
+        node = writers[number % len(writers)]
+        node.write([Operation(PUT, f"d{number % 50}", {"n": number, "text": "x" * 100})])
+        mesh.run(mesh.rng.uniform(0, 2 * seconds))
+
+
+def settle(mesh: SimMesh, seconds: float = 90.0) -> None:
+    assert mesh.run(seconds, mesh.is_level), [
+        (end, end.session.state, end.session.stall, end.session.is_lazy)
+        for link in mesh.links
+        for end in link.ends
+        if end.session.state != "synced"
+    ]
+    oracles = Oracles(mesh)
+    oracles.check()
+    oracles.check_seals()
+
+
+@pytest.mark.parametrize("shape", [full, at_random])
+@pytest.mark.parametrize("seed", range(1))
+def test_each_entry_comes_about_once(shape: Shape, seed: int) -> None:
+    """Otherwise every entry crosses every link, and twenty nodes cost twenty times what they need."""
+    mesh = SimMesh(seed, 20)
+    shape(mesh)
+    mesh.run(5)
+    writers = mesh.nodes[::4]
+    write(mesh, writers, 100)
+    measure = Measure(mesh)
+    resyncs = mesh.stats["resyncs"]
+    write(mesh, writers, 80)
+    assert measure.redundancy <= 1.2
+    assert mesh.stats["resyncs"] == resyncs
+    settle(mesh)
