@@ -14,13 +14,29 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from meshsync.core import cbor
-from meshsync.core.hlc import HLC_MAX
-from meshsync.core.limits import LIMITS, PARENTS_MAX, SUMMARY_BYTES_MAX, Limits
-from meshsync.core.tips import TIP_ID_BYTES
-from meshsync.errors import CloseCode, LocalError, PeerError
-from meshsync.ids import CollectionId, EndpointId, LogId
+from meshsync.core.limits import LIMITS, SUMMARY_BYTES_MAX, Limits
+from meshsync.core.wirefields import (
+    blob,
+    blob_up_to,
+    carried,
+    hlc_column,
+    index,
+    logs,
+    many,
+    offset,
+    optional,
+    parents,
+    payload_column,
+    row,
+    seq,
+    text,
+    tip_id,
+    tip_row,
+    uint,
+)
+from meshsync.errors import CloseCode, PeerError
+from meshsync.ids import CollectionId, LogId
 
-SEQ_MAX = 2**53
 PREV_HINT_BYTES = 8
 AGE_MS_MAX = 2**40
 
@@ -203,181 +219,50 @@ class Carry:
     """
 
 
-Message = (
-    Open
-    | Batch
-    | Have
-    | Locate
-    | Want
-    | Payloads
-    | Close
-    | Prune
-    | Graft
-    | Subscribed
-    | Ping
-    | Pong
-    | Summary
-    | Relay
-    | Carry
-)
-
-
-# Checks.  Each takes a decoded value and returns it in the form that the dataclass holds, or raises Malformed.
-
-
-def _malformed(what: str) -> cbor.Malformed:
-    return cbor.Malformed(what)
-
-
-def _uint(maximum: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if type(value) is not int or not 0 <= value <= maximum:
-            raise _malformed(f"expected an integer from 0 to {maximum}")
-        return value
-
-    return check
-
-
-def _blob(*sizes: int) -> Callable[[Any], bytes]:
-    def check(value: Any) -> bytes:
-        if type(value) is not bytes or len(value) not in sizes:
-            raise _malformed(f"expected {' or '.join(map(str, sizes))} bytes")
-        return value
-
-    return check
-
-
-def _blob_up_to(maximum: int) -> Callable[[Any], bytes]:
-    def check(value: Any) -> bytes:
-        if type(value) is not bytes or len(value) > maximum:
-            raise _malformed(f"expected at most {maximum} bytes")
-        return value
-
-    return check
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
-def _items(value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise _malformed("expected an array")
-    return value
-
-
-def _many(check: Callable[[Any], Any], into: Callable[[Any], Any] = list) -> Callable[[Any], Any]:
-    return lambda value: into([check(item) for item in _items(value)])
-
-
-def _row(*checks: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    def check(value: Any) -> tuple[Any, ...]:
-        if len(_items(value)) != len(checks):
-            raise _malformed(f"expected {len(checks)} items")
-        return tuple([one(item) for one, item in zip(checks, value, strict=True)])
-
-    return check
-
-
-def _log(author: Any, incarnation: Any) -> LogId:
-    try:
-        return LogId(EndpointId(_blob(32)(author)), _blob(8)(incarnation))
-    except LocalError as error:
-        raise _malformed(str(error)) from None
-
-
-def _log_row(value: Any) -> LogId:
-    if len(_items(value)) != 2:
-        raise _malformed("expected [author, incarnation]")
-    return _log(*value)
-
-
-def _tip_row(value: Any) -> tuple[LogId, int, bytes]:
-    if len(_items(value)) != 4:
-        raise _malformed("expected [author, incarnation, seq, id]")
-    return _log(value[0], value[1]), _seq(value[2]), _tip_id(value[3])
-
-
-def _carried(value: Any) -> tuple[tuple[CollectionId, int], ...]:
-    if len(_items(value)) > LIMITS.carry_collections_max:
-        raise _malformed(f"expected at most {LIMITS.carry_collections_max} collections")
-    return tuple([(CollectionId(id), age) for id, age in map(_row(_blob(32), _uint(2**32)), value)])
-
-
-def _hlc_column(value: Any) -> list[int]:
-    items = _items(value)
-    if not set(map(type, items)) <= {int}:
-        raise _malformed("expected integers")
-    return items
-
-
-def _payload_column(value: Any) -> list[bytes | None]:
-    items = _items(value)
-    if not set(map(type, items)) <= {bytes, type(None)}:
-        raise _malformed("expected byte strings")
-    return items
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str or len(value) > 200:
-        raise _malformed("expected a string of at most 200 characters")
-    return value
-
-
-_index = _uint(LIMITS.logs_max)
-_offset = _uint(LIMITS.batch_entries_max)
-_seq = _uint(SEQ_MAX)
-_stamp = _uint(HLC_MAX)
-_tip_id = _blob(TIP_ID_BYTES)
-_logs = _many(_log_row, tuple)
-_parent = _row(_index, _seq, _optional(_blob(32)))
-
-
-def _parents(value: Any) -> list[tuple[int, int, bytes | None]]:
-    if not 1 <= len(_items(value)) <= PARENTS_MAX:
-        raise _malformed(f"expected 1 to {PARENTS_MAX} parents")
-    return [_parent(item) for item in value]
+CollectionMessage = Open | Batch | Have | Locate | Want | Payloads | Close | Prune | Graft
+ControlMessage = Subscribed | Ping | Pong | Summary | Relay | Carry
+Message = CollectionMessage | ControlMessage
 
 
 _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Open: (
-        _blob(16),
-        _uint(2**32),
-        _blob(8),
-        _optional(_row(_blob(8), _seq)),
-        _blob(32),
-        _optional(_many(_tip_row, tuple)),
-        _uint(255),
+        blob(16),
+        uint(2**32),
+        blob(8),
+        optional(row(blob(8), seq)),
+        blob(32),
+        optional(many(tip_row, tuple)),
+        uint(255),
     ),
     Batch: (
-        _uint(2**32),
-        _logs,
-        _many(_row(_index, _seq, _offset, _optional(_blob(PREV_HINT_BYTES, 32)))),
-        _hlc_column,
-        _many(_row(_offset, _parents)),
-        _payload_column,
-        _many(_row(_offset, _blob(32), _uint(2**32), _many(_blob(8)))),
-        _many(_row(_offset, _blob(64))),
-        _seq,
-        _optional(_blob(32)),
+        uint(2**32),
+        logs,
+        many(row(index, seq, offset, optional(blob(PREV_HINT_BYTES, 32)))),
+        hlc_column,
+        many(row(offset, parents)),
+        payload_column,
+        many(row(offset, blob(32), uint(2**32), many(blob(8)))),
+        many(row(offset, blob(64))),
+        seq,
+        optional(blob(32)),
     ),
-    Have: (_optional(_seq), _blob(32), _logs, _many(_row(_index, _seq, _tip_id))),
-    Locate: (_logs, _index, _many(_row(_seq, _tip_id))),
-    Want: (_logs, _many(_row(_index, _seq))),
+    Have: (optional(seq), blob(32), logs, many(row(index, seq, tip_id))),
+    Locate: (logs, index, many(row(seq, tip_id))),
+    Want: (logs, many(row(index, seq))),
     Payloads: (
-        _logs,
-        _uint(LIMITS.want_entries_max),
-        _many(_row(_index, _seq, lambda value: _payload_column([value])[0])),
+        logs,
+        uint(LIMITS.want_entries_max),
+        many(row(index, seq, lambda value: payload_column([value])[0])),
     ),
-    Close: (_uint(255), _text),
+    Close: (uint(255), text),
     Prune: (),
     Graft: (),
-    Subscribed: (_many(_blob(16), tuple),),
-    Ping: (_uint(2**32), _uint(2**53)),
-    Pong: (_uint(2**32), _uint(2**53)),
-    Summary: (_blob(16), _uint(AGE_MS_MAX), _blob_up_to(SUMMARY_BYTES_MAX), _blob(64)),
+    Subscribed: (many(blob(16), tuple),),
+    Ping: (uint(2**32), uint(2**53)),
+    Pong: (uint(2**32), uint(2**53)),
+    Summary: (blob(16), uint(AGE_MS_MAX), blob_up_to(SUMMARY_BYTES_MAX), blob(64)),
     Relay: (),
-    Carry: (_carried,),
+    Carry: (carried,),
 }
 _TYPES: dict[int, type] = {message.NUMBER: message for message in _FIELDS}  # type: ignore[attr-defined]
 _NAMES = {message: tuple(one.name for one in fields(message)) for message in _FIELDS}

@@ -31,7 +31,7 @@ from meshsync.sync.link import Link
 from meshsync.sync.rate import Rates
 from meshsync.sync.relay import Carrier
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
-from meshsync.sync.spread import Spread
+from meshsync.sync.spread import Spreads
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
 from meshsync.sync.summaries import Summaries
@@ -80,7 +80,7 @@ class SyncEngine:
         self._holds = Holds(events, limits.held_logs_max)
         self._health = StoreHealth(store, events)
         self._totals = Totals()
-        self._spreads: dict[CollectionId, Spread] = {}
+        self.spreads = Spreads(self)
 
     # What the owner asks for
 
@@ -206,28 +206,11 @@ class SyncEngine:
 
     def stats(self) -> SyncStats:
         """Sums since the start."""
-        total = self._totals.sum(exchange.session for exchange in self._exchanges)
-        return SyncStats(
-            total.pulled,
-            total.pushed,
-            total.conflicts,
-            total.payload_bytes,
-            total.payload_bytes_new,
-            self._health.failures,
-            len(self.links),
-            len(self._exchanges),
-        )
+        return self._totals.stats(self._exchanges, self._health.failures, len(self.links))
 
     def exchanged(self, collection: CollectionId) -> Exchanged:
         """Sums of one collection since the start."""
         return self._totals.sum((exchange.session for exchange in self._exchanges), collection)
-
-    def spread(self, replica: Replica) -> Spread:
-        """Over which links the entries of a collection come."""
-        id = replica.id
-        if id not in self._spreads:
-            self._spreads[id] = Spread(lambda: self.subscribers(id), self.limits)
-        return self._spreads[id]
 
     # Cursors: per-origin progress
 

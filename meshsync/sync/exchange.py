@@ -70,7 +70,7 @@ class Exchange:
         self.session = Session(replica, link.peer, tag, link.limits)
         self.done = trio.Event()
         self._engine = link.engine
-        self._spread = link.engine.spread(replica)
+        self._spread = link.engine.spreads.of(replica.id)
         self._queue: deque[tuple[bytes, bool]] = deque()
         """Frames, and whether each may go above the rate: what tells a peer where we stand must not wait."""
         self._queued_bytes = 0

@@ -9,9 +9,25 @@ import trio
 
 from meshsync.core.limits import Limits
 from meshsync.core.spreading import Partner, Spreading, Turn
+from meshsync.ids import CollectionId
 
 if TYPE_CHECKING:
+    from meshsync.sync.engine import SyncEngine
     from meshsync.sync.exchange import Exchange
+
+
+class Spreads:
+    """By collection."""
+
+    def __init__(self, engine: SyncEngine) -> None:
+        self._engine = engine
+        self._spreads: dict[CollectionId, Spread] = {}
+
+    def of(self, collection: CollectionId) -> Spread:
+        """Those of one collection."""
+        if collection not in self._spreads:
+            self._spreads[collection] = Spread(lambda: self._engine.subscribers(collection), self._engine.limits)
+        return self._spreads[collection]
 
 
 class Spread:

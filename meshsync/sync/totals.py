@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from meshsync.core.session import Session
 from meshsync.ids import CollectionId
+from meshsync.sync.results import SyncStats
+
+if TYPE_CHECKING:
+    from meshsync.sync.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -45,6 +50,20 @@ class Totals:
     def ended(self, session: Session) -> None:
         """A session is over."""
         self._ended.setdefault(session.held.id, Exchanged()).add(session)
+
+    def stats(self, running: Collection[Exchange], failures: int, links: int) -> SyncStats:
+        """All of it; `failures` of the store, and `links` at present."""
+        total = self.sum(exchange.session for exchange in running)
+        return SyncStats(
+            total.pulled,
+            total.pushed,
+            total.conflicts,
+            total.payload_bytes,
+            total.payload_bytes_new,
+            failures,
+            links,
+            len(running),
+        )
 
     def sum(self, running: Iterable[Session], collection: CollectionId | None = None) -> Exchanged:
         """Of one collection, or of all; `running`: the sessions that have not ended."""
