@@ -67,6 +67,10 @@ class SimNet:
         """Undo one cut."""
         self._cuts.discard((source, target))
 
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing that `source` sends reaches `target`."""
+        return (source, target) in self._cuts
+
     def heal(self) -> None:
         """Undo every cut."""
         self._cuts.clear()

@@ -23,6 +23,7 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from meshsync.addresses import HostPort
 from meshsync.config import Config
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.discovery.base import Discovery
@@ -33,6 +34,7 @@ from meshsync.ids import EndpointId
 from meshsync.node import Node, start_node
 from meshsync.store.memory import MemoryStore
 from meshsync.transports.quic.endpoint import QuicEndpoint, open_endpoint
+from tests.simlan import SimDiscovery, SimLan
 from tests.simnet import LinkProfile, SimNet, SimSocket
 
 EPOCH_MS = 1_800_000_000_000
@@ -59,6 +61,7 @@ class Machine:
     starts: int = 0
     node: Node | None = None
     socket: SimSocket | None = None
+    station: SimDiscovery | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -77,6 +80,7 @@ class World:
     def __init__(self, net: SimNet, rng: random.Random, nursery: trio.Nursery) -> None:
         self.net = net
         self.rng = rng
+        self.lan = SimLan(rng, net)
         self._nursery = nursery
         self._machines: dict[int, Machine] = {}
 
@@ -111,9 +115,11 @@ class World:
         relay: bool = False,
         twin_of: int | None = None,
         discoveries: Sequence[Discovery] = (),
+        discover: bool = False,
     ) -> Node:
         """Start a node.  `peers` are dialled, `trusts` are named without an address, `twin_of` lends its key.
 
+        With `discover` it announces itself on `lan` and sees who else does.
         Nodes are introduced to each other only with `exchange`: a test says by itself who is linked with whom.
         """
         machine = self.machine(number)
@@ -137,6 +143,10 @@ class World:
             settings["mesh_key_file"] = Path("nowhere")
         machine.starts += 1
         machine.ended = trio.Event()
+        machine.station = None
+        if discover:
+            machine.station = self.lan.discovery(machine.id, HostPort(machine.host, PORT), f"node {number}")
+            discoveries = [*discoveries, machine.station]
         node: Node = await self._nursery.start(self._run, machine, Config(**settings), mesh_key, limits, discoveries)
         return node
 
@@ -183,6 +193,8 @@ class World:
         machine = self.machine(number)
         assert machine.socket is not None
         machine.socket.unplug()
+        if machine.station is not None:
+            machine.station.is_silenced = True
         machine.store = machine.store.crash() if power_cut else machine.store.kill()
         machine.scope.cancel()
         await machine.ended.wait()
