@@ -32,7 +32,8 @@ class Report:
         if self._as_json:
             for one in verdicts:
                 print_json({"v": 1, "expect": one.sentence, "holds": one.holds, "detail": one.detail})
-            print_json({"v": 1, "lab": self._lab.name, "pass": holds, "figures": figures})
+            lab = self._lab
+            print_json({"v": 1, "lab": lab.name, "folder": str(lab.folder), "pass": holds, "figures": figures})
             return
         for one in verdicts:
             write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {one.detail}")

@@ -25,12 +25,15 @@ _ANSWER_SECONDS = 10.0
 
 async def serve_cables(path: Path, rng: random.Random) -> None:
     """Carry frames, and obey whoever connects, until cancelled.  The socket is its owner's alone."""
-    path.unlink(missing_ok=True)  # noqa: ASYNC240  # once, before anything runs
     cables: dict[str, Cable] = {}
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listening:
-        await listening.bind(str(path))
-        path.chmod(0o600)  # noqa: ASYNC240
+        # Under its name only once it listens: whoever sees it can connect.
+        early = path.with_suffix(".new")
+        early.unlink(missing_ok=True)
+        await listening.bind(str(early))
+        early.chmod(0o600)
         listening.listen()
+        early.rename(path)
         async with trio.open_nursery() as nursery:
 
             async def answer(stream: trio.SocketStream) -> None:

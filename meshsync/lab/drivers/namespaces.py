@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,11 @@ class NamespaceDriver:
 
 @asynccontextmanager
 async def open_namespaces(lab: Lab) -> AsyncIterator[NamespaceDriver]:
-    """Bring a lab up for the block, and take it down whatever happens.  See `OpenDriver`."""
-    driver = await trio.to_thread.run_sync(bring_up, lab)
+    """Bring a lab up with empty stores for the block, and take it down whatever happens.  See `OpenDriver`.
+
+    What the nodes left, logs above all, stays in the folder's `.lab` until the next time.
+    """
+    driver = await trio.to_thread.run_sync(partial(bring_up, lab, anew=True))
     try:
         await wait_ready(driver)
         yield driver
@@ -236,12 +240,17 @@ async def open_namespaces(lab: Lab) -> AsyncIterator[NamespaceDriver]:
             await trio.to_thread.run_sync(driver.built.destroy)
 
 
-def bring_up(lab: Lab) -> NamespaceDriver:
-    """Build a lab and start its nodes; blocks.  LabError: it is up already, or something is missing here."""
+def bring_up(lab: Lab, *, anew: bool = False) -> NamespaceDriver:
+    """Build a lab and start its nodes; blocks.  `anew`: with new keys and empty stores.
+
+    LabError: it is up already, or something is missing here.
+    """
     namespaces.require()
     built = NamespaceLab(lab)
     if built.is_up:
         raise LabError(f"the lab {lab.name} is up already; take it down with: meshsync lab down {lab.folder}")
+    if anew:
+        forget(lab)
     prepared = prepare(lab)
     try:
         built.build()

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshsync.lab import namespaces
+from meshsync.lab.cable.control import order_cable, serve_cables
+from meshsync.lab.impairments import LinkImpairment, read_link_impairment
+from tests.lab.labs import needs_namespaces
+
+_PORT = 5000
+_PROBES = 400
+
+
+async def test_whoever_sees_the_socket_of_the_cables_can_connect(tmp_path: Path) -> None:
+    """Otherwise a lab fails to come up now and then, when the process is slow between two calls."""
+    path = tmp_path / "cables.sock"
+    refused = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_cables, path, random.Random(1))
+        while not path.exists():
+            await trio.lowlevel.checkpoint()
+        with socket.socket(socket.AF_UNIX) as connection:
+            refused = connection.connect_ex(str(path))
+        nursery.cancel_scope.cancel()
+    assert refused == 0
+
+
+# The real thing: two namespaces, and a cable between them in a third one.
+
+_ECHO = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.bind(("10.9.0.2", 5000))
+    print("ready", flush=True)
+    while True:
+        data, peer = s.recvfrom(2000)
+        s.sendto(data, peer)
+"""
+_PROBE = """
+import json, socket, sys, time
+count, size, gap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    s.bind(("10.9.0.1", 5000))
+    s.setblocking(False)
+    sent, trips, arrived = {}, [], []
+    end = None
+    number, due = 0, time.monotonic()
+    while end is None or time.monotonic() < end:
+        now = time.monotonic()
+        if number < count and now >= due:
+            s.sendto(number.to_bytes(4, "big").ljust(size, b"."), ("10.9.0.2", 5000))
+            sent[number] = now
+            number, due = number + 1, due + gap
+            if number == count:
+                end = now + float(sys.argv[4])
+        try:
+            data = s.recv(2000)
+        except BlockingIOError:
+            time.sleep(0.0005)
+            continue
+        arrived.append(time.monotonic())
+        trips.append(arrived[-1] - sent[int.from_bytes(data[:4], "big")])
+print(json.dumps({"trips": sorted(trips), "arrived": arrived}))
+"""
+
+
+@contextmanager
+def cabled(impairment: object) -> Iterator[str]:
+    """Two namespaces with a cable between them and an echo in the second one; the first one's name."""
+    mark = f"mstest-{secrets.token_hex(3)}"
+    near, far, middle = (f"{mark}-{name}" for name in ("near", "far", "middle"))
+    with ExitStack() as stack:
+        for name in (near, far, middle):
+            namespaces.add(name)
+            stack.callback(namespaces.remove, name)
+        for number, name in enumerate((near, far), 1):
+            namespaces.ip("link", "add", "eth1", "netns", name, "type", "veth", "peer", f"c{number}", "netns", middle)
+            namespaces.ip("-n", name, "address", "add", f"10.9.0.{number}/24", "dev", "eth1")
+            namespaces.ip("-n", name, "link", "set", "eth1", "up")
+            namespaces.ip("-n", middle, "link", "set", f"c{number}", "up")
+        text = json.dumps(_as_arguments(read_link_impairment(impairment)))
+        stack.enter_context(_process(namespaces.inside(middle, sys.executable, "-c", _CABLE, text)))
+        stack.enter_context(_process(namespaces.inside(far, sys.executable, "-c", _ECHO)))
+        yield near
+
+
+_CABLE = """
+import json, random, sys, trio
+from meshsync.lab.cable.cable import Cable
+from meshsync.lab.impairments import Impairment, LinkImpairment
+forward, backward = (Impairment.from_json(one) for one in json.loads(sys.argv[1]))
+async def main():
+    print("ready", flush=True)
+    await Cable("c1", "c2", LinkImpairment(forward, backward), random.Random(1)).run()
+trio.run(main)
+"""
+
+
+def _as_arguments(impairment: LinkImpairment) -> list[dict[str, object]]:
+    return [impairment.forward.as_json(), impairment.backward.as_json()]
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator[None]:
+    """A process for the block, from when it says that it is ready."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+def probe(near: str, count: int, size: int, gap: float, wait: float) -> tuple[list[float], list[float]]:
+    """Send datagrams to the echo; the round trips in ascending order, and when each answer came."""
+    # The first datagrams fill the neighbour tables.
+    command = namespaces.inside(near, sys.executable, "-c", _PROBE)
+    end = time.monotonic() + 20
+    while not json.loads(namespaces.run([*command, "3", "100", "0.05", "0.5"]))["trips"]:
+        assert time.monotonic() < end, "nothing comes back"
+    found = json.loads(namespaces.run([*command, str(count), str(size), str(gap), str(wait)]))
+    return found["trips"], found["arrived"]
+
+
+@needs_namespaces
+def test_a_cable_delays_and_loses_as_it_says() -> None:
+    """Otherwise every figure that was measured through it is about another network."""
+    with cabled({"delay": "40ms", "loss": "20%"}) as near:
+        trips, _ = probe(near, _PROBES, 200, 0.005, 1.0)
+    assert trips[0] >= 0.080
+    assert trips[len(trips) // 2] == pytest.approx(0.080, abs=0.1)
+    assert len(trips) / _PROBES == pytest.approx(0.8 * 0.8, abs=0.1)
+
+
+@needs_namespaces
+def test_a_cable_has_the_rate_that_it_says() -> None:
+    """Otherwise a slow radio is a fast one with delay."""
+    with cabled({"forward": {"rate": "400kbit", "queue": "60s"}}) as near:
+        _, arrived = probe(near, 60, 1000, 0.0, 3.0)
+    assert len(arrived) == 60
+    # 1000 bytes of payload make a frame of 1042.
+    rate = 59 * 1042 * 8 / (arrived[-1] - arrived[0])
+    assert rate == pytest.approx(400_000, rel=0.25)
+
+
+@needs_namespaces
+def test_a_cable_can_be_cut_and_joined_while_it_carries(tmp_path: Path) -> None:
+    """Otherwise a partition needs another lab."""
+    path = tmp_path / "cables.sock"
+    mark = f"mstest-{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        namespaces.add(mark)
+        stack.callback(namespaces.remove, mark)
+        command = [sys.executable, "-P", "-m", "meshsync", "lab", "cable", "--control", str(path)]
+        process = stack.enter_context(subprocess.Popen(namespaces.inside(mark, *command)))
+        stack.callback(process.kill)
+        end = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        for value in ("nominal", {"down": "true"}, "jtrs"):
+            reply = order_cable(path, "a-b", ("c1", "c2"), read_link_impairment(value))
+            assert reply == {"v": 1, "carried": [0, 0], "lost": [0, 0]}
