@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -15,6 +17,8 @@ needs_namespaces = pytest.mark.skipif(
     not (Path("/proc/self/ns/net").exists() and namespaces.is_privileged()),
     reason="network namespaces need Linux and root",
 )
+
+_WAIT_SECONDS_MAX = 30
 
 PAIR = """
 name: pair
@@ -33,6 +37,14 @@ nodes:
   a: {peers: [b]}
 expect: [converged within 60s]
 """
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that another process brings about."""
+    end = time.monotonic() + _WAIT_SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.01)
 
 
 def write_files(folder: Path, topology: str = PAIR, scenario: str = SCENARIO) -> Path:

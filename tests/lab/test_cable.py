@@ -17,7 +17,7 @@ import trio
 from meshsync.lab import namespaces
 from meshsync.lab.cable.control import order_cable, serve_cables
 from meshsync.lab.impairments import LinkImpairment, read_link_impairment
-from tests.lab.labs import needs_namespaces
+from tests.lab.labs import needs_namespaces, wait_until
 
 _PORT = 5000
 _PROBES = 400
@@ -168,10 +168,7 @@ def test_a_cable_can_be_cut_and_joined_while_it_carries(tmp_path: Path) -> None:
         command = [sys.executable, "-P", "-m", "meshsync", "lab", "cable", "--control", str(path)]
         process = stack.enter_context(subprocess.Popen(namespaces.inside(mark, *command)))
         stack.callback(process.kill)
-        end = time.monotonic() + 20
-        while not path.exists():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(path.exists)
         for value in ("nominal", {"down": "true"}, "jtrs"):
             reply = order_cable(path, "a-b", ("c1", "c2"), read_link_impairment(value))
             assert reply == {"v": 1, "carried": [0, 0], "lost": [0, 0]}
