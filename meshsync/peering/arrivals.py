@@ -166,7 +166,7 @@ class Arrivals:
                 self._book.punish(peer.id, error)
         except TransportLost as error:
             reason = str(error)
-            connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK)
+            connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK, reason)
             if trio.current_time() >= began + LASTING_SECONDS:
                 self._book.forgive(peer.id)
                 peer.aside.reset()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from meshsync.addresses import HostPort
+from meshsync.core.limits import LIMITS
 from meshsync.errors import LocalError
 from meshsync.status import is_healthy
+from tests.stack.sightings import Sightings
 from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -195,5 +199,129 @@ def test_a_peer_may_be_named_by_a_prefix_of_its_id() -> None:
         for text in (id.hex()[:7], "zz" * 8, world.id(9).hex()[:10]):
             with pytest.raises(LocalError):
                 a.resolve_peer(text)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("via", ["mdns", "dns"])
+def test_a_stranger_that_is_seen_is_listed_and_dialled_once_it_is_accepted(via: str) -> None:
+    """Otherwise closed trust dials strangers, or their owner has to copy ids of nodes that are in plain sight."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world, via)
+        b = await world.start(2, trust="closed", trusts=[1])
+        a = await world.start(1, trust="closed", discoveries=[seen])
+        if via == "dns":
+            seen.records("10.0.0.2")
+        else:
+            seen.see(2, name="node 2")
+        told = await until(a, "pending")
+        assert told.facts["via"] == via
+        await trio.sleep(3600)
+        [waiting] = a.pending()
+        assert (waiting["id"], waiting["via"], waiting["address"], waiting["origin"], waiting["name"]) == (
+            b.id.hex(),
+            via,
+            world.machine(2).address,
+            None,
+            "node 2",
+        )
+        assert a.peers() == []
+        assert not events(b, "connected", "pending")
+        assert len(events(a, "pending")) == 1
+        await a.accept_peer(b.id)
+        began = trio.current_time()
+        await until(a, "connected")
+        assert trio.current_time() - began < 0.5
+        await level(a, b)
+        assert (a.pending(), a.peers()[0]["via"]) == ([], via)
+        await world.stop(2)
+        await trio.sleep(60)
+        b = await world.start(2, trust="closed", trusts=[1])
+        await until(a, "connected", 2)
+
+    simulate(scenario)
+
+
+def test_a_stranger_that_is_seen_no_more_is_listed_no_more() -> None:
+    """Otherwise the list fills with what was once there, and nobody else finds room in it."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world)
+        a = await world.start(1, trust="closed", discoveries=[seen], limits=replace(LIMITS, pending_peers_max=2))
+        for number in (3, 4, 5):
+            seen.see(number)
+        await trio.sleep(1)
+        assert {peer["id"] for peer in a.pending()} == {world.id(3).hex(), world.id(4).hex()}
+        seen.gone(3)
+        await trio.sleep(1)
+        assert [peer["id"] for peer in a.pending()] == [world.id(4).hex()]
+        seen.see(5)
+        await world.start(2, trust="closed", peers=[1])
+        await until(a, "pending", 4)
+        assert world.id(2).hex() in {peer["id"] for peer in a.pending()}, "who proved a key comes before who is seen"
+        assert len(a.pending()) == 2
+
+    simulate(scenario)
+
+
+def test_one_that_is_seen_and_lacks_the_mesh_key_is_a_stranger() -> None:
+    """Otherwise two meshes on one LAN dial each other for ever, or mix."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world)
+        a = await world.start(1, trust="mesh-key", mesh_key=KEY, discoveries=[seen])
+        b = await world.start(2, trust="mesh-key", mesh_key=OTHER_KEY)
+        c = await world.start(3, trust="mesh-key", mesh_key=KEY)
+        for number in (2, 3):
+            seen.see(number)
+        await level(a, c)
+        await until(a, "pending")
+        for _ in range(3):
+            await trio.sleep(600)
+            seen.see(2)
+        assert [(peer["id"], peer["via"]) for peer in a.pending()] == [(b.id.hex(), "mdns")]
+        assert len(events(a, "pending")) == 1
+        assert not events(a, "dial_failed")
+        assert list(a.sync.links) == [c.id]
+        assert not events(b, "connected")
+        await a.accept_peer(b.id)
+        await b.accept_peer(a.id)
+        await level(a, b, c)
+
+    simulate(scenario)
+
+
+def test_a_static_peer_that_was_banned_before_the_start_is_dialled_once_it_is_accepted() -> None:
+    """Otherwise it stays away until the next start although its owner let it in again."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, trust="closed", peers=[2])
+        await a.ban_peer(world.id(2))
+        await world.stop(1)
+        a = await world.start(1, trust="closed", peers=[2])
+        b = await world.start(2, trust="closed", trusts=[1])
+        await trio.sleep(100)
+        assert not a.sync.links
+        await a.accept_peer(b.id)
+        await level(a, b)
+
+    simulate(scenario)
+
+
+def test_a_banned_endpoint_that_is_seen_is_left_alone() -> None:
+    """Otherwise a ban ends where the peer says where it is."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world)
+        a = await world.start(1, discoveries=[seen])
+        b = await world.start(2)
+        seen.see(2)
+        await level(a, b)
+        await a.ban_peer(b.id)
+        seen.see(2, "10.0.0.2", "10.0.7.7")
+        await trio.sleep(600)
+        assert not a.sync.links
+        assert a.pending() == []
 
     simulate(scenario)
