@@ -83,6 +83,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entries": _COUNT,
             "documents": _COUNT,
             "logs": _COUNT,
+            "relayed": _FLAG,
+            "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
             "peers": _list(_SESSION),
@@ -99,6 +101,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         store=_object({"entries": _COUNT, "bytes": _COUNT}),
         peers=_list(_ref("Peer")),
         collections=_list(_ref("Collection")),
+        relay=_object(
+            {
+                "enabled": _FLAG,
+                "collections": _COUNT,
+                "bytes": _COUNT,
+                "bytes_max": _COUNT,
+                "turned_away": _COUNT,
+                "fault": _maybe(_TEXT),
+            }
+        ),
     ),
     "MeshNode": _object(
         {

@@ -38,9 +38,9 @@ def find_collection(node: Node, name: str) -> Collection:
     if name not in node.collections():
         if node.relay.find(name) is not None:
             raise NotHereError(
-                "relayed",
-                f"{name} is only relayed for others, and its documents are theirs to read: whoever knows its name can"
-                " join it, meshsync collections join NAME",
+                "no_collection",
+                f"{name!r} is only relayed for others, and nothing of it is shown; whoever knows its name can join it:"
+                " meshsync collections join NAME",
             )
         raise NotHereError("no_collection", f"this node has no collection {name!r}; meshsync collections join {name}")
     return node.collection(name)

@@ -49,6 +49,8 @@ class _Carried:
     """Who asked for it first."""
     asked_at: float
     """When a subscriber last asked for it, by trio's clock."""
+    is_told: bool = False
+    """Whether there was an event.  There is none while it is empty, or whoever asks for ever new ones floods them."""
 
 
 class Carrier:
@@ -89,9 +91,10 @@ class Carrier:
             self._left[CollectionId(id)] = now - age
         for raw, asker, age in cbor.decode_trusted(store.meta(_CARRIED) or cbor.encode([])):
             id = CollectionId(raw)
-            self._carried[id] = _Carried(self._open_replica(id), EndpointId(asker), now - age)
+            replica = self._open_replica(id)
+            self._carried[id] = _Carried(replica, EndpointId(asker), now - age, bool(replica.entry_count()))
             if self.relays and not self._engine.is_own(id):
-                self._engine.carry(self._carried[id].replica)
+                self._engine.carry(replica)
         self._settle_room()
 
     async def run(self) -> None:
@@ -150,8 +153,13 @@ class Carrier:
 
     def grew(self, replica: Replica) -> None:
         """Entries were stored."""
-        if replica.id in self._carried:
-            self._settle_room()
+        one = self._carried.get(replica.id)
+        if one is None:
+            return
+        if not one.is_told:
+            one.is_told = True
+            self._engine.events.emit("relay_began", collection=replica.name, id=replica.id, peer=one.asker)
+        self._settle_room()
 
     # What the owner asks for
 
@@ -233,32 +241,27 @@ class Carrier:
 
     def _begin_asked(self) -> None:
         """Carry what is asked for, as far as there is room for so many."""
+        limits, was_asked_too_much = self._limits, bool(self._turned_away)
         self._turned_away.clear()
         for link, asks in self._asks.items():
             count = sum(one.asker == link.peer for one in self._carried.values())
             for id, asked_at in asks.items():
                 if id in self._carried or id in self._left or self._engine.is_own(id):
                     continue
-                if self._age(asked_at) >= self._limits.relay_keep_seconds:
+                if self._age(asked_at) >= limits.relay_keep_seconds:
                     continue
-                if len(self._carried) >= self._limits.relayed_collections_max or (
-                    count >= self._limits.relayed_per_peer_max
-                ):
-                    self._turn_away(id)
+                if count >= limits.relayed_per_peer_max or len(self._carried) >= limits.relayed_collections_max:
+                    self._turned_away.add(id)
                     continue
                 count += 1
-                one = self._carried[id] = _Carried(self._open_replica(id), link.peer, asked_at)
-                self._engine.carry(one.replica)
-                self._engine.events.emit("relay_began", collection=one.replica.name, id=id, peer=link.peer)
-
-    def _turn_away(self, id: CollectionId) -> None:
-        is_news = not self._turned_away
-        self._turned_away.add(id)
-        if is_news:
+                self._carried[id] = _Carried(self._open_replica(id), link.peer, asked_at)
+                self._engine.carry(self._carried[id].replica)
+        if self._turned_away and not was_asked_too_much:
             self._engine.events.emit("relay_full", reason=self.fault)
 
     async def _end(self, id: CollectionId, reason: str) -> None:
-        replica = self._carried[id].replica
+        one = self._carried[id]
+        replica = one.replica
         self._engine.uncarry(replica)
         if not self._engine.is_own(id):
             for exchange in self._engine.exchanges(replica):
@@ -268,7 +271,8 @@ class Carrier:
             self._drop(id)
         self._hold_back(replica, None)
         del self._carried[id]
-        self._engine.events.emit("relay_ended", collection=replica.name, id=id, reason=reason)
+        if one.is_told:
+            self._engine.events.emit("relay_ended", collection=replica.name, id=id, reason=reason)
 
     def _remember(self) -> None:
         carried = [[id, one.asker, round(self._age(one.asked_at))] for id, one in self._carried.items()]

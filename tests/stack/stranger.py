@@ -11,6 +11,7 @@ from meshsync.core.entry import PUT, Operation
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import (
     Batch,
+    Carry,
     Have,
     Message,
     Open,
@@ -92,6 +93,10 @@ async def control_frame_too_long(stranger: Stranger) -> None:
 
 async def control_answer_to_nothing(stranger: Stranger) -> None:
     await stranger.connection.control.send(encode_message(Pong(77, EPOCH_MS)))
+
+
+async def control_carry_unasked(stranger: Stranger) -> None:
+    await stranger.connection.control.send(encode_message(Carry(((NOTES, 0),))))
 
 
 async def stream_without_open(stranger: Stranger) -> None:

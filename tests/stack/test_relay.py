@@ -9,10 +9,12 @@ import pytest
 import trio
 
 from meshsync.core.limits import LIMITS
+from meshsync.core.messages import Carry, encode_message
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.node import Node
-from tests.stack.world import World, documents, events, level, simulate, write
+from tests.stack.stranger import batch_with_a_bad_seal, stranger
+from tests.stack.world import World, documents, events, level, simulate, until, write
 
 NOTES = CollectionId.of_name("notes")
 QUOTA = 200_000
@@ -285,6 +287,53 @@ def test_the_owner_joins_what_was_carried_and_it_is_there() -> None:
         assert carried(r)["name"] == "notes"
         await r.leave(NOTES.hex())
         assert r.store.collections() == [(NOTES, "notes")]
+
+    simulate(scenario)
+
+
+def test_a_peer_that_asks_for_thousands_gets_its_share_and_no_more() -> None:
+    """Otherwise one peer fills the disk with empty tables, or leaves no room for the others."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(1, relay=True, collections=())
+        a = await world.start(2, peers=[1])
+        await write(a, "n1")
+        async with stranger(world) as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.answer_pings)
+            most = LIMITS.carry_collections_max
+            for turn in range(40):
+                ids = [CollectionId(bytes([turn, number]) * 16) for number in range(most)]
+                await one.connection.control.send(encode_message(Carry(tuple((id, 0) for id in ids))))
+                await trio.sleep(0.5)
+            await trio.sleep(30)
+            assert len(r.store.collections()) == 1 + LIMITS.relayed_per_peer_max
+            told = r.status()["relay"]
+            assert told["turned_away"] == most - LIMITS.relayed_per_peer_max
+            assert "meshsync collections leave" in told["fault"]
+            assert len(events(r, "relay_full")) == 1
+            b = await world.start(3, peers=[1])
+            await until_level(a, r, b)
+            nursery.cancel_scope.cancel()
+        await trio.sleep(90)
+        assert r.store.collections() == [(NOTES, "")]
+        assert r.status()["relay"]["fault"] is None
+        assert r.sync.is_synced()
+
+    simulate(scenario)
+
+
+def test_entries_that_a_relay_is_sent_are_checked_like_all_others() -> None:
+    """Otherwise whoever asks a relay to carry can have it spread what nobody signed."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(1, relay=True, collections=())
+        a = await world.start(2, peers=[1])
+        await write(a, "n1")
+        await until_level(a, r)
+        async with stranger(world) as one:
+            await batch_with_a_bad_seal(one)
+            await until(r, "peer_error")
+        assert carried(r)["entries"] == 1
 
     simulate(scenario)
 
