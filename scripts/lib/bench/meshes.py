@@ -10,11 +10,13 @@ from bench.stage import Stage, percentiles
 
 _PULSES = 200
 _PULSES_QUICK = 50
-_PULSE_SECONDS = 0.05
+_PULSE_SECONDS = 0.1
 _WRITERS = 4
 _STEADY_PULSES = 20
 _STEADY_PULSES_QUICK = 5
 _STEADY_SECONDS = 1.0
+_CALM_SECONDS = 10.0
+"""After the last write: what nodes tell each other about themselves comes a little later."""
 _IDLE_SECONDS = 60.0
 _IDLE_SECONDS_QUICK = 20.0
 
@@ -22,7 +24,7 @@ _IDLE_SECONDS_QUICK = 20.0
 async def spread(stage: Stage, n: int) -> list[Row]:
     """M1: from the call of a single write to its sight in the changes() of the last of n nodes, 200 times.
 
-    One write is begun every 50 ms, whether the one before has arrived or not.  The writer is an end of the line, a
+    One write is begun every 100 ms, whether the one before has arrived or not.  The writer is an end of the line, a
     leaf of the star.
     """
     rows = []
@@ -63,6 +65,7 @@ async def cost(stage: Stage, n: int) -> list[Row]:
         written = await mesh.at_once({one: ("pulse", {"first": _WRITERS + one * pulses, **pulse}) for one in writers})
         await mesh.settle()
         steady = await mesh.used_since(before)
+        await trio.sleep(_CALM_SECONDS)
         before = await mesh.usage()
         await trio.sleep(idle_seconds)
         idle = await mesh.used_since(before)

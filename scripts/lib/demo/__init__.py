@@ -1,1 +1,1 @@
-"""What scripts/demo runs: three nodes, a real data set, and a cable that is cut and mended."""
+"""What scripts/demo runs: stories of three nodes, one of which is cut off while all go on writing."""

@@ -8,10 +8,10 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import trio
 
@@ -45,10 +45,15 @@ def free_port() -> int:
 class Shell:
     """Runs `meshsync` in one directory; prints each command, and what it answers, as a terminal would show them."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, *, owner: str = "", prefix: Sequence[str] = (), mdns: bool = False) -> None:
+        """`owner`: whose terminal it is; their data directory has the same name.  `prefix` of every command."""
+        self.directory = directory
+        self._owner = owner
+        self._prefix = prefix
         own = {name: value for name, value in os.environ.items() if not name.startswith("MESHSYNC_")}
-        self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100", "MESHSYNC_MDNS": "false"}
+        self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100", "MESHSYNC_MDNS": str(mdns).lower()}
+        if owner:
+            self._environment["MESHSYNC_DATA_DIR"] = owner
         self._variables: dict[str, str] = {}
 
     async def run(self, *arguments: str, exit_code: int = 0) -> str:
@@ -71,6 +76,32 @@ class Shell:
         print(f"$ {variable}=$(meshsync {self._text(arguments)}); echo ${variable}\n{value}", flush=True)
         return value
 
+    async def system(self, command: str) -> None:
+        """Run a command of the shell and show it."""
+        print(f"$ {command}", flush=True)
+        await trio.run_process(["sh", "-c", command], cwd=self.directory)
+
+    @asynccontextmanager
+    async def streaming(self, *arguments: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """A command that goes on for the block; calling what is yielded waits for its next line and shows it."""
+        self._show(arguments, " &")
+        process = await self._open(arguments)
+        assert process.stdout is not None
+        lines = process.stdout
+
+        async def next_line() -> None:
+            print(await _line_of(lines), end="", flush=True)
+
+        async with _ended(process):
+            yield next_line
+
+    async def show_root(self) -> str:
+        """Print the root of the one collection that this node has, and return it."""
+        [collection] = (await self.ask("status"))["collections"]
+        root: str = collection["root"]
+        print(f"{self._owner:8} {collection['documents']:6,} documents  root {root}", flush=True)
+        return root
+
     async def ask(self, *arguments: str) -> dict[str, Any]:
         """What a command says in JSON, without showing it."""
         answer: dict[str, Any] = json.loads((await self._run((*arguments, "--json"))).stdout)
@@ -80,7 +111,7 @@ class Shell:
         with trio.fail_after(_COMMAND_SECONDS_MAX):
             return await trio.run_process(
                 self._command(arguments),
-                cwd=self._directory,
+                cwd=self.directory,
                 env=self._environment,
                 capture_stdout=True,
                 capture_stderr=True,
@@ -88,10 +119,10 @@ class Shell:
             )
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-P", "-m", "meshsync", *arguments]
+        return [*self._prefix, sys.executable, "-P", "-m", "meshsync", *arguments]
 
     def _show(self, arguments: Sequence[str], end: str = "") -> None:
-        print(f"$ meshsync {self._text(arguments)}{end}", flush=True)
+        print(f"{self._owner}$ meshsync {self._text(arguments)}{end}", flush=True)
 
     def _text(self, arguments: Sequence[str]) -> str:
         """Arguments as one would type them, with the variables that were set before."""
@@ -104,32 +135,49 @@ class Shell:
     @asynccontextmanager
     async def node(self, name: str, *options: str) -> AsyncIterator[None]:
         """A node in the background for the block.  DemoFailed: it did not start."""
-        arguments = ("--data-dir", name, "node", "--name", name, *options)
+        data_dir = () if self._owner else ("--data-dir", name)
+        arguments = (*data_dir, "node", "--name", name, *options)
         self._show(arguments, " &")
-        log = self._directory / f"{name}.log"
-        with log.open("wb") as errors:
-            process = await trio.lowlevel.open_process(
-                self._command(arguments),
-                cwd=self._directory,
-                env=self._environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        try:
-            assert process.stdout is not None
-            ready = b""
-            with trio.fail_after(_COMMAND_SECONDS_MAX):
-                while not ready.endswith(b"\n") and (chunk := await process.stdout.receive_some()):
-                    ready += chunk
+        log = self.directory / f"{name}.log"
+        with log.open("ab") as errors:
+            process = await self._open(arguments, errors)
+        assert process.stdout is not None
+        async with _ended(process):
+            ready = await _line_of(process.stdout)
             if not ready:
                 raise DemoFailed(f"node {name} did not start:\n{log.read_text()}")
-            print(ready.decode().rstrip(), flush=True)
+            print(ready.rstrip(), flush=True)
             yield
-        finally:
-            with trio.CancelScope(shield=True):
-                process.terminate()
-                with trio.move_on_after(_STOP_SECONDS_MAX):
-                    await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+
+    async def _open(self, arguments: Sequence[str], errors: IO[bytes] | None = None) -> trio.Process:
+        return await trio.lowlevel.open_process(
+            self._command(arguments),
+            cwd=self.directory,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+
+
+async def _line_of(stream: trio.abc.ReceiveStream) -> str:
+    """What a process prints until the end of its line; less where it ends before."""
+    line = b""
+    with trio.fail_after(_COMMAND_SECONDS_MAX):
+        while not line.endswith(b"\n") and (chunk := await stream.receive_some()):
+            line += chunk
+    return line.decode()
+
+
+@asynccontextmanager
+async def _ended(process: trio.Process) -> AsyncIterator[None]:
+    """The process has ended after the block, whatever happens in it."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            process.terminate()
+            with trio.move_on_after(_STOP_SECONDS_MAX):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
