@@ -115,7 +115,7 @@ class _Mesh:
     def _holding(self, replica: Replica, summary: NodeSummary, age: float) -> dict[str, Any]:
         equal, exact = summary.root == replica.root(), True
         behind = ahead = 0
-        if self.node.sync.state(replica.name, summary.author).state is SessionState.SYNCED:
+        if self.node.sync.state_of(replica, summary.author).state is SessionState.SYNCED:
             equal, age = True, 0.0
         elif not equal:
             behind, ahead, exact = lag(replica, summary)

@@ -6,6 +6,9 @@ back to whom it came from; of several by one author only the newest waits.  At r
 Of each peer is kept what it is known to have: what it sent, and what was sent to it.  That outlives the connection
 as long as the peer's process does, so that a link that comes and goes costs the difference.  What was sent shortly
 before a connection was lost may not have arrived and counts as not sent.
+
+Over lazy links, which do not belong to the tree over which entries spread, a summary goes now and then: what such a
+peer heard by the tree meanwhile it need not be told, and where the tree is broken it hears at last.
 """
 
 from __future__ import annotations
@@ -71,6 +74,8 @@ class _Neighbour:
     queues: dict[CollectionId, dict[EndpointId, None]] = field(default_factory=dict)
     """Of each collection that is shared, the authors of whom it lacks the newest; in the order of sending."""
     lazy: set[CollectionId] = field(default_factory=set)
+    lazy_at: float = 0.0
+    """When the next one may go over a lazy link."""
 
 
 class Gossip:
@@ -255,20 +260,26 @@ class Gossip:
         neighbour = self._neighbours.get(peer)
         return set(neighbour.queues) if neighbour is not None else set()
 
-    def set_lazy(self, peer: EndpointId, collection: CollectionId, *, lazy: bool) -> None:
-        """Over a lazy link nothing is passed on; what waits goes when the link becomes eager."""
+    def set_lazy(self, peer: EndpointId, collection: CollectionId, now: float, *, lazy: bool) -> None:
+        """Over a lazy link a summary goes now and then; what waits goes at once when the link becomes eager."""
         neighbour = self._neighbours[peer]
-        (neighbour.lazy.add if lazy else neighbour.lazy.discard)(collection)
+        if lazy and collection not in neighbour.lazy:
+            neighbour.lazy.add(collection)
+            neighbour.lazy_at = max(neighbour.lazy_at, now + self._limits.summary_lazy_seconds)
+        elif not lazy:
+            neighbour.lazy.discard(collection)
 
     # Summaries go
 
     def ready_at(self, peer: EndpointId, now: float) -> float:
         """When there will be something to send to a peer: now, or when its budget allows; inf: there is nothing."""
         neighbour = self._neighbours.get(peer)
-        if neighbour is None or self._next_key(neighbour) is None:
+        key = self._next_key(neighbour) if neighbour is not None else None
+        if neighbour is None or key is None:
             return math.inf
         self._refill(neighbour, now)
-        return now if neighbour.level > 0 else now - neighbour.level / self._limits.summary_bytes_per_second + 0.001
+        wait = 0.0 if neighbour.level > 0 else -neighbour.level / self._limits.summary_bytes_per_second + 0.001
+        return max(now + wait, neighbour.lazy_at if key[0] in neighbour.lazy else now)
 
     def next_for(self, peer: EndpointId, now: float) -> Fact | None:
         """What to send to a peer now; it counts as sent."""
@@ -284,13 +295,15 @@ class Gossip:
         fact = self._facts[collection][author]
         neighbour.known[key] = (fact.signed.order, now)
         neighbour.level -= fact.signed.size
+        if collection in neighbour.lazy:
+            neighbour.lazy_at = now + self._limits.summary_lazy_seconds
         return fact
 
     def _next_key(self, neighbour: _Neighbour) -> _Key | None:
-        for collection, queue in neighbour.queues.items():
-            if queue and collection not in neighbour.lazy:
-                return collection, next(iter(queue))
-        return None
+        waiting = [collection for collection, queue in neighbour.queues.items() if queue]
+        # Eager ones first; otherwise the order of the queues, which take turns.
+        collection = min(waiting, key=neighbour.lazy.__contains__, default=None)
+        return None if collection is None else (collection, next(iter(neighbour.queues[collection])))
 
     def _refill(self, neighbour: _Neighbour, now: float) -> None:
         rate = self._limits.summary_bytes_per_second

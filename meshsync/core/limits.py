@@ -199,6 +199,8 @@ class Limits:
     summary_bytes_per_second: float = 4096.0
     """Of summaries on one link."""
     summary_burst_bytes: int = 16 * 1024
+    summary_lazy_seconds: float = 30.0
+    """Between two summaries on a link over which entries are only announced."""
     summary_checks_per_second: float = 50.0
     """Signatures of summaries that one peer may have checked."""
     summary_certain_seconds: float = 60.0

@@ -338,7 +338,7 @@ class SyncEngine:
                 watcher.notify()
             self._health.worked()
             self.carrier.grew(replica)
-            self.summaries.note_stored()
+            self.summaries.look_soon()
             if self._holds:
                 self._holds.release(replica, tips)
         if applied.skipped:

@@ -177,12 +177,15 @@ class Exchange:
 
     def _handle(self, event: Event) -> None:
         """Give the machine an event and carry out what it answers."""
+        was_lazy = self.session.is_lazy
         try:
             effects = self.session.handle(event, trio.current_time(), self._engine.wall_ms())
         except StoreError as error:
             self._not_stored(error)
         else:
             self._carry_out(effects)
+        if self.session.is_lazy is not was_lazy:
+            self._engine.summaries.look_soon()
 
     def _not_stored(self, error: StoreError, unread: Batch | None = None) -> None:
         """The session asks again later, which needs no more than to be given Ready then."""

@@ -84,8 +84,8 @@ class Summaries:
             await self._engine.progressed.wait()
             self._news.set()
 
-    def note_stored(self) -> None:
-        """Entries were stored; cheap enough for every single write."""
+    def look_soon(self) -> None:
+        """Entries were stored, or a link became lazy or eager; cheap enough for every single write."""
         self._news.set()
 
     def known_links(self, collection: CollectionId) -> dict[EndpointId, Link]:
@@ -136,6 +136,7 @@ class Summaries:
                     self.gossip.unshare(peer, collection)
             for collection in opened:
                 self.gossip.share(peer, collection)
+                self.gossip.set_lazy(peer, collection, now, lazy=link.exchanges[collection].session.is_lazy)
 
     def _due(self, replica: Replica, now: float) -> float:
         """When this node is to say something new of a collection."""

@@ -145,16 +145,33 @@ def test_only_who_shares_a_collection_hears_of_it() -> None:
     assert sent(gossip, FAR) == [("node 2", 2)]
 
 
-def test_over_a_lazy_link_nothing_goes_before_it_is_eager() -> None:
+def test_over_a_lazy_link_little_goes_and_the_rest_when_it_is_eager() -> None:
     """Otherwise a full mesh carries each summary over every link; or nothing follows when the tree breaks."""
-    gossip = gossip_with(NEAR, FAR)
-    gossip.set_lazy(FAR, COLLECTION, lazy=True)
+    gossip, pause = gossip_with(NEAR, FAR), LIMITS.summary_lazy_seconds
+    gossip.set_lazy(FAR, COLLECTION, 0, lazy=True)
     for version in (1, 2):
-        gossip.take(NEAR, summary(2, version), 0, 0)
-    assert sent(gossip, FAR) == []
-    assert gossip.ready_at(FAR, 0) == math.inf
-    gossip.set_lazy(FAR, COLLECTION, lazy=False)
-    assert sent(gossip, FAR) == [("node 2", 2)]
+        for number in (2, 4, 5, 6):
+            gossip.take(NEAR, summary(number, version), 0, 0)
+    assert sent(gossip, FAR, pause - 1) == []
+    assert gossip.ready_at(FAR, pause - 1) == pause
+    assert gossip.take(FAR, summary(2, 2), 0, pause - 1) is Taken.KNOWN, "it heard it by the tree"
+    assert sent(gossip, FAR, pause) == [("node 4", 2)]
+    assert gossip.ready_at(FAR, pause) == 2 * pause
+    gossip.set_lazy(FAR, COLLECTION, pause, lazy=True)
+    assert gossip.ready_at(FAR, pause) == 2 * pause
+    gossip.set_lazy(FAR, COLLECTION, pause, lazy=False)
+    assert sent(gossip, FAR, pause) == [("node 5", 2), ("node 6", 2)]
+
+
+def test_what_is_lazy_does_not_hold_up_what_is_eager() -> None:
+    """Otherwise one crowded collection silences the others on the same link."""
+    gossip = gossip_with(NEAR, FAR)
+    for peer in (NEAR, FAR):
+        gossip.share(peer, OTHER)
+    gossip.set_lazy(FAR, COLLECTION, 0, lazy=True)
+    gossip.take(NEAR, summary(2), 0, 0)
+    gossip.take(NEAR, summary(4, collection=OTHER), 0, 0)
+    assert sent(gossip, FAR) == [("node 4", 1)]
 
 
 def test_collections_take_turns() -> None:

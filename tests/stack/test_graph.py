@@ -141,3 +141,20 @@ def test_a_peer_with_other_collections_is_drawn_without_them() -> None:
         assert a.sync.subscribers(NOTES) == 1
 
     simulate(scenario)
+
+
+def test_a_relay_is_drawn_and_draws() -> None:
+    """Otherwise the node that holds two halves together is the one that nobody sees, or that fails when asked."""
+
+    async def scenario(world: World) -> None:
+        relay = await world.start(2, relay=True, collections=())
+        a = await world.start(1, peers=[2])
+        b = await world.start(3, peers=[2])
+        await told([a, b], 4)
+        for node in (a, relay, b):
+            assert sorted(links(node)) == [("node 1", "node 2"), ("node 2", "node 3")]
+            assert all(link["state"] == "connected" for link in links(node).values())
+        assert by_name(a)["node 2"]["collections"] == ["notes"]
+        assert by_name(relay)["node 3"]["holdings"][0]["equal"] is True
+
+    simulate(scenario)

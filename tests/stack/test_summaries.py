@@ -148,6 +148,31 @@ def test_a_lost_clock_is_overcome() -> None:
     simulate(scenario)
 
 
+def test_in_a_full_mesh_summaries_follow_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise what each node says of itself crosses every link, and ten nodes that write fill all of them."""
+    counted = frames_counted(monkeypatch)
+
+    async def scenario(world: World) -> None:
+        numbers = range(1, 11)
+        nodes = [await world.start(number, peers=[other for other in numbers if other < number]) for number in numbers]
+        await level(*nodes)
+        await heard_by_all(nodes, lambda found: links_told(found) == 10 * 9)
+        for number in range(40):
+            await write(nodes[number % 10], f"n{number}")
+            await trio.sleep(0.5)
+        await level(*nodes)
+        await trio.sleep(120)
+        counted.clear()
+        await write(nodes[0], "one more")
+        await heard_by_all(nodes, lambda found: all(one.entries == 41 for one in found.values()))
+        lazy = sum(one.session.is_lazy for node in nodes for one in node.sync.sessions(node.sync.replica("notes")))
+        assert lazy > 10 * 9 / 2, "there is no tree to follow"
+        # Each author would be told of over all 45 links, over most of them twice.
+        assert len(counted) <= 10 * 45 / 2
+
+    simulate(scenario)
+
+
 def test_who_leaves_a_collection_is_not_told_and_does_not_tell() -> None:
     """Otherwise summaries go to those who have no part in what they speak of."""
 
