@@ -104,9 +104,11 @@ class Dialer:
         """The same for a peer that the owner did not name: only few such dials are under way at one time."""
         scope = trio.CancelScope()
         async with AsyncExitStack() as stack:
-            if peer.failures:
-                await stack.enter_async_context(self._book.discovered_retries)
-            await stack.enter_async_context(self._book.discovered_dials)
+            with trio.CancelScope() as peer.queueing:
+                if peer.failures:
+                    await stack.enter_async_context(self._book.discovered_retries)
+                await stack.enter_async_context(self._book.discovered_dials)
+            peer.queueing = None
             if peer.is_connected or not peer.wanted:
                 return False
             connection = await self._reach(peer, scope)

@@ -46,6 +46,8 @@ class Peer:
     since: float | None = None
     """Seconds since the epoch (UTC) when it was connected; None: nobody was told that it is."""
     dialing: trio.CancelScope | None = None
+    queueing: trio.CancelScope | None = None
+    """While it waits for its turn to be dialled; cancelled where it shall wait no longer."""
     next_dial: float | None = None
     """trio time of the next try."""
     tries_begun: int = 0
@@ -73,8 +75,9 @@ class Peer:
 
     @property
     def addresses(self) -> tuple[HostPort, ...]:
-        """Where it may be, each address once."""
-        return tuple(dict.fromkeys(address for place in self.places.values() for address in place))
+        """Where it may be, each address once; what the owner said comes first."""
+        sources = dict.fromkeys([MANUAL, STATIC, *self.places])
+        return tuple(dict.fromkeys(address for source in sources for address in self.places.get(source, ())))
 
     @property
     def is_static(self) -> bool:

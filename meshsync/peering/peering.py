@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from meshsync.addresses import HostPort
+from meshsync.core.dialing import Backoff
 from meshsync.core.hello import Hello
 from meshsync.core.limits import Limits
 from meshsync.discovery.base import Discovery, Sighting
@@ -84,6 +85,19 @@ class Peering:
             nursery.start_soon(arrivals.accepted, await transport.accept())
 
     async def _discover(self, discovery: Discovery, prospects: Prospects) -> None:
+        """Follow one way of finding peers.  Where it fails the node goes on without it, and begins it anew."""
+        pauses = Backoff(self._book.rng, self._book.limits)
+        while True:
+            try:
+                await self._follow(discovery, prospects)
+            except Exception:  # noqa: BLE001  # the boundary of one way of finding peers
+                _log.exception("finding peers failed", via=discovery.via)
+                self._events.emit("failed", part="discovery", via=discovery.via)
+                await trio.sleep(pauses.next_delay())
+            else:
+                return
+
+    async def _follow(self, discovery: Discovery, prospects: Prospects) -> None:
         async with discovery.sightings() as sightings:
             async for sighting in sightings:
                 if sighting.endpoint is None:
@@ -134,6 +148,14 @@ class Peering:
             peer.wanted = True
             self._dial(peer)
 
+    def _hurry(self, peer: Peer) -> None:
+        """Dial a peer now, be it only once."""
+        peer.is_hurried = True
+        if peer.queueing is not None:
+            peer.queueing.cancel()
+        peer.changed.notify()
+        self._dial(peer)
+
     def _dial(self, peer: Peer) -> None:
         """See that a task dials a peer for as long as it is to be dialled."""
         if not peer.has_dialer:
@@ -149,6 +171,7 @@ class Peering:
         TransportLost, PeerError: it failed; the peer is tried again all the same.  RefusedError: see `add`.
         LocalError: there is no address.  Cancelling stops the waiting only.
         """
+        before = self.peers[id].addresses if id in self.peers else ()
         peer = self.add(id, addresses, MANUAL)
         if not peer.is_named:
             raise LocalError(f"no address of {id} is known: give one")
@@ -157,9 +180,10 @@ class Peering:
         if peer.is_connected:
             await trio.lowlevel.checkpoint()
             return True
-        peer.is_hurried = True
+        if peer.dialing is not None and not set(peer.addresses) <= set(before):
+            peer.dialing.cancel()  # it knows nothing of the new address
+        self._hurry(peer)
         number = peer.tries_begun + 1
-        peer.changed.notify()
         await peer.changed.wait_until(
             lambda: peer.tries_ended >= number or not peer.wanted or (peer.is_connected and peer.tries_begun < number)
         )
@@ -184,9 +208,7 @@ class Peering:
                 peer.learn(sighting.addresses, sighting.via, sighting.name, source)
         self._candidates.review()
         if peer.addresses or peer.knocked_from:
-            peer.is_hurried = True
-            peer.changed.notify()
-            self._dial(peer)
+            self._hurry(peer)
 
     def disconnect(self, id: EndpointId, code: CloseCode = CloseCode.DISCONNECTED) -> None:
         """End the redial first, then the connection."""

@@ -1,7 +1,8 @@
 """Addresses of unknown identity: whoever is there is asked who it is.
 
-Asking gives nothing away and leaves nothing behind: the other end has proved itself before this one would, and there
-it ends.  What was learnt is a sighting like any other: the endpoint is then dialled as itself, by the rules for peers.
+Asking leaves nothing behind: it ends when the other side has proved itself and this one has not, so the other side
+never takes it for a connection.  What was learnt is a sighting like any other: the endpoint is then dialled as itself,
+by the rules for peers.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Transport(Protocol):
         """Connect to `address`; with `expect`, to that endpoint and no other.
 
         `admit` decides on this connection in the place of the endpoint's own.  It is called when the peer is proved
-        and this node is not yet: who is refused then has not learnt for certain who called.
+        and this node is not yet: where it refuses, the peer never had a connection.
         TransportLost: unreachable, refused (`code` says why), or no answer in time.  PeerError IDENTITY: someone
         else is there.  PeerError VERSION: it speaks another version.  Cancelling abandons the connection.
         """

@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsync.addresses import HostPort
 from meshsync.core.limits import LIMITS
-from meshsync.errors import TransportLost
+from meshsync.errors import CloseCode, TransportLost
 from tests.simnet import LinkProfile
 from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
 
@@ -184,6 +185,52 @@ def test_a_name_is_resolved_at_every_dial_and_all_of_its_records_are_tried() -> 
         assert names.asked >= 3
 
     simulate(scenario)
+
+
+def test_a_dead_record_of_a_name_costs_half_a_second_once() -> None:
+    """Otherwise a name with one dead record costs five seconds at every try, or keeps the peer away."""
+
+    async def scenario(world: World) -> None:
+        names = Names()
+        trio.socket.set_custom_hostname_resolver(names)
+        names.records["relay.example"] = ["10.9.9.9", world.machine(2).host, "10.9.9.8"]
+        b = await world.start(2)
+        a = await world.start(1, peers=[f"{world.id(2)}@relay.example:{PORT}"])
+        await until(a, "connected")
+        assert 0.5 <= trio.current_time() < 0.7
+        assert not events(a, "dial_failed")
+        await level(a, b)
+        await trio.sleep(60)
+        a.sync.links[b.id].connection.close(CloseCode.TIMEOUT)
+        began = trio.current_time()
+        await until(a, "connected", 2)
+        assert trio.current_time() - began < LIMITS.backoff_first_seconds + 0.2, "the one that worked is tried first"
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_peer_with_two_good_addresses_sees_one_connection(seed: int) -> None:
+    """Otherwise the tries of one dial overtake each other, and the later one ends the connection in use."""
+
+    async def scenario(world: World) -> None:
+        b = await world.start(2, trust="closed", trusts=[1])
+        machine = world.machine(2)
+        assert machine.socket is not None
+        world.net._sockets["10.0.7.7", PORT] = machine.socket
+        a = await world.start(1, trust="closed")
+        assert await a.connect(b.id, [machine.address, f"10.0.7.7:{PORT}"]) is True
+        await write(a, "n1")
+        await level(a, b)
+        await trio.sleep(60)
+        for node in (a, b):
+            assert [event.type for event in events(node, "connected", "disconnected", "peer_error", "pending")] == [
+                "connected"
+            ]
+            assert node.peers()[0]["state"] == "connected"
+
+    # A round trip takes about as long as a try has before the next one begins beside it.
+    simulate(scenario, seed=seed, profile=LinkProfile(latency_seconds=0.2, jitter_seconds=0.15))
 
 
 @settings(max_examples=40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -177,6 +179,52 @@ def test_few_discovered_dials_are_under_way_at_one_time() -> None:
         seen.see(2)
         await until(a, "connected")
         await level(a, b)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("others", [0, 100])
+def test_who_is_dialled_by_hand_waits_for_no_turn(others: int) -> None:
+    """Otherwise a command of the owner waits behind forged records, of others or of the same peer."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world)
+        a = await world.start(1, discoveries=[seen])
+        for number in range(others):
+            id, host = dead(number)
+            seen.say(Sighting(id, (HostPort(host, PORT),), "mdns", ""))
+        seen.see(2, "10.9.9.99")
+        await trio.sleep(1)
+        b = await world.start(2)
+        began = trio.current_time()
+        assert await a.connect(b.id, [world.machine(2).address]) is True
+        assert trio.current_time() - began < 0.2
+
+    simulate(scenario)
+
+
+def test_a_way_of_finding_peers_that_fails_is_begun_anew() -> None:
+    """Otherwise a fault in one library ends the node, or makes it blind."""
+
+    async def scenario(world: World) -> None:
+        seen = Sightings(world)
+        original, failures = seen.sightings, 2
+
+        @asynccontextmanager
+        async def failing() -> AsyncIterator[AsyncIterator[Sighting]]:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise OSError("no such interface")
+            async with original() as sightings:
+                yield sightings
+
+        seen.sightings = failing  # type: ignore[method-assign]
+        a = await world.start(1, discoveries=[seen])
+        b = await world.start(2)
+        seen.see(2)
+        await level(a, b)
+        assert [event.facts["part"] for event in events(a, "failed")] == ["discovery"] * 2
 
     simulate(scenario)
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from meshsync.errors import RefusedError
+from tests.stack.sightings import Sightings
 from tests.stack.world import World, events, level, simulate, until, write
 
 
@@ -40,5 +41,22 @@ def test_two_processes_with_one_identity_that_meet_refuse_each_other_loudly() ->
         d = await world.start(4, twin_of=1)
         with pytest.raises(RefusedError):
             await d.sync.connect_to_peer(a.id.hex(), [world.machine(1).address])
+
+    simulate(scenario)
+
+
+def test_a_twin_at_an_address_of_unknown_identity_is_told_of() -> None:
+    """Otherwise a clone that is found by name is taken for this node itself, and nobody learns of it."""
+
+    async def scenario(world: World) -> None:
+        names = Sightings(world, "dns")
+        a = await world.start(1, discoveries=[names])
+        names.records("10.0.0.1", "10.0.0.2")
+        await trio.sleep(60)
+        assert not events(a, "peer_error")
+        await world.start(2, twin_of=1)
+        told = await until(a, "peer_error")
+        assert (told.facts["peer"], told.facts["code"]) == (a.id.hex(), "INSTANCE")
+        assert a.peers() == []
 
     simulate(scenario)
