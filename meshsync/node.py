@@ -137,7 +137,7 @@ class Node:
         """Stop replicating a collection; what is held of it stays on the disk.
 
         Where the configuration names it the next start joins it again.  One that is only carried for others is named
-        by its id; that frees the disk, and it is not carried again for some weeks.  Done before the first wait:
+        by its id; that removes its data, and it is not carried again for some weeks.  Done before the first wait:
         cancelling stops only the waiting for the disk.  LocalError: it was not joined.
         """
         subscription = self._joined.pop(name, None)

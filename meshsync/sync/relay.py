@@ -6,7 +6,7 @@ priority; what it learns by that is told where the messages are (`meshsync.core.
 other relays for what it carries itself, so that a chain of them joins its ends.
 
     - What is carried is remembered, and carried on after a restart, until nobody asked for it for a long time, or the
-      owner says so; then the disk is freed.  A collection whose name is known was the owner's once: its data stays.
+      owner says so; then its space is used again.  One whose name is known was the owner's once: its data stays.
     - Beyond the quota the sessions tell their peers to send no more, until there is room.
     - Age counts while the node runs: a clock that was wrong at the start must not make everything old.
 
@@ -164,13 +164,16 @@ class Carrier:
     # What the owner asks for
 
     def find(self, text: str) -> CollectionId | None:
-        """What is carried under an id, or the only one whose id begins so; None where there is none, or several."""
-        text = text.lower()
-        found = [id for id in self._carried if id.hex().startswith(text)] if len(text) >= PREFIX_DIGITS_MIN else []
+        """What is carried under a name, an id, or the only id that begins so; None where there is none, or several."""
+        for id, one in self._carried.items():
+            if one.replica.tables.is_named and one.replica.name == text:
+                return id
+        digits = text.lower() if len(text) >= PREFIX_DIGITS_MIN else "no id"
+        found = [id for id in self._carried if id.hex().startswith(digits)]
         return found[0] if len(found) == 1 else None
 
     async def leave(self, id: CollectionId) -> None:
-        """Carry a collection no longer, whoever asks, and free the disk.  Cancelling stops the waiting only.
+        """Carry a collection no longer, whoever asks, and remove its data.  Cancelling stops the waiting only.
 
         LocalError: it is not carried.
         """
@@ -269,6 +272,7 @@ class Carrier:
         # The owner may have joined it in the meantime.
         if not replica.tables.is_named and not self._engine.is_own(id):
             self._drop(id)
+            self._engine.spreads.forget(id)
         self._hold_back(replica, None)
         del self._carried[id]
         if one.is_told:

@@ -29,6 +29,10 @@ class Spreads:
             self._spreads[collection] = Spread(lambda: self._engine.subscribers(collection), self._engine.limits)
         return self._spreads[collection]
 
+    def forget(self, collection: CollectionId) -> None:
+        """Keep nothing of a collection that is gone: others can make up as many as they like."""
+        self._spreads.pop(collection, None)
+
 
 class Spread:
     """The exchanges of one collection, one a peer."""
