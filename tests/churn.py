@@ -29,6 +29,7 @@ QUIET_SECONDS = 90.0
 CHECK_SECONDS = 1.0
 CLAIM_SECONDS_MAX = 2.0
 """News of a write may be so long under way; a session that says synced for longer than that is wrong."""
+NEVER = 1000
 RASH = 0.1
 """How often whoever has just written ends in the same moment."""
 SKEWS_MS = (0, 0, 500, -5_000, 60_000)
@@ -43,6 +44,7 @@ class Churn:
     def __init__(self, seed: int, nodes: int = NODES) -> None:
         self.mesh = SimMesh(seed, 0, SMALL)
         self.rng = rng = self.mesh.rng
+        self._gauge()
         self.mesh.latency_seconds = rng.choice((0.002, 0.02, 0.1))
         for _ in range(nodes):
             self.mesh.add_node().skew_ms = rng.choice(SKEWS_MS)
@@ -63,7 +65,13 @@ class Churn:
             self._bounce: rng.choice((0, 1, 2)),
             self._part: rng.choice((0, 0.2, 0.5)),
             self._silence: rng.choice((0, 1, 3)),
+            self._differ: rng.choice((0, 0, 1)),
         }
+
+    def _gauge(self) -> None:
+        """From how many nodes on there is a crowd, in which links turn lazy: always, never, as configured."""
+        crowd, bulk = self.rng.choice((0, NEVER, LIMITS.eager_subscribers_max)), self.rng.choice((4, 64))
+        self.mesh.limits = replace(SMALL, eager_subscribers_max=crowd, bulk_entries=bulk)
 
     # What happens
 
@@ -159,6 +167,11 @@ class Churn:
             self.mesh.stats["silences"] += 1
             if seconds > self.mesh.limits.idle_seconds_max:
                 self.mesh.after(self.mesh.limits.idle_seconds_max, lambda: self.mesh.cut(link))
+
+    def _differ(self, _: Node) -> None:
+        """Who starts from now on sees another crowd than those that run, because they know of other nodes."""
+        self._gauge()
+        self.mesh.stats["changes of mind"] += 1
 
     def _running(self) -> list[Node]:
         return [node for node in self.mesh.nodes if node.running]
