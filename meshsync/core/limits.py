@@ -89,6 +89,9 @@ class Limits:
     stream_window_bytes: int = 4 * 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
     send_high_water_bytes: int = 512 * 1024
+    """Of one stream, not acknowledged, on a path that holds next to nothing."""
+    send_slow_path_bytes: int = 64 * 1024
+    """The same on a path that is long and narrow, where more would wait for seconds."""
     unproven_window_bytes: int = 64 * 1024
     """What a peer may send before its identity is proved."""
     datagram_bytes: int = 1200

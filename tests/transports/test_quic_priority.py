@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 import trio
 
+from meshsync.core.limits import LIMITS
 from meshsync.core.priority import Priority
 from meshsync.transports.base import MessageChannel
 from meshsync.transports.quic.schedule import SHARE_EVERY_PACKETS, Schedule
@@ -162,6 +163,25 @@ async def test_queue_is_drained_soon_after_something_urgent_may_come() -> None:
         for _ in range(200):
             await trio.sleep(0.017)
             assert pair.net.queued_seconds("10.0.0.1", "10.0.0.2") <= 1.25 * ROUND_TRIP_SECONDS
+
+
+@virtual_time
+async def test_channel_of_which_nothing_was_said_is_of_medium_priority() -> None:
+    """Otherwise what is urgent waits in a long queue, because the others never said that they are not."""
+    async with connected(profile=replace(SLOW)) as pair:
+        plain = await pair.near.open_channel()
+        urgent = await pair.near.open_channel()
+        urgent.set_priority(Priority.HIGH)
+        await urgent.send(b"first")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pour, plain)
+            await trio.sleep(5)
+            for _ in range(100):
+                await trio.sleep(0.017)
+                assert pair.net.queued_seconds("10.0.0.1", "10.0.0.2") <= 1.25 * ROUND_TRIP_SECONDS
+            # Nor is much more handed over than the path holds, though as much again might be on its way.
+            assert plain.unacked_bytes <= LIMITS.send_slow_path_bytes
+            nursery.cancel_scope.cancel()
 
 
 @virtual_time

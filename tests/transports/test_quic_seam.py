@@ -152,6 +152,16 @@ def test_datagrams_grow_everywhere_at_once() -> None:
     assert made._max_datagram_size == _seam.DATAGRAM_BYTES_MAX
 
 
+def test_path_that_takes_only_short_datagrams_begins_anew() -> None:
+    """Otherwise ten long datagrams' worth of short ones fills the queue of a narrow path for seconds."""
+    made = machine()
+    made.raise_datagram_bytes(_seam.DATAGRAM_BYTES_MAX)
+    made._loss._pto_count = 3
+    made.handle_timer(0.0)
+    assert made._max_datagram_size == LIMITS.datagram_bytes
+    assert made._loss.congestion_window == 10 * LIMITS.datagram_bytes
+
+
 def test_other_versions_of_quic_are_answered() -> None:
     """Otherwise a future client waits for a timeout instead of falling back."""
     client = machine()

@@ -39,9 +39,6 @@ CID_BYTES = 8
 CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
 """TLS still proves that the peer holds the certificate's key; whom to trust is decided by the key."""
 
-# Below this round-trip time the congestion window measures the queue at the receiver, not the path.
-_SHORT_PATH_SECONDS = 0.005
-
 _PROBE_SIZE_AFTER_BYTES = 32_768
 _PROBES_BEFORE_SHRINKING = 3
 
@@ -148,7 +145,7 @@ class Machine(QuicConnection):
     @property
     def path_bytes(self) -> int:
         """How many bytes a long path is thought to hold; a short one holds nothing worth counting."""
-        return self._loss.congestion_window if self._loss.rtt_least_seconds > _SHORT_PATH_SECONDS else 0
+        return self._loss.congestion_window if self._loss.rtt_least_seconds > congestion.SHORT_PATH_SECONDS else 0
 
     @property
     def host_cids(self) -> list[bytes]:

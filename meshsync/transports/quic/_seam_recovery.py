@@ -71,9 +71,12 @@ class Recovery(QuicPacketRecovery):
         """Count datagrams of this size."""
         controller: Any = self._cc
         controller._max_datagram_size = size  # noqa: SLF001  # half of the seam
+        window = INITIAL_WINDOW_DATAGRAMS * size
+        if size < controller.datagram_bytes:  # another path, of which nothing is known (RFC 9000 section 9.4)
+            controller.congestion_window = min(controller.congestion_window, window)
+        elif controller.ssthresh is None:  # else the window is what the path was found to hold
+            controller.congestion_window = max(controller.congestion_window, window)
         controller.datagram_bytes = size
-        if controller.ssthresh is None:  # else the window is what the path was found to hold
-            controller.congestion_window = max(controller.congestion_window, INITIAL_WINDOW_DATAGRAMS * size)
         self._pacer.set_datagram_bytes(size)
 
     def keep_queue_short(self, *, keep: bool) -> None:

@@ -15,9 +15,11 @@ from aioquic.quic.packet_builder import QuicSentPacket
 NAME = "meshsync"
 """Under this name the library finds the controller."""
 
-QUEUE_SECONDS_MIN = 0.010
-"""A queue as short as this is no harm, and on short paths it cannot be told from a receiver that is at work."""
+SHORT_PATH_SECONDS = 0.005
+"""Below this round-trip time most of what is measured is the receiver at work, and not the path."""
 
+_QUEUE_SECONDS_MIN = 0.010  # a queue as short as this is no harm
+_QUEUE_SECONDS_MIN_SHORT_PATH = 0.050  # a receiver that checks signatures may be away for as long
 _QUEUE_ROUND_TRIPS = 0.5  # how much longer than the path itself a round trip may take
 _DRAIN = 0.9  # of what the path holds: the queue runs empty, and shows how long the path is
 _WINDOW_DATAGRAMS_MIN = 2  # RFC 9002 section 7.2
@@ -32,7 +34,7 @@ class Controller(RenoCongestionControl):
     than what the path holds without a queue.  The rate of the path is taken from the window and the time in which
     it was acknowledged, as TCP Vegas does (Brakmo and Peterson 1995); draining the queue on each cut keeps the
     measure of the path honest, as BBR does by probing.  Where others fill the queue, the path soon counts as that
-    much longer, so that this connection keeps its share; until then it has at least the smallest window.
+    much longer, so that this connection keeps a share, though a smaller one than theirs.
     """
 
     def __init__(self, *, max_datagram_size: int) -> None:
@@ -73,7 +75,8 @@ class Controller(RenoCongestionControl):
 
     def _watch(self, now: float, sent_time: float, seconds: float) -> None:
         path = min(self._path_seconds, self._path_seconds_before)
-        late = path + max(_QUEUE_ROUND_TRIPS * path, QUEUE_SECONDS_MIN)
+        queue_min = _QUEUE_SECONDS_MIN if path >= SHORT_PATH_SECONDS else _QUEUE_SECONDS_MIN_SHORT_PATH
+        late = path + max(_QUEUE_ROUND_TRIPS * path, queue_min)
         self._late_in_row = self._late_in_row + 1 if seconds > late else 0
         self._round_seconds = min(self._round_seconds, seconds)
         least = math.inf
@@ -81,7 +84,7 @@ class Controller(RenoCongestionControl):
             least, self._round_seconds, self._round_began = self._round_seconds, math.inf, now
         is_rushing = self.ssthresh is None and self._late_in_row >= _LATE_IN_SLOW_START
         if is_rushing or late < least < math.inf:
-            window = self.congestion_window * _DRAIN * max(path, QUEUE_SECONDS_MIN) / seconds
+            window = self.congestion_window * _DRAIN * max(path, queue_min) / seconds
             self.congestion_window = max(_WINDOW_DATAGRAMS_MIN * self.datagram_bytes, int(window))
             self.ssthresh = self.congestion_window
             self._cut_at = now

@@ -186,9 +186,16 @@ class QuicConnection:
 
     @property
     def send_high_water_bytes(self) -> int:
-        """How much of a stream may be unacknowledged before its sender waits: no less than the path can hold."""
-        path = min(self.machine.path_bytes, self.limits.stream_window_bytes)
-        return max(self.limits.send_high_water_bytes, path)
+        """How much of a stream may be unacknowledged before its sender waits: what the path holds, twice.
+
+        More would only wait here, where no message of the same stream can overtake it.
+        """
+        limits, path = self.limits, self.machine.path_bytes
+        if not path:
+            return limits.send_high_water_bytes
+        return max(
+            min(limits.send_high_water_bytes, limits.send_slow_path_bytes), min(2 * path, limits.stream_window_bytes)
+        )
 
     # -- for the endpoint
 

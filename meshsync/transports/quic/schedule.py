@@ -37,7 +37,7 @@ class Schedule:
         self._packet_number = -1
 
     def set_priority(self, stream_id: int, priority: Priority) -> None:
-        """Put a stream before or behind others from the next packet on; Priority.MEDIUM where nothing was said."""
+        """Put a stream before or behind others from the next packet on."""
         if stream_id != _CONTROL_STREAM:
             self._priorities[stream_id] = priority
 
@@ -49,7 +49,7 @@ class Schedule:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether some streams were said to be more urgent than others; the control stream does not count."""
+        """Whether some streams are more urgent than others; the control stream does not count."""
         return len(set(self._priorities.values()) - {_ABOVE_ALL}) > 1
 
     def arrange(self, queue: list[_AnyStream]) -> None:

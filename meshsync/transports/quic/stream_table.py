@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from aioquic.quic import events
 
+from meshsync.core.priority import Priority
 from meshsync.errors import CloseCode, TransportLost
 from meshsync.transports.quic.close import close_code_of_untrusted
 from meshsync.transports.quic.stream import QuicStream
@@ -43,6 +44,7 @@ class StreamTable:
     def add(self, stream_id: int) -> QuicStream:
         """Make the object for a stream that exists."""
         stream = self._streams[stream_id] = QuicStream(self._connection, stream_id)
+        stream.set_priority(Priority.MEDIUM)
         if self._loss is not None:
             stream.lose(self._loss)
         return stream
