@@ -6,15 +6,18 @@ import random
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from meshsync.config import Config
 from meshsync.core.dialing import Allowance, Aside, Backoff, Paths
 from meshsync.errors import MeshsyncError
 from meshsync.ids import EndpointId
+from meshsync.node import open_node
 from meshsync.peering.peer import Peer
 from tests.leaks import nothing_left
 from tests.simnet import LinkProfile
@@ -113,3 +116,30 @@ def test_a_storm_of_connects_and_disconnects_leaves_nothing_behind(seed: int) ->
                 hub.peering.forget(world.id(number))
 
     simulate(scenario, seed=seed, profile=LinkProfile(jitter_seconds=0.02, loss=0.02, duplication=0.02))
+
+
+async def test_real_nodes_leave_no_socket_thread_or_timer_behind(tmp_path: Path) -> None:
+    """Otherwise a program that opens a node now and then runs out of descriptors."""
+
+    async def meet(number: int) -> None:
+        async with AsyncExitStack() as stack:
+            nodes = []
+            for name in ("a", "b"):
+                config = Config(
+                    data_dir=tmp_path / name,
+                    listen=["127.0.0.1:0"],
+                    collections=["notes"],
+                    trust="open",
+                    discovery={"mdns": False},
+                )
+                nodes.append(await stack.enter_async_context(open_node(config)))
+            a, b = nodes
+            await write(a, f"n{number}")
+            await a.connect(b.id, [b.listen[0]])
+            await b.sync.wait_synced(["notes"])
+
+    with trio.fail_after(60):
+        await meet(0)
+        async with nothing_left(10.0):
+            for number in range(1, 4):
+                await meet(number)

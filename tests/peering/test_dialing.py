@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshsync.core.dialing import Allowance, Backoff, Penalties, replaces
+from meshsync.core.dialing import Allowance, Aside, Backoff, Paths, Penalties, replaces
 from meshsync.core.limits import LIMITS
 from tests.stack.world import IDENTITIES
 
@@ -65,3 +65,40 @@ def test_an_allowance_is_a_burst_and_then_a_rate() -> None:
     assert allowance.take(105.0)
     assert not allowance.take(105.0)
     assert [allowance.take(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_the_address_that_worked_comes_first_and_one_that_failed_rests() -> None:
+    """Otherwise a peer with one good address among many is searched anew each time it is lost."""
+    paths = Paths(random.Random(1))
+    bad, good, other = (("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1))
+    assert paths.first([bad, good, other]) == bad
+    paths.failed(bad, 100.0)
+    paths.worked(good)
+    assert paths.first([bad, other, good]) == good
+    assert paths.first([bad, other]) == bad, "the order says it"
+    rests = []
+    for _ in range(12):
+        paths.failed(bad, 100.0)
+        rests.append(next(seconds for seconds in range(100) if not paths.is_resting(bad, 100.0 + seconds)))
+    assert rests[0] <= 2
+    assert max(rests) > 20
+    assert max(rests) <= LIMITS.backoff_last_seconds
+    assert not paths.is_resting(other, 100.0)
+    paths.reset()
+    assert not paths.is_resting(bad, 100.0)
+
+
+def test_what_is_remembered_of_addresses_is_bounded() -> None:
+    """Otherwise a peer that is seen at ever new addresses fills the memory."""
+    paths = Paths(random.Random(1), replace(LIMITS, paths_max=5))
+    for port in range(1, 50):
+        paths.failed(("10.0.0.1", port), 100.0)
+    assert len(paths._rests) == 5
+
+
+def test_who_is_put_aside_stays_there_longer_each_time() -> None:
+    """Otherwise a record that leads nowhere comes back before others had their turn."""
+    aside = Aside(random.Random(1))
+    pauses = [aside.next_delay() for _ in range(10)]
+    bounds = [min(LIMITS.aside_first_seconds * 2**number, LIMITS.aside_last_seconds) for number in range(10)]
+    assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
