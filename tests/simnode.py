@@ -72,7 +72,7 @@ class Node:
         """Start the process."""
         self.running = True
         # A process that cannot even make its tables does not start; here the disk has room for that.
-        self.spreading = Spreading(self.subscribers, self.mesh.limits)
+        self.spreading = Spreading(self.subscribers, self.mesh.limits, self.mesh.rng)
         with self.store.sound():
             self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
 

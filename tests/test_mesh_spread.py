@@ -76,10 +76,45 @@ def test_each_entry_comes_about_once(shape: Shape, seed: int) -> None:
     shape(mesh)
     mesh.run(5)
     writers = mesh.nodes[::4]
-    write(mesh, writers, 100)
+    write(mesh, writers, 60)
     measure = Measure(mesh)
     resyncs = mesh.stats["resyncs"]
-    write(mesh, writers, 80)
+    write(mesh, writers, 60)
     assert measure.redundancy <= 1.2
     assert mesh.stats["resyncs"] == resyncs
     settle(mesh)
+
+
+def test_a_tree_that_loses_nodes_and_links_mends_itself() -> None:
+    """Otherwise half of the mesh hears nothing until roots are compared, half a minute later."""
+    mesh = SimMesh(5, 14)
+    full(mesh)
+    mesh.run(5)
+    write(mesh, mesh.nodes[:3], 40)
+    for _ in range(3):
+        dead = mesh.rng.choice(mesh.nodes[3:])
+        for end in list(dead.ends):
+            mesh.cut(end.link)
+        mesh.nodes.remove(dead)
+        eager = [link for link in mesh.links if not link.ends[0].session.is_lazy]
+        mesh.cut(mesh.rng.choice(eager))
+        resyncs = mesh.stats["resyncs"]
+        write(mesh, mesh.nodes[:3], 10)
+        settle(mesh, 8)
+        assert mesh.stats["resyncs"] == resyncs
+
+
+@pytest.mark.parametrize("holders", [1, 3])
+def test_many_that_join_at_once_get_everything_about_once(holders: int) -> None:
+    """Otherwise a node that joins is sent everything by each of those that have it."""
+    mesh = SimMesh(6, 20)
+    first = mesh.nodes[0]
+    for number in range(1500):
+        first.write([Operation(PUT, f"d{number}", {"n": number, "text": "x" * 100})])
+    for node in mesh.nodes[1:holders]:
+        mesh.link(first, node)
+    mesh.run(10)
+    measure = Measure(mesh)
+    full(mesh)
+    settle(mesh, 60)
+    assert measure.redundancy <= 1.3

@@ -83,7 +83,7 @@ class Session(SessionParts):
                 effects = self._received(message, now, wall_ms)
             case Changed(tips):
                 self._view.grew(tips)
-                if self.is_lazy:
+                if self.is_lazy or self._peer_open is None:
                     self._announcer.note(tips, now)
                 effects = []
             case Ready():
@@ -149,6 +149,7 @@ class Session(SessionParts):
             return self._on_open(message, now)
         if self._peer_open is None:
             raise PeerError(f"{type(message).__name__} before OPEN")
+        self._silent_until = now
         if isinstance(message, Batch | Have | Locate | Want | Payloads):
             self._peer_logs.learn(message.logs)
         match message:
@@ -158,8 +159,7 @@ class Session(SessionParts):
                 self._be_lazy(now)
                 return []
             case Graft():
-                self._be_eager()
-                return []
+                return self._be_eager(now)
             case Have():
                 return self._on_have(message, self._peer_open.epoch, now)
             case Locate():
@@ -211,30 +211,36 @@ class Session(SessionParts):
         self._pusher.begin_anew(message.flags)
         self._wants.renew()
         forked = self._view.opened(message.tips)
-        if message.flags & FLAG_LAZY:
-            self._be_lazy(now)
-        elif message.round:
-            self._be_eager()
-        return self._locate(forked) + self._want()
+        turned: list[Effect] = []
+        if message.round:
+            if message.flags & FLAG_LAZY:
+                self._be_lazy(now)
+            else:
+                turned = self._be_eager(now)
+        elif message.flags & FLAG_LAZY:
+            self.is_lazy = True  # the peer is told by our own OPEN, and of what changed since
+        elif not self.is_lazy:
+            self._announcer.clear()
+        return turned + self._locate(forked) + self._want()
 
     # Lazy and eager
 
     def _be_lazy(self, now: float) -> None:
-        if not self.is_lazy or self._peer_open is None or self._peer_open.round:
-            # The first OPENs tell all; later, what is lacking there has yet to be told.
-            self._announcer.note(self._view.dirty, now)
+        self._announcer.note(self._view.dirty, now)
         self.is_lazy = True
 
-    def _be_eager(self) -> None:
-        self.is_lazy = False
-        self.suspects_fork = False
+    def _be_eager(self, now: float) -> list[Effect]:
+        """What the peer does not know to be here is told first, so that it is not sent."""
+        announcement = self._announcer.take(now, self._roots.say()) if self.is_lazy else None
+        self.is_lazy = self.suspects_fork = False
         self._announcer.clear()
+        return [] if announcement is None else [Send(announcement)]
 
     def _make_eager(self, now: float) -> list[Effect]:
-        """What the peer does not know to be here is told first, so that it is not sent."""
-        announcement = self._announcer.take(now, self._roots.say())
-        self._be_eager()
-        return [Send(message) for message in (announcement, Graft()) if message is not None]
+        """The peer may have much of what it is not known to have: it says so first."""
+        if self.is_lazy:
+            self._silent_until = now + self.limits.announce_seconds
+        return [*self._be_eager(now), Send(Graft())]
 
     # Forks
 
@@ -313,7 +319,13 @@ class Session(SessionParts):
         has_news = (self.held.complete and not self._said_complete) or bool(self.held.full) is not self._said_full
         if resync.take(now) or has_news:
             return self._open_again()
-        turn = self._announcement(now) if self.is_lazy else self._pusher.next_batch(self._peer_open.round, now)
+        turn: Batch | Have | float | None
+        if self.is_lazy:
+            turn = self._announcement(now)
+        elif now < self._silent_until:
+            turn = self._silent_until
+        else:
+            turn = self._pusher.next_batch(self._peer_open.round, now)
         if isinstance(turn, Batch | Have):
             return [Send(turn)]
         self.stall = self._pusher.stall or self.stall

@@ -48,6 +48,8 @@ class SessionParts:
         self._said_complete = True
         self._said_full = False
         self._answers_checks = False
+        self._silent_until = 0.0
+        """Nothing is pushed before, unless the peer says something."""
         self._pulled_at_check = 0
 
     # What a status shows

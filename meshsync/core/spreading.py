@@ -18,6 +18,7 @@ believes.  In doubt a link is eager: that costs bytes, and nothing else.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -78,10 +79,11 @@ class _Link:
 class Spreading:
     """The links of one collection at one node."""
 
-    def __init__(self, subscribers: Callable[[], int], limits: Limits) -> None:
+    def __init__(self, subscribers: Callable[[], int], limits: Limits, rng: random.Random) -> None:
         """`subscribers`: how many are known in the mesh, this node included."""
         self._subscribers = subscribers
         self._limits = limits
+        self._rng = rng
         self._links: dict[Partner, _Link] = {}
         self._is_crowded = False
         self._counted = -math.inf
@@ -119,17 +121,19 @@ class Spreading:
         is_bulk = repeated >= self._limits.bulk_entries
         if new + repeated >= self._limits.bulk_entries:
             self._bulk_until = now + self._limits.bulk_rest_seconds
-        self._notice(link, now)
+        self._notice(now)
         if repeated and self._is_spare(link, now) and (is_bulk or self._crowded(now)):
             self._prune(link, now)
-        return self.look(now)
+        return self._decide(now)
 
     def look(self, now: float) -> list[Turn]:
         """Something was heard, or it is time: decide anew."""
+        self._notice(now)
+        return self._decide(now)
+
+    def _decide(self, now: float) -> list[Turn]:
         self._looked = now
         links = [link for link in self._links.values() if link.partner.is_opened]
-        for link in links:
-            self._notice(link, now)
         if len(self._links) > 1 or any(link.is_lazy for link in links):
             for link in links:
                 self._await(link, now)
@@ -162,13 +166,16 @@ class Spreading:
         link.turned = now
         self._turns.append(Turn(link.partner, lazy=True))
 
-    def _notice(self, link: _Link, now: float) -> None:
-        """The peer may have turned a link."""
-        is_lazy, limits = link.partner.is_lazy, self._limits
-        if is_lazy == link.is_lazy:
-            return
-        link.is_lazy, link.is_ours, link.is_needed = is_lazy, False, False
-        if is_lazy:
+    def _notice(self, now: float) -> None:
+        """Peers may have turned links."""
+        for link in self._links.values():
+            if link.partner.is_lazy is not link.is_lazy and link.partner.is_opened:
+                self._turned(link, now)
+
+    def _turned(self, link: _Link, now: float) -> None:
+        limits = self._limits
+        link.is_lazy, link.is_ours, link.is_needed = link.partner.is_lazy, False, False
+        if link.is_lazy:
             was_short = now < link.turned + limits.pruned_seconds_max
             link.pause = min(2 * link.pause, limits.pruned_seconds_max) if was_short and link.pause else 0.0
             link.pause = link.pause or limits.pruned_seconds_min
@@ -208,7 +215,9 @@ class Spreading:
         limits, rtt = self._limits, link.rtt_seconds()
         if link is self._provider:
             return max(limits.bulk_seconds_max, 4 * rtt)
-        return max(limits.graft_seconds_min, 1.5 * rtt)
+        # Many who were cut off hear of the same entry at once.  One of them is to fetch it and pass it on, and not all:
+        # their links would make circles, and breaking all those at once cuts nodes off again.
+        return max(limits.graft_seconds_min, 1.5 * rtt) * self._rng.uniform(1, 3)
 
     def _await(self, link: _Link, now: float) -> None:
         partner = link.partner

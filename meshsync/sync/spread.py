@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ class Spreads:
     def of(self, collection: CollectionId) -> Spread:
         """Those of one collection."""
         if collection not in self._spreads:
-            self._spreads[collection] = Spread(lambda: self._engine.subscribers(collection), self._engine.limits)
+            engine = self._engine
+            self._spreads[collection] = Spread(lambda: engine.subscribers(collection), engine.limits, engine.rng)
         return self._spreads[collection]
 
     def forget(self, collection: CollectionId) -> None:
@@ -37,8 +39,8 @@ class Spreads:
 class Spread:
     """The exchanges of one collection, one a peer."""
 
-    def __init__(self, subscribers: Callable[[], int], limits: Limits) -> None:
-        self._spreading = Spreading(subscribers, limits)
+    def __init__(self, subscribers: Callable[[], int], limits: Limits, rng: random.Random) -> None:
+        self._spreading = Spreading(subscribers, limits, rng)
         self._exchanges: dict[Partner, Exchange] = {}
 
     def begin(self, exchange: Exchange) -> bool:
