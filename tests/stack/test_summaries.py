@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshsync.core.limits import SUMMARY_BYTES_MAX
 from meshsync.core.messages import Message, Subscribed, Summary, decode_untrusted, encode_message
 from meshsync.core.summary import NodeSummary, SignedSummary, decode_untrusted_summary, sign_summary
 from meshsync.errors import CloseCode
@@ -227,6 +228,12 @@ async def malformed(one: Stranger) -> None:
     await one.connection.control.send(encode_message(Summary(one.tag, 0, b"\x80", bytes(64))))
 
 
+async def oversized(one: Stranger) -> None:
+    await one.connection.control.send(encode_message(Subscribed((one.tag,))))
+    body = said(9).body + bytes(SUMMARY_BYTES_MAX)
+    await one.connection.control.send(encode_message(Summary(one.tag, 0, body, bytes(64))))
+
+
 async def without_sharing(one: Stranger) -> None:
     signed = said(9)
     await one.connection.control.send(encode_message(Subscribed(())))
@@ -244,6 +251,7 @@ async def without_a_word_before(one: Stranger) -> None:
         (forged, "does not verify"),
         (of_another_collection, "another collection"),
         (malformed, "not a summary"),
+        (oversized, "at most 2048 bytes"),
         (without_sharing, "does not share"),
         (without_a_word_before, "does not share"),
     ],
