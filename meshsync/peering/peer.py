@@ -125,11 +125,15 @@ class Peer:
 
     @property
     def state(self) -> str:
-        """connected, dialing, waiting, pending or down, as `status` tells it."""
+        """connected, dialing, waiting, pending or down, as `status` tells it.
+
+        Who was discovered and not chosen waits as well: it is dialled as soon as others are gone.
+        """
         if self.is_connected:
             return "connected"
         if self.is_pending_there:
             return "pending"
         if self.dialing is not None or self.open_connection() is not None:
             return "dialing"
-        return "waiting" if self.wanted or self.next_dial is not None else "down"
+        is_spare = self.is_discovered and not self.is_parted
+        return "waiting" if self.wanted or self.next_dial is not None or is_spare else "down"

@@ -110,6 +110,7 @@ def test_all_of_a_few_and_some_of_many_are_connected_and_all_hold_together() -> 
         links = sum(len(node.sync.links) for node in nodes) / 2
         assert 14 <= links <= 14 * 8
         assert all(len(node.sync.links) >= 4 for node in nodes)
+        assert {peer["state"] for node in nodes for peer in node.peers()} <= {"connected", "waiting"}
         assert all(len(events(node, "disconnected")) == 0 for node in nodes)
 
     simulate(scenario)
