@@ -48,9 +48,9 @@ class SimLan:
     def send(self, source: str, sighting: Sighting) -> None:
         """Let all who hear `source` hear of a sighting."""
         for station in self.stations:
-            if station.address.host == source or self.rng.random() < self.loss:
+            if station.host == source or self.rng.random() < self.loss:
                 continue
-            if self.net.is_cut(source, station.address.host):
+            if self.net.is_cut(source, station.host):
                 continue
             for _ in range(2 if self.rng.random() < self.duplication else 1):
                 station.hear(sighting, self.rng.uniform(0, self.delay_seconds))
@@ -62,7 +62,7 @@ class SimDiscovery:
     via = "mdns"
 
     def __init__(self, lan: SimLan, id: EndpointId, address: HostPort, name: str) -> None:
-        self.address = address
+        self.host = address.host
         self.is_silenced = False
         """The process was killed: not even a goodbye leaves it."""
         self._lan = lan
@@ -92,7 +92,7 @@ class SimDiscovery:
                     self._lan.stations.remove(self)
                     if not self.is_silenced:
                         gone = Sighting(self._sighting.endpoint, (), self.via, self._sighting.name)
-                        self._lan.send(self.address.host, gone)
+                        self._lan.send(self.host, gone)
 
     async def _announce(self) -> None:
         rng = self._lan.rng
@@ -105,7 +105,7 @@ class SimDiscovery:
             self._say()
 
     def _say(self) -> None:
-        self._lan.send(self.address.host, self._sighting)
+        self._lan.send(self.host, self._sighting)
         for sighting in self._lan.stale:
             self._lan.send("", sighting)
 

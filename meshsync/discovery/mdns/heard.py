@@ -89,8 +89,11 @@ class Heard(RecordUpdateListener):
         # Who is there stays: a flood of made-up endpoints keeps new ones out, and takes nobody away.
         if name not in known and len(known) >= self._limits.sightings_max:
             return
-        if seconds is not None or not self._touched.get(name):
+        if seconds is not None:
             self._touched[name] = seconds
+        else:
+            # A goodbye consists of all records: those that say nothing of the time must not undo it.
+            self._touched.setdefault(name, None)
         self._has_news()
 
     # What the station calls

@@ -9,6 +9,7 @@ import random
 import socket as stdlib_socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, Zeroconf
@@ -76,6 +77,8 @@ class Station:
         self._sites = NOWHERE
         self._services: dict[str, AsyncServiceInfo] = {}
         self._requests: set[asyncio.Task[None]] = set()
+        self._broadcasts: list[asyncio.Future[Any]] = []
+        """Announcements that zeroconf is repeating (RFC 6762 section 8.3)."""
 
     def use(self, sites: Sites) -> None:
         """Send and announce there from now on."""
@@ -108,7 +111,8 @@ class Station:
             async with asyncio.TaskGroup() as group:
                 helpers = [group.create_task(one(zeroconf.zeroconf)) for one in (self._announce_again, self._listen)]
                 await self._follow_sites(zeroconf, group)
-                for task in [*helpers, *self._requests]:
+                # An announcement that is repeated after the goodbye would undo it.
+                for task in [*helpers, *self._requests, *self._broadcasts]:
                     task.cancel()
         finally:
             await zeroconf.async_close()
@@ -171,9 +175,13 @@ class Station:
         if known is None:
             # Without asking first whether the name is taken: by the id in it, it is nobody else's, and whoever
             # claimed it could keep this node from being found.
-            await zeroconf.async_register_service(service, cooperating_responders=True)
+            broadcast = await zeroconf.async_register_service(service, cooperating_responders=True)
         elif known.addresses != service.addresses or known.port != port:
-            await zeroconf.async_update_service(service)
+            broadcast = await zeroconf.async_update_service(service)
+        else:
+            return
+        self._broadcasts = [one for one in self._broadcasts if not one.done()]
+        self._broadcasts.append(asyncio.ensure_future(broadcast))
 
     async def _announce_again(self, zeroconf: Zeroconf) -> None:
         """Repeat what was announced: a switch in between may have been off, and nobody asks later on."""
