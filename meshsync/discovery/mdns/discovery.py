@@ -101,15 +101,20 @@ class MdnsDiscovery:
 
         rng = random.Random(self._rng.random())
         station = Station(self._advert, self._sites(), self._is_wanted, post, rng, self._limits)
+        failure: OSError | ZeroconfError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, station)
             try:
                 await trio.to_thread.run_sync(station.run, thread_name="meshsync mdns", limiter=trio.CapacityLimiter(1))
+            except (OSError, ZeroconfError) as error:
+                failure = error  # raised below: out of the nursery it would come in a group
             finally:
                 nursery.cancel_scope.cancel()
                 # The next session begins with nothing, and would not notice that somebody left in between.
                 for sighting in told.values():
                     board.post(replace(sighting, addresses=()))
+        if failure is not None:
+            raise failure
 
     async def _follow(self, station: Station) -> None:
         """Tell the station of every change, and in the end to end."""

@@ -1,0 +1,206 @@
+"""The local network, where anybody may say anything, and may be switched off."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import structlog.testing
+import trio
+from zeroconf._dns import DNSAddress, DNSPointer, DNSRecord, DNSService, DNSText
+from zeroconf._protocol.outgoing import DNSOutgoing
+
+from meshsync.addresses import HostPort
+from meshsync.core.limits import LIMITS, Limits
+from meshsync.discovery.advert import Advert
+from meshsync.discovery.base import Sighting
+from meshsync.discovery.mdns import station
+from meshsync.discovery.mdns.discovery import MdnsDiscovery
+from meshsync.discovery.mdns.heard import SERVICE
+from meshsync.identity import Identity
+from meshsync.ids import EndpointId
+from meshsync.interfaces import Interfaces
+from tests.cli.processes import ROOT
+from tests.stack.world import IDENTITIES
+
+OWN, A, B, CANARY, *_ = (identity.endpoint_id for identity in IDENTITIES)
+SECONDS_MAX = 30
+KEY = random.SystemRandom().randbytes(32)
+"""Of a mesh of this run's own: other runs may be on loopback at the same time."""
+QUICK = replace(LIMITS, mdns_settle_seconds=0.01, mdns_ttl_seconds=120)
+_RESPONSE, _UNIQUE, _IN = 0x8400, 0x8001, 1
+_MULTICAST = ("224.0.0.251", 5353)
+
+
+def discovery(id: EndpointId, port: int, limits: Limits = QUICK, key: bytes = KEY) -> MdnsDiscovery:
+    address = HostPort("127.0.0.1", port)
+    return MdnsDiscovery(id, "", [address], Interfaces(["lo"]), mesh_key=key, rng=random.Random(port), limits=limits)
+
+
+@asynccontextmanager
+async def looking(limits: Limits = QUICK) -> AsyncIterator[AsyncIterator[Sighting]]:
+    with trio.fail_after(SECONDS_MAX):
+        async with discovery(OWN, 9, limits).sightings() as sightings, discovery(CANARY, 8).sightings():
+            # What is said before the station listens is lost; from now on it does.
+            await next_of(sightings, CANARY)
+            yield sightings
+
+
+async def next_of(sightings: AsyncIterator[Sighting], id: EndpointId) -> Sighting:
+    """The next sighting of an endpoint; who else is there is none of this test's business."""
+    async for sighting in sightings:
+        if sighting.endpoint == id:
+            return sighting
+    raise AssertionError("sightings ended")
+
+
+class Shouter:
+    """Sends records to the group on loopback."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+
+    def raw(self, data: bytes) -> None:
+        self._socket.sendto(data, _MULTICAST)
+
+    def say(self, *records: DNSRecord) -> None:
+        out = DNSOutgoing(_RESPONSE)
+        for record in records:
+            out.add_answer_at_time(record, 0)
+        for packet in out.packets():
+            self.raw(packet)
+
+    def announce(
+        self, label: str, txt: bytes, port: int = 1000, addresses: tuple[str, ...] = ("127.0.0.1",), ttl: int = 120
+    ) -> None:
+        name, server = f"{label}.{SERVICE}", f"{label[:32]}.local."
+        self.say(
+            DNSPointer(SERVICE, 12, _IN, ttl, name),
+            DNSService(name, 33, _UNIQUE, ttl, 0, 0, port, server),
+            DNSText(name, 16, _UNIQUE, ttl, txt),
+            *(DNSAddress(server, 1, _UNIQUE, ttl, socket.inet_aton(address)) for address in addresses),
+        )
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def shouter() -> Iterator[Shouter]:
+    made = Shouter()
+    yield made
+    made.close()
+
+
+def txt_of(advert: Advert, **changed: bytes) -> bytes:
+    """A TXT record's bytes (RFC 6763 section 6.1)."""
+    found = {key: value.encode() for key, value in advert.txt().items()} | changed
+    strings = [f"{key}=".encode() + value for key, value in found.items()]
+    return b"".join(bytes([len(one)]) + one for one in strings)
+
+
+def member(id: EndpointId) -> Advert:
+    """An announcement of the mesh of this run."""
+    return discovery(id, 1)._advert
+
+
+async def test_hostile_records_are_left_alone_and_the_good_one_is_heard(shouter: Shouter) -> None:
+    """One announcement that is not understood must not cost anybody else's."""
+    good, bad = member(A), member(B)
+    async with looking() as sightings:
+        shouter.announce(bad.label, txt_of(bad, id=b"0" * 64))
+        shouter.announce(bad.label, txt_of(bad, id=A.hex().encode()))
+        shouter.announce(bad.label, txt_of(bad, id=b"\xff" * 64))
+        shouter.announce(bad.label, txt_of(bad, v=b"9"))
+        shouter.announce(bad.label, txt_of(bad, mesh=b"0" * 16))
+        shouter.announce(bad.label, txt_of(bad), port=0)
+        shouter.announce(bad.label, txt_of(bad), addresses=("0.0.0.0", "224.0.0.1"))
+        shouter.announce(bad.label, b"".join(b"\xffx" + bytes([n % 256]) * 254 for n in range(30)))
+        shouter.announce(bad.label, b"\xff\x01\x02")
+        shouter.announce(member(OWN).label, txt_of(member(OWN)))
+        shouter.announce("\x1b[2J\u202e" + bad.label, txt_of(bad))
+        shouter.announce("x" * 63, txt_of(bad))
+        for data in (b"", b"\0", bytes(12), b"\x84\0" * 2000, bytes(random.Random(1).randbytes(1200))):
+            shouter.raw(data)
+        shouter.announce(good.label, txt_of(good, name=b"\x1b[31mred\xff"), port=1234)
+        sighting = await anext(sightings)
+        assert sighting.endpoint == A, "nothing else was taken for an announcement"
+        assert sighting.addresses == (HostPort("127.0.0.1", 1234),)
+        assert sighting.name == "[31mred\N{REPLACEMENT CHARACTER}"
+
+
+async def test_thousands_of_made_up_endpoints_take_nobody_away(shouter: Shouter) -> None:
+    """A flood may keep new ones out while it lasts; those who were there stay, and memory stays bounded."""
+    good = member(A)
+    limits = replace(QUICK, sightings_max=16)
+    async with looking(limits) as sightings:
+        shouter.announce(good.label, txt_of(good))
+        await next_of(sightings, A)
+        made_up = [member(Identity.generate().endpoint_id) for _ in range(300)]
+        for advert in made_up:
+            shouter.announce(advert.label, txt_of(advert), ttl=4500)
+            await trio.lowlevel.checkpoint()
+        shouter.announce(good.label, txt_of(good), port=1001)
+        seen: set[EndpointId | None] = set()
+        async for sighting in sightings:
+            if sighting.endpoint == A:
+                break
+            seen.add(sighting.endpoint)
+        assert sighting.addresses == (HostPort("127.0.0.1", 1001),)
+        assert len(seen) < limits.sightings_max
+
+
+async def test_one_record_holds_only_so_many_addresses(shouter: Shouter) -> None:
+    """Each is tried, for seconds."""
+    good = member(A)
+    async with looking() as sightings:
+        shouter.announce(good.label, txt_of(good), addresses=tuple(f"10.0.0.{n}" for n in range(1, 60)))
+        assert len((await next_of(sightings, A)).addresses) == LIMITS.addresses_per_sighting_max
+
+
+ANNOUNCER = """
+import random, sys, trio
+from dataclasses import replace
+from meshsync.core.limits import LIMITS
+from tests.discovery.test_mdns import A, QUICK, discovery
+async def main():
+    limits = replace(QUICK, mdns_ttl_seconds=3, mdns_announce_seconds=1)
+    async with discovery(A, 1000, limits, bytes.fromhex(sys.argv[1])).sightings():
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+async def test_whoever_is_killed_disappears_when_its_records_run_out() -> None:
+    """It says no goodbye; whoever is alive announces itself again in time."""
+    command = [sys.executable, "-c", ANNOUNCER, KEY.hex()]
+    async with looking() as sightings:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:  # noqa: ASYNC220
+            assert (await next_of(sightings, A)).addresses
+            process.send_signal(signal.SIGKILL)
+            assert (await next_of(sightings, A)).addresses == ()
+
+
+async def test_no_multicast_is_said_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have the port for itself, or the system may forbid it, for a while; a node lives on."""
+    limits = replace(QUICK, mdns_retry_seconds=0.02, mdns_retry_seconds_max=0.05)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as selfish, structlog.testing.capture_logs() as logs:
+        selfish.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(station, "PORT", selfish.getsockname()[1])
+        with trio.fail_after(SECONDS_MAX):
+            async with discovery(OWN, 9, limits).sightings() as sightings, discovery(A, 1000, limits).sightings():
+                with trio.move_on_after(0.5):
+                    await anext(sightings)
+                monkeypatch.undo()
+                assert (await next_of(sightings, A)).addresses
+    said = [entry["event"] for entry in logs if "cannot be found" in entry["event"]]
+    expected = "port 5353/udp belongs to a program that does not share it"
+    assert said == [f"peers on the local network cannot be found: {expected}; trying again"] * 2, "each says it once"
