@@ -102,8 +102,7 @@ class Control:
                 self._link.rate.count(len(frame))
                 await self._channel.send(frame)
             else:
-                with trio.move_on_at(self._engine.summaries.ready_at(self._link)):
-                    await self._news.wait()
+                await self._news.wait()
 
     def wake(self) -> None:
         """There may be summaries to send."""

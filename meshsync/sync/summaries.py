@@ -7,6 +7,7 @@ once the peer has opened the collection, so that it always knows what the summar
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -114,8 +115,7 @@ class Summaries:
                 self._issue(replica, now)
                 due = self._due(replica, now)
             next_at = min(next_at, due)
-        self._wake_links(now)
-        return next_at
+        return min(next_at, self._wake_links(now))
 
     def _follow_links(self, now: float) -> None:
         for peer, link in list(self._links.items()):
@@ -198,16 +198,16 @@ class Summaries:
 
     # The control streams
 
-    def _wake_links(self, now: float) -> None:
+    def _wake_links(self, now: float) -> float:
+        """Let the links send what they may; returns when the next one may, inf where nothing waits."""
+        next_at = math.inf
         for peer, link in self._links.items():
-            if self.gossip.ready_at(peer, now) < float("inf"):
+            ready_at = self.gossip.ready_at(peer, now)
+            if ready_at <= now:
                 link.control.wake()
-
-    def ready_at(self, link: Link) -> float:
-        """When there is something to send over a link; inf: nothing waits."""
-        if self._links.get(link.peer) is not link:
-            return float("inf")
-        return self.gossip.ready_at(link.peer, trio.current_time())
+            else:
+                next_at = min(next_at, ready_at)
+        return next_at
 
     def next_frame(self, link: Link) -> bytes | None:
         """The next message to send over a link; None where there is nothing, or its budget is spent."""
@@ -216,6 +216,8 @@ class Summaries:
         now = trio.current_time()
         fact = self.gossip.next_for(link.peer, now)
         if fact is None:
+            if self.gossip.ready_at(link.peer, now) < math.inf:
+                self._news.set()  # one timer for all links tells when its budget allows more
             return None
         age_ms = min(AGE_MS_MAX, int(fact.age(now) * 1000))
         signed = fact.signed
@@ -239,6 +241,7 @@ class Summaries:
         match self.gossip.take(link.peer, signed, age, now := trio.current_time()):
             case Taken.NEWS:
                 self._wake_links(now)
+                self._news.set()
                 self.changed.notify()
             case Taken.OWN:
                 self._news.set()
