@@ -33,7 +33,7 @@ collections:
   - {{name: notes, priority: high, where: [], history: full}}
   - telemetry
 relay: true
-limits: {{rate_bytes_per_s: 60000, relay_bytes: 5000}}
+limits: {{rate_bytes_per_s: 60000, relay_bytes: 5000, root_check_s: 10}}
 http: 127.0.0.1:8080
 log_format: json
 log_level: warning

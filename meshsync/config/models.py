@@ -109,12 +109,15 @@ class LimitsConfig(_Model):
     """How much this node sends in a second to each peer that has no rate of its own."""
     relay_bytes: values.Bytes | None = None
     """How much disk the collections take that are relayed for others; without it, 1 GiB."""
+    root_check_s: values.Seconds | None = None
+    """How often the ends of an idle connection compare what they hold, in seconds; without it, every 30."""
 
     def over(self, limits: Limits) -> Limits:
         """The limits with what the owner set."""
         quota = self.relay_bytes
         return replace(
             limits,
+            root_check_seconds=self.root_check_s or limits.root_check_seconds,
             send_bytes_per_second_max=self.rate_bytes_per_s or limits.send_bytes_per_second_max,
             peer_send_bytes_per_second_max=self.peer_rate_bytes_per_s or limits.peer_send_bytes_per_second_max,
             relay_bytes_max=limits.relay_bytes_max if quota is None else quota,

@@ -44,6 +44,7 @@ _SETTINGS = (
     _Setting(("collections",), "collection", "MESHSYNC_COLLECTIONS", many=True),
     _Setting(("relay",), "relay", "MESHSYNC_RELAY"),
     _Setting(("limits", "relay_bytes"), "relay_bytes", "MESHSYNC_RELAY_BYTES"),
+    _Setting(("limits", "root_check_s"), "root_check_s", "MESHSYNC_ROOT_CHECK_S"),
     _Setting(("limits", "rate_bytes_per_s"), "rate_bytes_per_s", "MESHSYNC_RATE_BYTES_PER_S"),
     _Setting(("http",), "http", "MESHSYNC_HTTP"),
     _Setting(("log_format",), "log_format", "MESHSYNC_LOG_FORMAT"),

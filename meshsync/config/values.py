@@ -147,6 +147,7 @@ _ADDRESS: Any = {"pattern": "^.+:[0-9]{1,5}$"}
 
 Rate = Annotated[int, Field(ge=1000), BeforeValidator(_whole_number)]
 Bytes = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
+Seconds = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "maxLength": NAME_CHARACTERS_MAX})]
 InterfaceName = Annotated[str, AfterValidator(_interface_name), WithJsonSchema({"type": "string", "minLength": 1})]

@@ -55,7 +55,7 @@ class Limits:
     answer_seconds_max: float = 30.0
     """How long a peer may leave a ping, or its own answers, lying."""
     first_ping_seconds: float = 2.0
-    ping_seconds: float = 60.0
+    ping_seconds: float = 300.0
 
     # Clocks
     clock_ahead_ms_max: int = 10 * 60 * 1000
