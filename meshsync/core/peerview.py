@@ -284,9 +284,11 @@ class PeerView:
         """Of each branch of a forked log the peer has what `common` says, and what it told of; the rest is dirty."""
         self.locating.discard(log)
         for branch in self._held.branches_of(log):
-            self.assumed.pop(branch.number, None)
+            assumption = self.assumed.pop(branch.number, None)
             if branch.number not in self._told:
                 self.known[branch.number] = 0
+            elif assumption is not None:
+                self.known[branch.number] = assumption.proven
         for anchor in common:
             self.has(anchor.branch, anchor.seq)
         self._refresh(log)
