@@ -18,6 +18,8 @@ STEPS = 60
 HEAL_SECONDS_MAX = 300
 SETTLE_SECONDS = 60
 """Longer than a connection lives that one end has given up without a word."""
+TOLD_SECONDS_MAX = 900
+"""So long summaries of so many restarts may wait, each with a timer: a lazy link passes one on every half minute."""
 PHASES = (Phase.explicit, Phase.generate)
 BAD = LinkProfile(latency_seconds=0.03, jitter_seconds=0.03, loss=0.04, duplication=0.02)
 
@@ -147,7 +149,7 @@ def churn(seed: int) -> None:
         churn = Churn(world)
         async with nothing_left():
             await churn.heal()
-            async with nothing_left():
+            async with nothing_left(TOLD_SECONDS_MAX):
                 await churn.run()
                 await churn.heal()
             for number in NUMBERS:
