@@ -46,14 +46,15 @@ class MeshUsage:
     bytes: int
     frame_bytes: int
     """Of `bytes`, what is not QUIC's own."""
-    entries: int
-    """That arrived and were new, over all nodes."""
-    entries_sent: int
+    payload_bytes: int
+    """Of entries that were received, each as often as it was; a part of `frame_bytes`."""
+    payload_bytes_new: int
+    """Of those that were new: the least that had to be received."""
 
     @property
     def redundancy(self) -> float | None:
-        """How often an entry was sent for each time that it was needed; None where none was."""
-        return self.entries_sent / self.entries if self.entries else None
+        """How often a payload was received on average; None where none was."""
+        return self.payload_bytes / self.payload_bytes_new if self.payload_bytes_new else None
 
 
 class Mesh:
@@ -127,8 +128,8 @@ class Mesh:
             rss_mb=max(float(answer["rss_max_mb"]) for answer in after),
             bytes=round(rise("bytes_received")),
             frame_bytes=round(rise("frame_bytes")),
-            entries=round(rise("entries_new")),
-            entries_sent=round(rise("entries_sent")),
+            payload_bytes=round(rise("payload_bytes")),
+            payload_bytes_new=round(rise("payload_bytes_new")),
         )
 
 

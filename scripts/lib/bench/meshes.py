@@ -62,7 +62,7 @@ async def cost(stage: Stage, n: int) -> list[Row]:
         await mesh.settle()
         before = await mesh.usage()
         pulse = {"count": pulses, "pause": _STEADY_SECONDS}
-        written = await mesh.at_once({one: ("pulse", {"first": _WRITERS + one * pulses, **pulse}) for one in writers})
+        await mesh.at_once({one: ("pulse", {"first": _WRITERS + one * pulses, **pulse}) for one in writers})
         await mesh.settle()
         steady = await mesh.used_since(before)
         await trio.sleep(_CALM_SECONDS)
@@ -71,8 +71,7 @@ async def cost(stage: Stage, n: int) -> list[Row]:
         idle = await mesh.used_since(before)
         await mesh.settle()
     entries = len(writers) * pulses
-    payloads = sum(answer["payload_bytes"] for answer in written) / entries * steady.entries_sent
-    control = (steady.frame_bytes - payloads) / (n * entries)
+    control = (steady.frame_bytes - steady.payload_bytes) / (n * entries)
     minutes = idle_seconds / 60 * len(edges)
     notes = f"{len(writers)} writers, {entries} entries: {control:,.0f} control bytes a node and entry"
     notes += f"; idle: {idle.frame_bytes / minutes:,.0f} bytes a link and minute"
