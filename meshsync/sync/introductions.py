@@ -102,7 +102,9 @@ class Introductions:
                 one.until = now + rest * self._engine.rng.uniform(0.5, 1.0)
             elif one.is_withdrawn and id not in known:
                 del self._tries[id]
-        return min((one.until for id, one in self._tries.items() if id not in links), default=math.inf)
+        # A rest that is over needs no look at a time of its own, and one in the past would be no wait at all.
+        ends = (one.until for id, one in self._tries.items() if id not in links and one.until > now)
+        return min(ends, default=math.inf)
 
     def _facts(self, collection: CollectionId) -> list[Fact]:
         return self._engine.summaries.gossip.facts(collection)

@@ -120,3 +120,40 @@ def test_a_pair_is_content() -> None:
         assert not events(nodes[0], "dial_failed")
 
     simulate(scenario)
+
+
+class _StandsStill(trio.abc.Instrument):
+    """Ends a scenario in which tasks run on and on while no time passes: virtual time never goes on by itself then."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+        self._steps = 0
+        self._at = 0.0
+        self.spun = False
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        now = trio.current_time()
+        self._steps = self._steps + 1 if now == self._at else 0
+        self._at = now
+        if self._steps > 50_000:
+            self.spun = True
+            self._scope.cancel()
+
+
+def test_who_cannot_be_reached_is_left_alone_without_a_spin() -> None:
+    """A rest that was over set an alarm in the past: the node took all of a processor until the next introduction."""
+
+    async def scenario(world: World) -> None:
+        with trio.CancelScope() as scope:
+            instrument = _StandsStill(scope)
+            trio.lowlevel.add_instrument(instrument)
+            nodes = await star(world, 2)
+            await heard_by_all(nodes, lambda found: len(found) == len(nodes))
+            for number in (2, 3):
+                world.cut(1, number)
+            world.cut(2, 3)
+            await trio.sleep(1800)
+        trio.lowlevel.remove_instrument(instrument)
+        assert not instrument.spun
+
+    simulate(scenario)
