@@ -17,8 +17,9 @@ from meshsync.cli.output import print_json, write_line
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
-    from meshsync.lab.drivers.base import Lab
+    from meshsync.lab.drivers.base import Lab, OpenDriver
     from meshsync.lab.drivers.namespaces import NamespaceLab
+    from meshsync.lab.report import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +41,7 @@ def lab_command() -> None:
     """Run emulated networks of nodes, with impairments and verdicts.
 
     A lab is a folder with a containerlab topology, NAME.clab.yml, and a scenario.yml.  It runs in network namespaces
-    of this machine (Linux, root, iproute2).
+    of this machine (Linux, root, iproute2), or simulated in virtual time.
     """
 
 
@@ -77,32 +78,44 @@ def check_command(folder: Path, as_json: bool) -> None:
 
 @lab_command.command("run")
 @folder_argument
-@click.option("--seed", type=int, default=None, help="Of what is drawn at random: losses, documents.")
+@click.option("--sim", is_flag=True, help="Simulate it in virtual time: no root, hours in seconds, repeatable.")
+@click.option("--seed", type=int, default=None, help="Of what is drawn at random; it repeats a simulation.")
 @json_option
-def run_command(folder: Path, seed: int | None, as_json: bool) -> None:
+def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> None:
     """Bring a lab up, run its scenario, take it down, and say what held.
 
     The exit code is 0 only if everything that was expected held.
     """
     import trio
+    import trio.testing
 
     from meshsync.groups import unwrapped
+    from meshsync.lab.drivers.namespaces import open_namespaces
+    from meshsync.lab.drivers.simulation import simulation
     from meshsync.lab.report import Report
+    from meshsync.lab.simulation._seam import order_tasks_by
 
     lab = read_lab(folder)
-    report = Report(lab, as_json=as_json)
+    seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    rng = random.Random(seed)
+    report = Report(lab, as_json=as_json, seed=seed if sim else None)
+    clock = None
+    if sim:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        order_tasks_by(seed)
     with unwrapped():
-        holds = trio.run(_run, lab, report, random.Random(seed))
+        holds = trio.run(_run, lab, simulation(rng) if sim else open_namespaces, report, rng, clock=clock)
     if not holds:
-        raise CommandError(Exit.NOT_SO, "")
+        raise CommandError(
+            Exit.NOT_SO, f"to see it again: meshsync lab run --sim --seed {seed} {folder}" if sim else ""
+        )
 
 
-async def _run(lab: Lab, report: Any, rng: random.Random) -> bool:
-    from meshsync.lab.drivers.namespaces import open_namespaces
+async def _run(lab: Lab, open_driver: OpenDriver, report: Report, rng: random.Random) -> bool:
     from meshsync.lab.runner import Runner
     from meshsync.lab.verdicts import judge
 
-    async with open_namespaces(lab) as driver:
+    async with open_driver(lab) as driver:
         record = await Runner(lab, driver, rng, report.progress).run()
     verdicts = judge(lab.scenario, record)
     report.finish(record, verdicts)

@@ -42,14 +42,17 @@ class Record:
     """Seconds after the last step."""
     held: dict[str, dict[str, set[str]]] = field(default_factory=dict)
     """At the end, per node that runs and collection, the ids of all documents."""
-    _before: Statuses = field(default_factory=dict)
+    patience_seconds: float = 2.0
+    """How long news may be on the way: so long a node is not to blame for what it does not know."""
+    _suspected: dict[tuple[str, str], float] = field(default_factory=dict)
+    """What is so at present and must not stay so, by kind and in words, and since when."""
 
     def note_seen(self, node: str, id: str, at: float) -> None:
         """A node told of a document."""
         self.seen.setdefault(id, {}).setdefault(node, at)
 
-    def note(self, statuses: Statuses, blind: frozenset[frozenset[str]] = frozenset()) -> None:
-        """Take a sample.  What must never be counts once it was so in two samples running, with nothing changed.
+    def note(self, now: float, statuses: Statuses, blind: frozenset[frozenset[str]] = frozenset()) -> None:
+        """Take a sample.  What must never be counts once it was so for `patience_seconds`, with nothing changed.
 
         `blind` are the pairs of nodes that cannot know of each other at present: a node whose cable was cut a moment
         ago believes what it heard last.
@@ -59,12 +62,12 @@ class Record:
                 if peer["since"] is not None:
                     key = name, peer["id"], peer["since"]
                     self.sent[key] = max(peer["bytes_sent"], self.sent.get(key, 0))
-        before, self._before = self._before, statuses
-        for pair in _false_synced(statuses).items() & _false_synced(before).items():
-            if pair[0] not in blind:
-                self.violations.setdefault("synced", pair[1])
-        for text in set(_two_connections(statuses)) & set(_two_connections(before)):
-            self.violations.setdefault("connections", text)
+        suspicions = {("synced", text) for pair, text in _false_synced(statuses).items() if pair not in blind}
+        suspicions |= {("connections", text) for text in _two_connections(statuses)}
+        self._suspected = {one: self._suspected.get(one, now) for one in suspicions}
+        for (kind, text), since in self._suspected.items():
+            if now - since >= self.patience_seconds:
+                self.violations.setdefault(kind, text)
 
     # Figures
 

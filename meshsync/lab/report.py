@@ -14,8 +14,10 @@ from meshsync.lab.verdicts import Verdict
 class Report:
     """Prints one run, for people or as JSON lines."""
 
-    def __init__(self, lab: Lab, *, as_json: bool) -> None:
+    def __init__(self, lab: Lab, *, as_json: bool, seed: int | None) -> None:
         self._lab = lab
+        self._seed = seed
+        """Of a simulation."""
         self._as_json = as_json
 
     def progress(self, at: float, text: str) -> None:
@@ -33,7 +35,16 @@ class Report:
             for one in verdicts:
                 print_json({"v": 1, "expect": one.sentence, "holds": one.holds, "detail": one.detail})
             lab = self._lab
-            print_json({"v": 1, "lab": lab.name, "folder": str(lab.folder), "pass": holds, "figures": figures})
+            print_json(
+                {
+                    "v": 1,
+                    "lab": lab.name,
+                    "folder": str(lab.folder),
+                    "seed": self._seed,
+                    "pass": holds,
+                    "figures": figures,
+                }
+            )
             return
         for one in verdicts:
             write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {one.detail}")

@@ -16,6 +16,12 @@ from meshsync.lab.record import Record, Statuses, Written, is_converged
 from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Write
 
 SAMPLE_SECONDS = 0.25
+IDLE_SAMPLE_SECONDS = 5.0
+BUSY_SECONDS = 30.0
+"""So long after a step or a write samples are taken often."""
+PATIENCE_SECONDS = 2.0
+PATIENCE_TRIPS = 4
+"""How long news may be on the way, beside the delays of so many passages of the slowest link."""
 CONVERGE_SECONDS = 60.0
 """How long to wait for equal roots where no expectation says it."""
 _FILLER = "abcdefghijklmnopqrstuvwxyz"
@@ -40,9 +46,13 @@ class Runner:
         self._healed: dict[str, float] = {}
         """When a link was last changed for the better, perhaps."""
         self._is_calm = False
+        self._acted = self._began
+        """When the last step was carried out, or the last document written."""
         self._serial = 0
         self._writers = 0
-        self.record = Record(tuple(driver.nodes))
+        links = [one for link in lab.scenario.links.values() for one in (link.forward, link.backward)]
+        slowest = max((link.delay_seconds + link.jitter_seconds for link in links), default=0.0)
+        self.record = Record(tuple(driver.nodes), patience_seconds=PATIENCE_SECONDS + PATIENCE_TRIPS * slowest)
 
     async def run(self) -> Record:
         """Run it to its end: all steps, then until the nodes are equal or the time for that is over."""
@@ -77,6 +87,7 @@ class Runner:
 
     async def _carry_out(self, action: Action, steps: trio.Nursery, watchers: trio.Nursery) -> None:
         driver = self._driver
+        self._acted = driver.now()
         match action:
             case Write():
                 self._say(f"{action.node} writes {action.count} documents to {action.collection}")
@@ -138,6 +149,7 @@ class Runner:
         id = f"{node.name}-{self._serial}"
         body: dict[str, Any] = {"by": node.name, "n": self._serial}
         body["text"] = "".join(self._rng.choices(_FILLER, k=max(0, action.size_bytes - 40)))
+        self._acted = self._driver.now()
         write = Written(node.name, action.collection, id, self._driver.now(), self._is_calm)
         try:
             await node.put(action.collection, id, body)
@@ -189,10 +201,11 @@ class Runner:
     async def _sample(self) -> None:
         while True:
             statuses = await self._statuses()
-            self.record.note(statuses, self._blind())
+            self.record.note(self._driver.now(), statuses, self._blind())
             if not self._is_calm and not self._parted and len(statuses) == len(self._driver.nodes):
                 self._is_calm = is_converged(statuses)
-            await trio.sleep(SAMPLE_SECONDS)
+            is_busy = self._driver.now() < self._acted + BUSY_SECONDS
+            await trio.sleep(SAMPLE_SECONDS if is_busy else IDLE_SAMPLE_SECONDS)
 
     async def _wait_converged(self, seconds: float, text: str) -> bool:
         with trio.move_on_after(seconds):
@@ -213,7 +226,7 @@ class Runner:
         )
 
     async def _take_stock(self) -> None:
-        self.record.note(await self._statuses(), self._blind())
+        self.record.note(self._driver.now(), await self._statuses(), self._blind())
         for node in self._driver.nodes.values():
             if node.is_running:
                 keys = {one["name"] for one in (await node.status())["collections"]}

@@ -1,0 +1,1 @@
+"""Labs in virtual time: whole nodes with real QUIC, on a simulated network that a seed determines."""
