@@ -131,7 +131,7 @@ class _StandsStill(trio.abc.Instrument):
         self._at = 0.0
         self.spun = False
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  trio's signature
         now = trio.current_time()
         self._steps = self._steps + 1 if now == self._at else 0
         self._at = now
