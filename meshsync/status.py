@@ -55,7 +55,7 @@ def is_healthy(node: Node) -> bool:
         node.sync.store_fault is None
         and node.relay.fault is None
         and all(peer is not None and peer.is_connected for peer in static)
-        and node.sync.has_nothing_open()
+        and node.sync.sharing.has_nothing_open()
     )
 
 
@@ -124,7 +124,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None,
-        "peers": [_session(node, replica, peer) for peer in node.sync.partners(replica.id)],
+        "peers": [_session(node, replica, peer) for peer in node.sync.sharing.partners(replica.id)],
         "subscribers": node.sync.subscribers(replica.id),
         "payload_bytes": {"received": exchanged.payload_bytes, "new": exchanged.payload_bytes_new},
         "redundancy": None if redundancy is None else round(redundancy, 3),

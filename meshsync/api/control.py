@@ -107,11 +107,15 @@ async def sync(node: Node, request: Request) -> Response:
 
 
 async def wait_synced(node: Node, request: Request) -> Response:
-    """Wait until collections are synced with peers.  `synced` is false when `timeout_s` passed before."""
+    """Wait until collections are synced with peers.  `synced` is false when `timeout_s` passed before.
+
+    What is only relayed counts where its id is given, and on a node that subscribes to nothing.
+    """
     body = await read_object(request, "collections", "peers", "timeout_s")
     names = _texts(body, "collections")
     for name in names:
-        find_collection(node, name)
+        if node.relay.find(name) is None:
+            find_collection(node, name)
     ids = [_resolve(node, text) for text in _texts(body, "peers")]
     seconds = body.get("timeout_s")
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0):

@@ -60,7 +60,9 @@ def find_faults(status: dict[str, Any]) -> list[str]:
         if peer["via"] == "static" and peer["state"] != "connected":
             why = f": {peer['last_error']}" if peer.get("last_error") else ""
             faults.append(printable(f"{names[peer['id']]} is not connected ({peer['state']}){why}", 400))
-    for collection in status["collections"]:
+    own = [collection for collection in status["collections"] if not collection["relayed"]]
+    # What is only carried for others may wait for them, and why it does is told above.
+    for collection in own or status["collections"]:
         for session in collection["peers"]:
             if session["state"] != "synced":
                 name = names.get(session["id"], session["id"][:8])
@@ -137,11 +139,20 @@ def wait_command() -> None:
 
 @wait_command.command("synced")
 @client_options
-@click.option("--collection", "collections", multiple=True, metavar="C", help="Only this one; again for more.")
+@click.option(
+    "--collection",
+    "collections",
+    multiple=True,
+    metavar="C",
+    help="Only this one; again for more.  One that is only relayed counts by its id.",
+)
 @click.option("--peer", "peers", multiple=True, metavar="ID", help="With this peer; again for more.")
 @click.option("--timeout", "timeout_s", type=Duration(), metavar="60s", help="Give up after this; exits with 1 then.")
 def _synced(*, as_json: bool, collections: tuple[str, ...], peers: tuple[str, ...], timeout_s: float | None) -> None:
-    """Wait until the collections are in sync with every connected peer, of which there must be one."""
+    """Wait until the collections are in sync with every connected peer, of which there must be one.
+
+    What is only relayed is not waited for, unless its id is given or this node subscribes to nothing.
+    """
     body: dict[str, Any] = {"collections": list(collections), "peers": list(peers)}
     if timeout_s is not None:
         body["timeout_s"] = timeout_s

@@ -54,6 +54,8 @@ class Limits:
     """What may wait to be sent on one stream before no more of the peer's questions are read."""
     answer_seconds_max: float = 30.0
     """How long a peer may leave a ping, or its own answers, lying."""
+    unsaid_seconds_max: float = 5.0
+    """How long a peer that does not say what it subscribes to counts as one that may be out of sync."""
     first_ping_seconds: float = 2.0
     ping_seconds: float = 300.0
 
@@ -189,6 +191,8 @@ class Limits:
     """After so long without a change the roots at the ends of a lazy link should be equal."""
 
     # Summaries, by which every node knows the whole mesh
+    summary_young_seconds: float = 90.0
+    """Whoever said something since then is there; by its peers a dead one is missed sooner."""
     summary_authors_max: int = 1024
     """Nodes of one collection that are remembered."""
     summary_links_seconds: float = 2.0

@@ -15,7 +15,6 @@ from meshsync.core.limits import Limits
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
-from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError, RefusedError, StoreError, TransportLost
 from meshsync.events import EventLog
 from meshsync.identity import Identity
@@ -31,6 +30,7 @@ from meshsync.sync.link import Link
 from meshsync.sync.rate import Rates
 from meshsync.sync.relay import Carrier
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
+from meshsync.sync.sharing import Sharing
 from meshsync.sync.spread import Spreads
 from meshsync.sync.subscription import Subscription
 from meshsync.sync.subscriptions import Subscriptions
@@ -72,6 +72,7 @@ class SyncEngine:
         self.carrier: Carrier
         """What is carried for others; set where the node is composed."""
         self._subscriptions = Subscriptions(open_replica)
+        self.sharing = Sharing(self, self._subscriptions)
         self._watchers: dict[CollectionId, Notifier] = {}
         self._exchanges: set[Exchange] = set()
         """All that run, those on a link that was replaced and has yet to end included."""
@@ -139,9 +140,10 @@ class SyncEngine:
     ) -> None:
         """Wait until the roots are equal.
 
-        `collections`: all that are subscribed by default.  `peers`: by default, for each collection, all connected
+        `collections`: all that are subscribed by default.  What is only carried for others counts where its id or name
+        is given, and on a node that subscribes to nothing.  `peers`: by default, for each collection, all connected
         ones that subscribe to it, of which there must be one.  Cancelling stops the waiting only.  LocalError: a
-        collection is not subscribed.
+        collection is neither subscribed nor carried.
         """
         names = list(collections) if collections is not None else None
         wanted = set(peers) if peers is not None else None
@@ -150,40 +152,11 @@ class SyncEngine:
 
     def is_synced(self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None) -> bool:
         """Whether `wait_synced` would return now."""
-        wanted = set(peers) if peers is not None else None
-        if wanted is not None:
-            return bool(wanted) and all(
-                self._is_level(one, peer) for one in self._subscriptions.chosen(collections) for peer in wanted
-            )
-        # What is only carried for others may wait for them; what is subscribed to needs a peer to be in sync with.
-        partners = [
-            found
-            for one in self._subscriptions.chosen(collections)
-            if (found := self.partners(one)) or self.is_own(one)
-        ]
-        return bool(partners) and all(partners) and self.has_nothing_open(collections)
-
-    def has_nothing_open(self, collections: Iterable[str] | None = None) -> bool:
-        """Whether every collection is synced with every connected peer that subscribes to it, be it with none."""
-        return all(
-            self._is_level(one, peer) for one in self._subscriptions.chosen(collections) for peer in self.partners(one)
-        )
-
-    def partners(self, collection: CollectionId) -> list[EndpointId]:
-        """The connected peers that subscribe to a collection, or have yet to say whether they do."""
-        return [peer for peer, link in self.links.items() if link.shares(collection) is not False]
+        return self.sharing.is_synced(collections, peers)
 
     def subscribers(self, collection: CollectionId) -> int:
-        """How many nodes are known to subscribe to a collection, this one included: by their links or their word."""
-        return len(self.summaries.gossip.authors(collection).union(self.partners(collection), (self.summaries.own,)))
-
-    def _is_level(self, collection: CollectionId, peer: EndpointId) -> bool:
-        link = self.links.get(peer)
-        exchange = link.exchanges.get(collection) if link is not None else None
-        if exchange is None:
-            return False
-        exchange.absorb()
-        return exchange.session.state is SessionState.SYNCED
+        """How many nodes are known to subscribe to a collection and to be there, this one included."""
+        return self.sharing.subscribers(collection)
 
     def state(self, collection: str, peer: EndpointId) -> SyncState:
         """Where a collection stands with a peer.  LocalError: it is not subscribed."""
@@ -322,6 +295,7 @@ class SyncEngine:
         finally:
             if self.links.get(link.peer) is link:
                 del self.links[link.peer]
+            self.sharing.parted(link)
             self.carrier.unlinked(link)
             self.progressed.notify()
 

@@ -69,6 +69,7 @@ class Exchange:
         self.channel = channel
         self.session = Session(replica, link.peer, tag, link.limits)
         self.done = trio.Event()
+        self.began = trio.current_time()
         self._engine = link.engine
         self._spread = link.engine.spreads.of(replica.id)
         self._queue: deque[tuple[bytes, bool]] = deque()

@@ -114,7 +114,7 @@ class Introductions:
         engine = self._engine
         for replica in engine.subscribed():
             under_way = [id for id, one in self._tries.items() if not one.is_withdrawn and id not in engine.links]
-            if len(engine.partners(replica.id)) + len(under_way) >= engine.limits.links_wanted:
+            if len(engine.sharing.partners(replica.id)) + len(under_way) >= engine.limits.links_wanted:
                 continue
             facts = self._facts(replica.id)
             found = [fact for fact in facts if self._may_introduce(fact, now)]

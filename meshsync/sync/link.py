@@ -62,6 +62,7 @@ class Link:
         self._opening: set[CollectionId] = set()
         self._again: set[CollectionId] = set()
         """Collections whose stream ends, to be opened once more after that."""
+        self._began = trio.current_time()
         self.summary_checks = Rate(engine.limits.summary_checks_per_second)
         """The signatures of summaries that the peer may have checked: beyond, it is slowed down."""
         self._seals = engine.limits.seals_per_second_max
@@ -81,6 +82,7 @@ class Link:
                 self._start(self.control.write)
                 self._start(self.control.keep_asking)
                 self._start(self._accept_channels)
+                self._start(self._stop_awaiting)
                 if self.connection.origin is Origin.DIALED:
                     for replica in self.engine.subscribed():
                         self.subscribed(replica)
@@ -105,14 +107,36 @@ class Link:
 
     def shares(self, collection: CollectionId) -> bool | None:
         """Whether the peer subscribes to a collection, too; None while it has not said so."""
-        if collection in self.exchanges:
+        exchange = self.exchanges.get(collection)
+        if exchange is not None and exchange.session.is_opened:
             return True
-        return None if self._peer_tags is None else self.tag(collection) in self._peer_tags
+        if self._peer_tags is not None and self.tag(collection) in self._peer_tags:
+            return True
+        return None if self._peer_tags is None or exchange is not None else False
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the peer has said what it subscribes to."""
+        return self._peer_tags is not None
+
+    def is_awaited(self, collection: CollectionId) -> bool:
+        """Whether the peer may still be about to say whether it subscribes to a collection.
+
+        `SyncEngine.progressed` is woken when it no longer may.
+        """
+        exchange = self.exchanges.get(collection)
+        began = self._began if exchange is None else exchange.began
+        return trio.current_time() < began + self.limits.unsaid_seconds_max
+
+    async def _stop_awaiting(self) -> None:
+        await trio.sleep(self.limits.unsaid_seconds_max)
+        self.engine.progressed.notify()
 
     def peer_subscribed(self, tags: Iterable[bytes]) -> None:
         """The peer says to what it subscribes, then to what it has begun to; unknown ones are none of our business."""
         if self._peer_tags is None:
             self._peer_tags = set(tags)
+            self.engine.sharing.spoke(self.peer)
             self.engine.progressed.notify()
             if self.connection.origin is Origin.DIALED:
                 for replica in self.engine.subscribed():
@@ -194,6 +218,7 @@ class Link:
             exchange = self._begin(replica, channel)
         finally:
             self._opening.discard(replica.id)
+        self._start(self._stop_awaiting)
         await exchange.run(None)
         self._ended(replica)
         if replica.id in self._again:

@@ -28,6 +28,7 @@ from meshsync.errors import LocalError, PeerError, StoreError
 from meshsync.ids import CollectionId, EndpointId
 from meshsync.notifier import Notifier
 from meshsync.store.replica import Replica
+from meshsync.sync.subscriptions import find_id
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
@@ -37,7 +38,6 @@ _CARRIED = "carried"
 """Under this name the store keeps what is carried: CBOR [[id, who asked first, age in seconds], …]."""
 _LEFT = "carried-left"
 """What the owner does not want to be carried: CBOR [[id, age in seconds], …]."""
-PREFIX_DIGITS_MIN = 8
 
 
 @dataclass(slots=True)
@@ -165,12 +165,7 @@ class Carrier:
 
     def find(self, text: str) -> CollectionId | None:
         """What is carried under a name, an id, or the only id that begins so; None where there is none, or several."""
-        for id, one in self._carried.items():
-            if one.replica.tables.is_named and one.replica.name == text:
-                return id
-        digits = text.lower() if len(text) >= PREFIX_DIGITS_MIN else "no id"
-        found = [id for id in self._carried if id.hex().startswith(digits)]
-        return found[0] if len(found) == 1 else None
+        return find_id(text, {id: one.replica for id, one in self._carried.items()})
 
     async def leave(self, id: CollectionId) -> None:
         """Carry a collection no longer, whoever asks, and remove its data.  Cancelling stops the waiting only.

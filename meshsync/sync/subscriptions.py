@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.replica import Replica
 from meshsync.sync.subscription import Subscription
+
+PREFIX_DIGITS_MIN = 8
+
+
+def find_id(text: str, replicas: Mapping[CollectionId, Replica]) -> CollectionId | None:
+    """What has a name, an id, or the only id that begins so; None where there is none, or several."""
+    for id, replica in replicas.items():
+        if replica.tables.is_named and replica.name == text:
+            return id
+    digits = text.lower() if len(text) >= PREFIX_DIGITS_MIN else "no id"
+    found = [id for id in replicas if id.hex().startswith(digits)]
+    return found[0] if len(found) == 1 else None
 
 
 class Subscriptions:
@@ -71,8 +83,17 @@ class Subscriptions:
         return replica
 
     def chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
-        """The collections of these names; all where none are given.  LocalError: there is no handle for one."""
-        return {*self._replicas, *self._carried} if names is None else {self.replica(name).id for name in names}
+        """The collections of these names.  LocalError: one is neither subscribed nor carried.
+
+        Where no names are given: those that are subscribed; without any, those that are carried for others.
+        """
+        if names is None:
+            return set(self._replicas or self._carried)
+        return {self._find(name) for name in names}
+
+    def _find(self, name: str) -> CollectionId:
+        carried = None if self.is_own(CollectionId.of_name(name)) else find_id(name, self._carried)
+        return carried if carried is not None else self.replica(name).id
 
     def __contains__(self, replica: Replica) -> bool:
         return replica is self._replicas.get(replica.id) or replica is self._carried.get(replica.id)

@@ -229,6 +229,7 @@ def test_entries_beyond_the_quota_are_held_back_until_it_is_raised() -> None:
         r = await world.start(2, relay=True, collections=())
         await until_level(a, r, b, c)
         assert len(documents(b)) == 500
+        await a.sync.wait_synced(["notes"], [r.id])  # which it has to dial first
         for node in (a, r, b, c):
             await node.sync.wait_synced()
         assert r.status()["relay"]["fault"] is None
