@@ -82,6 +82,14 @@ class Limits:
     streams_per_connection_max: int = 128
     accept_queue_max: int = 16
     close_seconds_max: float = 3.0
+    resets_burst: int = 256
+    """So many packets of unknown connections are answered with a reset, and then one in `reset_seconds`."""
+    reset_seconds: float = 0.02
+    resets_per_host_burst: int = 16
+    reset_per_host_seconds: float = 0.1
+    """The same for the packets of one host."""
+    reset_hosts_max: int = 256
+    """Hosts of which it is remembered how often they were answered."""
 
     # Flow control
     send_bytes_per_second_max: float = math.inf

@@ -15,11 +15,13 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from meshsync.core.limits import LIMITS
-from meshsync.transports.quic import _seam, _seam_recovery
+from meshsync.transports.quic import _seam, _seam_recovery, _seam_reset
 from meshsync.transports.quic.certificate import make_certificate
 from meshsync.transports.quic.congestion import Controller
 from meshsync.transports.quic.doorman import Doorman
 from tests.transports.support import key
+
+KINDS = (_seam.Machine, _seam_recovery.Recovery, _seam_recovery.Pacer, _seam_reset.ResettableConnection)
 
 
 def machine() -> _seam.Machine:
@@ -30,7 +32,7 @@ def machine() -> _seam.Machine:
         supported_versions=_seam.SUPPORTED_VERSIONS,
         verify_mode=_seam.CERTIFICATE_NOT_VERIFIED,
     )
-    made = _seam.Machine(configuration=configuration, limits=LIMITS)
+    made = _seam.Machine(configuration=configuration, limits=LIMITS, reset_token=lambda cid: cid.ljust(16))
     made.connect(("127.0.0.1", 1), 0.0)
     return made
 
@@ -54,6 +56,7 @@ def test_release_is_one_that_was_looked_at() -> None:
         ("receive_datagram", ["self", "data", "addr", "now"]),
         ("datagrams_to_send", ["self", "now"]),
         ("handle_timer", ["self", "now"]),
+        ("_replenish_connection_ids", ["self"]),
         ("_flush_builder", ["self", "builder", "network_path", "peer_cid", "now"]),
     ],
 )
@@ -78,7 +81,13 @@ def test_library_still_says_that_no_version_fits() -> None:
 def test_library_still_calls_what_is_overridden() -> None:
     """Otherwise an override is dead code and the library's own behaviour is back."""
     source = inspect.getsource(QuicConnection)
-    for name in ("_initialize", "_write_application", "_write_handshake", "_write_ack_frame"):
+    for name in (
+        "_initialize",
+        "_replenish_connection_ids",
+        "_write_application",
+        "_write_handshake",
+        "_write_ack_frame",
+    ):
         assert f"self.{name}(" in source
     application = inspect.getsource(QuicConnection._write_application)
     for name in ("_write_connection_limits", "_write_stream_limits", "_write_stream_frame"):
@@ -110,9 +119,9 @@ def test_every_private_attribute_exists() -> None:
         recovery.QuicPacketSpace(),
         QuicPacketBuilder(host_cid=b"", peer_cid=b"", version=1, is_client=True, max_datagram_size=1200),
     ]
-    own = {name for kind in (_seam.Machine, _seam_recovery.Recovery, _seam_recovery.Pacer) for name in vars(kind)}
+    own = {name for kind in KINDS for name in vars(kind)}
     library = set()
-    for module in (_seam, _seam_recovery):
+    for module in (_seam, _seam_recovery, _seam_reset):
         tree = ast.parse(Path(inspect.getfile(module)).read_text(encoding="utf-8"))
         library |= {
             node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")

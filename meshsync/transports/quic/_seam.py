@@ -1,4 +1,4 @@
-"""The file that touches aioquic's private names; its other half, for loss recovery, is _seam_recovery.py.
+"""The file that touches aioquic's private names; loss recovery is in _seam_recovery.py, resets in _seam_reset.py.
 
 It bends the library's connection where the public interface has no handle: credit that follows what the
 application consumed, client certificates, the size of datagrams, when to acknowledge.  A test compares every
@@ -8,7 +8,7 @@ name used here with the library, so that a new release fails there and not in th
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aioquic import tls
@@ -18,7 +18,6 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionState,
     QuicNetworkPath,
 )
@@ -32,6 +31,7 @@ from meshsync.core.limits import Limits
 from meshsync.core.priority import Priority
 from meshsync.transports.quic import congestion
 from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY, Recovery
+from meshsync.transports.quic._seam_reset import ResettableConnection
 from meshsync.transports.quic.schedule import Schedule
 
 SUPPORTED_VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
@@ -57,7 +57,7 @@ def parse_header(datagram: bytes) -> QuicHeader:
     return pull_quic_header(Buffer(data=datagram), host_cid_length=CID_BYTES)
 
 
-class Machine(QuicConnection):
+class Machine(ResettableConnection):
     """aioquic's connection with the behaviour that meshsync needs.  Still no I/O and no clock."""
 
     def __init__(
@@ -65,10 +65,12 @@ class Machine(QuicConnection):
         *,
         configuration: QuicConfiguration,
         limits: Limits,
+        reset_token: Callable[[bytes], bytes],
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
         super().__init__(
+            reset_token=reset_token,
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,

@@ -235,6 +235,15 @@ class QuicConnection:
             # Whoever was woken may have an answer, and the acknowledgement travels with it.
             self._nap.deadline = now + TIMER_GRANULARITY
 
+    def take_reset_by_untrusted(self, token: bytes) -> bool:
+        """Take what ends a datagram that names no connection.  True: it was the peer's reset, and this is over."""
+        if self._outbox.is_farewell_said or not self.machine.is_reset_by_untrusted(token):
+            return False
+        self.machine.lose()
+        self._dispatch()
+        self.kick()
+        return True
+
     @property
     def patience_seconds(self) -> float:
         """How long to wait for a sign that the peer missed the close."""

@@ -22,6 +22,7 @@ from meshsync.transports.quic._seam import CERTIFICATE_NOT_VERIFIED, CID_BYTES, 
 from meshsync.transports.quic.connection import QuicConnection
 from meshsync.transports.quic.doorman import Doorman
 from meshsync.transports.quic.identity import LocalIdentity
+from meshsync.transports.quic.resets import Resets, is_short, token_of
 from meshsync.transports.quic.udp import Datagram, DatagramSocket
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ class QuicEndpoint:
         self._limits = limits
         self._nursery = nursery
         self._doorman = Doorman(limits)
+        self._resets = Resets(identity.private_key, socket.address, limits)
         self._routes: dict[bytes, QuicConnection] = {}
         self._connections: set[QuicConnection] = set()
         self._accepted: deque[QuicConnection] = deque()
@@ -73,7 +75,9 @@ class QuicEndpoint:
             raise LocalError(f"{address[0]!r} is no numeric IP address") from error
         if len(self._connections) >= self._limits.connections_max + self._limits.half_open_max:
             raise TransportLost(f"{len(self._connections)} connections are open already", CloseCode.BUSY)
-        machine = Machine(configuration=self._configuration(is_client=True), limits=self._limits)
+        machine = Machine(
+            configuration=self._configuration(is_client=True), limits=self._limits, reset_token=self._resets.token
+        )
         machine.connect(address, trio.current_time())
         connection = self._make(machine, Origin.DIALED, address, expect, admit or self._admit)
         self._start(connection)
@@ -228,9 +232,23 @@ class QuicEndpoint:
         else:
             connection_id = datagram[1 : 1 + CID_BYTES]
         connection = self._routes.get(connection_id)
-        if connection is None and datagram[0] & 0x80 and not self._closed:
-            self._knock(datagram, address, now)
+        if connection is None and not self._closed:
+            if datagram[0] & 0x80:
+                self._knock(datagram, address, now)
+            elif is_short(datagram):
+                self._take_stray(datagram, address, now)
         return connection
+
+    def _take_stray(self, datagram: bytes, address: Address, now: float) -> None:
+        """Take a packet of no connection: a peer's reset, or one that is to be told so."""
+        token = token_of(datagram)
+        # A token counts only from where the connection's packets go (RFC 9000 section 10.3.1).
+        for connection in self._connections:
+            if connection.address == address and connection.take_reset_by_untrusted(token):
+                return
+        answer = self._resets.answer_untrusted(datagram, address, now)
+        if answer is not None:
+            self._socket.send([answer], address)
 
     def _knock(self, datagram: bytes, address: Address, now: float) -> None:
         verdict = self._doorman.judge_untrusted(datagram, address, now)
@@ -240,6 +258,7 @@ class QuicEndpoint:
             machine = Machine(
                 configuration=self._configuration(is_client=False),
                 limits=self._limits,
+                reset_token=self._resets.token,
                 original_destination_connection_id=verdict.original_destination_cid,
                 retry_source_connection_id=verdict.retry_source_cid,
             )
