@@ -1,0 +1,24 @@
+"""What can be the name of a collection: its id is derived from it, and it stands in tables, logs and paths of URLs."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from meshsync.core.limits import COLLECTION_NAME_BYTES_MAX
+from meshsync.errors import LocalError
+
+_SHOWN_CHARACTERS_MAX = 80
+
+
+def is_plain_text(value: str) -> bool:
+    """Whether a text can go to terminals, logs and peers: visible from its first character to its last."""
+    return value == value.strip() and not any(unicodedata.category(character)[0] == "C" for character in value)
+
+
+def check_collection_name(name: str) -> None:
+    """LocalError: two people could not tell it from another name, or it is too long or empty."""
+    shown = repr(name if len(name) <= _SHOWN_CHARACTERS_MAX else name[: _SHOWN_CHARACTERS_MAX - 1] + "…")
+    if not is_plain_text(name):
+        raise LocalError(f"{shown} has control characters or outer blanks; expected visible characters")
+    if not 1 <= len(name.encode()) <= COLLECTION_NAME_BYTES_MAX:
+        raise LocalError(f"{shown} is no name; expected 1 to {COLLECTION_NAME_BYTES_MAX} bytes of UTF-8")
