@@ -79,9 +79,13 @@ def parse_listen(text: str) -> HostPort:
 
 def parse_dns_name(text: str) -> DnsName:
     """Read NAME or NAME:PORT, a name to look peers up by.  LocalError: anything else."""
-    address = _parse(text if ":" in text else f"{text}:{DEFAULT_PORT}")
+    host, colon, _ = text.partition(":")
+    wrong = LocalError(f"{_shown(text)} is no name to look up; expected NAME or NAME:PORT, such as mesh.example")
+    if not host:
+        raise wrong
+    address = _parse(text) if colon else HostPort(_parse_host(host, text), DEFAULT_PORT)
     if is_numeric(address.host) or address.port == 0:
-        raise LocalError(f"{_shown(text)} is no name to look up; expected NAME or NAME:PORT, such as mesh.example")
+        raise wrong
     return DnsName(address.host.removesuffix("."), address.port)
 
 

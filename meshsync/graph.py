@@ -6,6 +6,7 @@ ends of a link may tell of it differently; then both are named, and nobody decid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from meshsync.store.replica import Replica
 
 if TYPE_CHECKING:
     from meshsync.node import Node
+
+_NEWS_SECONDS = 5.0
+"""By then a peer has told of a new link; what it said earlier says nothing about that link."""
 
 _Pair = tuple[EndpointId, EndpointId]
 
@@ -43,6 +47,8 @@ class _Link:
     """Who does not know of it: age of the word."""
     collections: dict[str, None] = field(default_factory=dict)
     state: str = "connected"
+    here: str = ""
+    """How this node stands with the other end, where it is not connected with it and might be."""
 
 
 @dataclass(slots=True)
@@ -142,9 +148,13 @@ class _Mesh:
                 member.name = peer.name or member.name
                 link.said[own] = 0.0, _ms(peer.connection.rtt_seconds * 1000)
                 link.denied.pop(own, None)
+                connected_seconds = self.node.sync.wall_ms() / 1000 - (peer.since or 0.0)
+                if link.denied.get(id, -math.inf) > connected_seconds - _NEWS_SECONDS:
+                    del link.denied[id]
             else:
                 member.name = member.name or peer.name
                 link.denied[own] = 0.0
+                link.here = peer.state
                 if not link.said:
                     link.state = peer.state
 
@@ -162,15 +172,18 @@ class _Mesh:
         for id, member in self.members.items():
             if id in reachable and id != self.node.id:
                 near = self.links.get((min(id, self.node.id), max(id, self.node.id)))
-                member.state = "connected" if near is not None and near.state == "connected" else "reachable"
-        for pair, link in self.links.items():
-            if link.state == "connected" and not reachable & set(pair):
-                link.state = "stale"
+                is_near = near is not None and self.node.id in near.said
+                member.state = "connected" if is_near else "reachable"
+        for link in self.links.values():
+            if link.state in {"connected", "disputed"} and not reachable & link.said.keys():
+                # Whoever said so may have seen the link end since then, and could not tell.
+                link.state = link.here or "stale"
 
     def _reachable(self) -> set[EndpointId]:
         beside: dict[EndpointId, list[EndpointId]] = {}
         for (a, b), link in self.links.items():
-            if link.state == "connected":
+            # What this node sees itself is so, whatever the other end says.
+            if link.state == "connected" or self.node.id in link.said:
                 beside.setdefault(a, []).append(b)
                 beside.setdefault(b, []).append(a)
         found, to_visit = {self.node.id}, [self.node.id]
@@ -248,14 +261,14 @@ def _node(id: EndpointId, member: _Member) -> dict[str, Any]:
 def _link(pair: _Pair, link: _Link, own: EndpointId) -> dict[str, Any]:
     # A link of this node's own is told from here, as it always was.
     a, b = pair if pair[1] != own else (pair[1], pair[0])
-    ages = [age for age, _ in link.said.values()]
+    ages = [age for age, _ in link.said.values()] + ([] if link.state == "stale" else list(link.denied.values()))
     measured = sorted((age, rtt) for age, rtt in link.said.values() if rtt is not None)
     return {
         "a": a.hex(),
         "b": b.hex(),
         "state": link.state,
-        "rtt_ms": measured[0][1] if measured else None,
-        "age_s": _seconds(min([*ages, *link.denied.values()], default=0.0)),
+        "rtt_ms": measured[0][1] if measured and not link.here else None,
+        "age_s": _seconds(min(ages, default=0.0)),
         "said_by": _ids(link.said),
         "denied_by": _ids(link.denied),
         "collections": list(link.collections),

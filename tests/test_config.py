@@ -96,7 +96,7 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"discovery": {"mdns": 1}}, "discovery.mdns: 1 is not a truth value; expected true or false"),
         ({"discovery": True}, "discovery: True is not a mapping; expected keys and values, of dns, exchange, mdns"),
         ({"discovery": {"dns": ["10.0.0.1"]}}, "discovery.dns[0]: '10.0.0.1' is no name to look up; expected NAME or"),
-        ({"discovery": {"dns": ["a b"]}}, "discovery.dns[0]: 'a b:4433' has the host 'a b'; expected an IP address or"),
+        ({"discovery": {"dns": ["a b"]}}, "discovery.dns[0]: 'a b' has the host 'a b'; expected an IP address or"),
         ({"discovery": {"dns": ["m", "m:4433"]}}, "discovery.dns: 'm' is listed twice; expected each once"),
         ({"relay": 1}, "relay: 1 is not a truth value; expected true"),
         ({"limits": {"rate_bytes_per_s": True}}, "limits.rate_bytes_per_s: True is not a whole number"),
@@ -233,6 +233,22 @@ def test_error_names_the_variable_the_flag_or_the_line(tmp_path: Path) -> None:
         "--peer: 'h' has no port",
         "MESHSYNC_COLLECTIONS: the same collection as collections[0]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mesh.example", "'mesh.example' does not say how to look; expected dns:NAME"),
+        ("srv:mesh.example", "'srv:mesh.example' does not say how to look; expected dns:NAME"),
+        ("dns:", "'' is no name to look up; expected NAME or NAME:PORT, such as mesh.example"),
+        ("dns:a..b", "'a..b' has the host 'a..b'; expected an IP address or a host name in ASCII"),
+    ],
+)
+def test_a_name_to_look_up_is_quoted_as_it_was_given(name: str, says: str) -> None:
+    """Who reads of a port that they never wrote looks for the fault elsewhere; one fault is told once."""
+    with pytest.raises(ConfigError) as caught:
+        resolve_settings({"discover": [name]}, {}, None)
+    assert str(caught.value) == f"--discover: {says}"
 
 
 def test_own_id_is_reported_where_it_was_given(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ async def get_graph(node: Node, request: Request) -> Response:
     """The whole mesh as this node knows it: what it sees itself, and what the others say of themselves.
 
     A link is `connected` where an end says so and the other does not deny it, `disputed` where one end says so and the
-    other does not, `stale` where neither end can be reached any more; else it is one that this node tries to make, in
-    the state that `peers` tells.  `said_by` and `denied_by` name the ends; `age_s` is of the newest word.  A node is
-    `connected` with this one, `reachable` over connected links, or `unreachable`.
+    other does not, `stale` where nobody who says so can be reached any more; else it is one that this node tries to
+    make, in the state that `peers` tells.  `said_by` and `denied_by` name the ends; `age_s` is of the newest word.  A
+    node is `connected` with this one, `reachable` over connected links, or `unreachable`.
     """
     refuse_unknown(request)
     return answer(**_without_version(node.graph()))
@@ -157,8 +157,10 @@ async def join_collection(node: Node, request: Request) -> Response:
 async def leave_collection(node: Node, request: Request) -> Response:
     """Replicate a collection no longer.  What is stored stays; of one that is only relayed it goes."""
     name = path_text(request, "collection")
-    if node.relay.find(name) is None:
-        find_collection(node, name)
+    if name not in node.collections() and node.relay.find(name) is None:
+        raise NotHereError(
+            "no_collection", f"this node has no collection {name!r}; see what it has: meshsync collections"
+        )
     await node.leave(name)
     return answer(collection=name)
 

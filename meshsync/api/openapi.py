@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_INTEGER: dict[str, Any] = {"type": "integer"}
 _FLAG: dict[str, Any] = {"type": "boolean"}
 _HEX: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
@@ -55,6 +56,7 @@ _SESSION = _object(
         "unsent": _maybe(_COUNT),
         "last_synced": _maybe(_NUMBER),
         "stall": _maybe(_TEXT),
+        "lazy": _said(_FLAG, "whether entries are only announced here, because they come by another link"),
     }
 )
 
@@ -73,7 +75,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "since": _maybe(_NUMBER),
             "next_dial_s": _maybe(_NUMBER),
             "last_error": _maybe(_TEXT),
-        }
+        },
+        bytes_sent=_COUNT,
+        bytes_received=_COUNT,
+        clock_ahead_ms=_maybe(_INTEGER),
     ),
     "Collection": _object(
         {
@@ -83,11 +88,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entries": _COUNT,
             "documents": _COUNT,
             "logs": _COUNT,
+            "forks": _COUNT,
             "relayed": _FLAG,
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
             "peers": _list(_SESSION),
+            "subscribers": _said(_COUNT, "nodes that are known to replicate it, this one included"),
+            "payload_bytes": _object({"received": _COUNT, "new": _COUNT}),
+            "redundancy": _said(_maybe(_NUMBER), "payload bytes received for each that was new; null: none was"),
             "held": {"type": "object"},
         }
     ),
@@ -98,7 +107,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         uptime_s=_NUMBER,
         listen=_list(_TEXT),
         trust={"enum": ["closed", "mesh-key", "open"]},
-        store=_object({"entries": _COUNT, "bytes": _COUNT}),
+        store=_object({"entries": _COUNT, "bytes": _COUNT, "fault": _maybe(_TEXT)}),
+        syncing=_FLAG,
+        synced=_FLAG,
+        pending=_COUNT,
         peers=_list(_ref("Peer")),
         collections=_list(_ref("Collection")),
         relay=_object(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,9 @@ def find_collection(node: Node, name: str) -> Collection:
                 f"{name!r} is only relayed for others, and nothing of it is shown; whoever knows its name can join it:"
                 " meshsync collections join NAME",
             )
-        raise NotHereError("no_collection", f"this node has no collection {name!r}; meshsync collections join {name}")
+        raise NotHereError(
+            "no_collection", f"this node has no collection {name!r}; meshsync collections join {shlex.quote(name)}"
+        )
     return node.collection(name)
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from meshsync.events import EventLog
 
-_WARNINGS = frozenset({"pending", "fork", "held", "damaged", "store_failed", "peer_error", "failed", "clock_differs"})
-_QUIET = frozenset({"dial_failed", "synced"})
+_WARNINGS = frozenset({"fork", "held", "damaged", "store_failed", "peer_error", "failed", "clock_differs"})
+_QUIET = frozenset({"dial_failed", "pending", "synced"})
+"""For who looks for a fault.  Of who is pending the log tells in words, with the command that lets them in."""
 
 
 def configure_logs(log_format: str, log_level: str) -> None:

@@ -102,7 +102,10 @@ def resolve_settings(flags: Mapping[str, object], environ: Mapping[str, str], fi
             origins[setting.location] = origin
             if isinstance(value, list) and setting.prefix:
                 problems += _unprefixed(setting, value)
-                value = [str(item).removeprefix(setting.prefix) for item in value]
+                # Of the others the models say what is wrong with the name itself.
+                value = [
+                    str(item).removeprefix(setting.prefix) for item in value if str(item).startswith(setting.prefix)
+                ]
             _place(values, setting.location, value)
     # A problem of form is reported together with the problems of content.
     form = [] if document is None else document.problems

@@ -8,7 +8,6 @@ numbers and truth values are read here, in one way for all sources: YAML 1.1 wou
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from meshsync.addresses import DnsName, HostPort, parse_address, parse_dns_name, parse_listen
 from meshsync.config.problems import shown
-from meshsync.core.limits import COLLECTION_NAME_BYTES_MAX
+from meshsync.core.naming import check_collection_name, is_plain_text
 from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
 
@@ -60,7 +59,7 @@ def _truth(value: object) -> bool:
 
 def _plain_text(value: str) -> str:
     """Text that goes to terminals, logs and peers."""
-    if any(unicodedata.category(character)[0] == "C" for character in value) or value != value.strip():
+    if not is_plain_text(value):
         raise ValueError(f"{shown(value)} has control characters or outer blanks; expected visible characters")
     return value
 
@@ -79,9 +78,10 @@ def _interface_name(value: str) -> str:
 
 
 def _collection_name(value: str) -> str:
-    _plain_text(value)
-    if not 1 <= len(value.encode()) <= COLLECTION_NAME_BYTES_MAX:
-        raise ValueError(f"{shown(value)} is no name; expected 1 to {COLLECTION_NAME_BYTES_MAX} bytes of UTF-8")
+    try:
+        check_collection_name(value)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
     return value
 
 

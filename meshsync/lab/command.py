@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import click
 
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import json_option
-from meshsync.cli.output import print_json, write_line
+from meshsync.cli.output import counted, print_json, write_line
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def check_command(folder: Path, as_json: bool) -> None:
             {"v": 1, "name": lab.name, "nodes": list(topology.nodes), "links": [str(one.a) for one in topology.links]}
         )
         return
-    write_line(f"{lab.name} is right: {len(lab.scenario.nodes)} nodes, {len(topology.links)} links,")
+    write_line(
+        f"{lab.name} is right: {counted(len(lab.scenario.nodes), 'node')}, {counted(len(topology.links), 'link')}"
+    )
 
 
 @lab_command.command("run")
@@ -247,6 +250,7 @@ def cable_command(interfaces: tuple[str, ...], profile: str, control: Path | Non
     from meshsync.groups import unwrapped
     from meshsync.lab.cable.cable import Cable
     from meshsync.lab.cable.control import serve_cables
+    from meshsync.lab.cable.ends import require_right
     from meshsync.lab.impairments import read_link_impairment
 
     rng = random.Random()
@@ -257,6 +261,10 @@ def cable_command(interfaces: tuple[str, ...], profile: str, control: Path | Non
         if len(interfaces) != 2:
             raise click.UsageError("a cable has two ends: name two interfaces")
         impairment = read_link_impairment(profile)
+        require_right()
+        missing = sorted(set(interfaces) - {name for _, name in socket.if_nameindex()})
+        waits = f"; waiting for {' and '.join(missing)}" if missing else ""
+        write_line(f"a cable between {' and '.join(interfaces)}, {profile}, until it is interrupted{waits}")
 
         async def carry() -> None:
             await Cable(interfaces[0], interfaces[1], impairment, rng).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from meshsync.core.naming import check_collection_name
 from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
@@ -35,7 +36,8 @@ class Subscriptions:
         """Those that are carried for others; one may be subscribed to as well."""
 
     def add(self, handle: Subscription) -> Replica | None:
-        """Note a handle; the replica where it was not replicated before."""
+        """Note a handle; the replica where it was not replicated before.  LocalError: no name of a collection."""
+        check_collection_name(handle.collection)
         replica = self._open_replica(handle.collection)
         handles = self._handles.setdefault(replica.id, [])
         handles.append(handle)

@@ -39,6 +39,8 @@ def test_a_stranger_knocks_is_accepted_and_gets_the_documents(tmp_path: Path) ->
             assert json.loads(events.stdout.readline())["peer"] == b.id
         assert f"meshsync peers accept {b.id[:16]}" in a.out("status")
         assert [one["id"] for one in a.json("peers", "pending")["peers"]] == [b.id]
+        assert (tmp_path / "a.log").read_text().count(b.id) > 0
+        assert '"pending"' not in (tmp_path / "a.log").read_text(), "what the log says in words it says once"
         assert a.out("peers", "accept", b.id[:8]) == ""
         a.out("put", "notes", "n1", '{"title":"hello"}')
         assert b.out("wait", "synced", "--timeout", "30s") == "synced\n"
@@ -154,6 +156,14 @@ def test_what_was_joined_is_remembered_and_what_was_left_is_not(tmp_path: Path) 
         (["peers", "accept", "feedfeed"], 2, "no known peers"),
         (["connect", "nonsense"], 2, "has no @"),
         (["get", "other", "x"], 4, "this node has no collection 'other'; meshsync collections join other"),
+        (
+            ["collections", "leave", "other"],
+            4,
+            "this node has no collection 'other'; see what it has: meshsync collections",
+        ),
+        (["collections", "join", ""], 2, "'' is no name; expected 1 to 128 bytes"),
+        (["collections", "join", "x\x1b[2J"], 2, "has control characters"),
+        (["collections", "join", "x" * 129], 2, "is no name; expected 1 to 128 bytes"),
         (["collections", "join", "x", "--where", "a=1"], 4, "subscriptions by query are not available yet"),
         (["collections", "join", "x", "--history", "latest"], 4, "only the full history"),
         (["connect", f"{NOBODY}@127.0.0.1:1"], 5, ""),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +37,16 @@ async def test_whoever_sees_the_socket_of_the_cables_can_connect(tmp_path: Path)
             refused = connection.connect_ex(str(path))
         nursery.cancel_scope.cancel()
     assert refused == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root has the right")
+def test_without_the_right_it_says_so_in_one_line() -> None:
+    """Otherwise whoever forgets sudo gets a traceback for each direction."""
+    dropped = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"] if os.geteuid() == 0 else []
+    command = [*dropped, sys.executable, "-m", "meshsync", "lab", "cable", "a", "b"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "meshsync: a cable needs the right to open packet sockets: run it as root\n"
 
 
 # The real thing: two namespaces, and a cable between them in a third one.

@@ -10,7 +10,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.node import Node
 from tests.stack.stranger import NOTES
 from tests.stack.test_summaries import heard_by_all, line, links_told
-from tests.stack.world import World, level, simulate, write
+from tests.stack.world import World, level, simulate, until, write
 
 
 def by_name(node: Node) -> dict[str, dict[str, Any]]:
@@ -101,12 +101,35 @@ def test_a_node_that_dies_is_out_of_reach_and_then_forgotten() -> None:
         ]
         assert known["node 4"]["age_s"] > 10
         gone = drawn["node 3", "node 4"]
-        assert gone["state"] == "disputed"
+        assert gone["state"] == "stale", "only the dead one says so"
+        assert gone["age_s"] > 10
         assert (gone["said_by"], gone["denied_by"]) == ([world.id(4).hex()], [world.id(3).hex()])
-        assert drawn["node 4", "node 5"]["state"] in {"stale", "disputed"}
+        assert drawn["node 4", "node 5"]["state"] == "stale"
         await trio.sleep(3.1 * LIMITS.summary_refresh_seconds)
         assert sorted(by_name(nodes[0])) == ["node 1", "node 2", "node 3"]
         assert len(links(nodes[0])) == 2
+
+    simulate(scenario)
+
+
+def test_a_link_is_there_as_soon_as_this_node_sees_it() -> None:
+    """What the other end said before must not call it disputed, and the peer out of reach, for the first seconds."""
+
+    async def scenario(world: World) -> None:
+        nodes = await line(world, 2)
+        await told(nodes, 2)
+        world.cut(1, 2)
+        for node in nodes:
+            await until(node, "disconnected")
+        (gone,) = links(nodes[1]).values()
+        assert gone["state"] in {"waiting", "dialing"}
+        assert gone["rtt_ms"] is None
+        world.join(1, 2)
+        for node in reversed(nodes):
+            await until(node, "connected", 2)
+            (link,) = links(node).values()
+            assert link["state"] == "connected"
+            assert {one["state"] for one in by_name(node).values()} == {"self", "connected"}
 
     simulate(scenario)
 

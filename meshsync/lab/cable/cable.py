@@ -8,7 +8,7 @@ import random
 
 import trio
 
-from meshsync.lab.cable.ends import End
+from meshsync.lab.cable.ends import End, require_right
 from meshsync.lab.cable.frames import datagrams, frame_bytes
 from meshsync.lab.impairments import Impairment, LinkImpairment
 from meshsync.lab.wire import Wire
@@ -73,6 +73,7 @@ class Cable:
 
     async def run(self) -> None:
         """Carry frames until cancelled.  LocalError: this process must not open packet sockets."""
+        require_right()
         try:
             async with trio.open_nursery() as nursery:
                 for direction in (self.forward, self.backward):

@@ -69,11 +69,17 @@ class End:
                 self._socket = _open(self.interface)
                 return self._socket
             except OSError as error:
-                if error.errno == errno.EPERM:
-                    raise LocalError("a cable needs the right to open packet sockets: run it as root") from None
                 if error.errno not in _GONE:
                     raise
             await trio.sleep(_LOOK_SECONDS)
+
+
+def require_right() -> None:
+    """LocalError: this process must not open packet sockets."""
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+    except PermissionError:
+        raise LocalError("a cable needs the right to open packet sockets: run it as root") from None
 
 
 def _open(interface: str) -> trio.socket.SocketType:
