@@ -19,6 +19,7 @@ topology:
       image: meshsync:latest
       network-mode: none          # only lo and the links below: nothing leaks around a partition
       privileged: false
+      user: root                  # of the container: it gives the addresses below
       cap-add: [NET_ADMIN]
   nodes:
 """
