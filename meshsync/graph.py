@@ -1,7 +1,8 @@
 """The mesh as one node knows it: who there is, who is connected with whom, what each holds, and how old that news is.
 
 What this node sees itself is of this moment.  The rest is the word of each node about itself (`core.summary`), so two
-ends of a link may tell of it differently; then both are named, and nobody decides who is right.
+ends of a link may tell of it differently.  Where the word of one is older, the newer one counts; where each keeps to
+its own, nobody decides who is right.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from meshsync.store.replica import Replica
 if TYPE_CHECKING:
     from meshsync.node import Node
 
-_NEWS_SECONDS = 5.0
-"""By then a peer has told of a new link; what it said earlier says nothing about that link."""
+SETTLED_SECONDS = 10.0
+"""How long after one end told of a change the other may still say what was so before."""
 
 _Pair = tuple[EndpointId, EndpointId]
 
@@ -35,6 +36,22 @@ class _Word:
     """Peer to round trip in milliseconds, None where none was measured."""
     is_all: bool
     age: float
+    since: float
+    """When it began to tell of just these, by trio's clock."""
+
+
+@dataclass(slots=True)
+class _Opinion:
+    """That a link is there, or that it is not.  By trio's clock."""
+
+    since: float = -math.inf
+    """When an end came to it."""
+    at: float = -math.inf
+    """When an end last said so."""
+
+    def add(self, since: float, at: float) -> None:
+        """An end has it as well."""
+        self.since, self.at = max(since, self.since), max(at, self.at)
 
 
 @dataclass(slots=True)
@@ -45,10 +62,23 @@ class _Link:
     """Who says that it is there: age of the word, and round trip."""
     denied: dict[EndpointId, float] = field(default_factory=dict)
     """Who does not know of it: age of the word."""
+    up: _Opinion = field(default_factory=_Opinion)
+    down: _Opinion = field(default_factory=_Opinion)
     collections: dict[str, None] = field(default_factory=dict)
-    state: str = "connected"
+    state: str = ""
     here: str = ""
     """How this node stands with the other end, where it is not connected with it and might be."""
+
+    def judge(self) -> str:
+        """What follows from both opinions: the one that began later counts.
+
+        Only whoever spoke again a while after that, and kept to the earlier one, disputes it: the news of a link that
+        comes or goes is one end's alone at first, and the dead keep to their last word.
+        """
+        later, earlier = (self.up, self.down) if self.up.since >= self.down.since else (self.down, self.up)
+        if earlier.at > later.since + SETTLED_SECONDS:
+            return "disputed"
+        return "connected" if later is self.up else self.here or "down"
 
 
 @dataclass(slots=True)
@@ -90,33 +120,46 @@ class _Mesh:
         live = {
             peer: _ms(link.connection.rtt_seconds * 1000) for peer, link in summaries.known_links(replica.id).items()
         }
-        words = {own: _Word(live, is_all=True, age=0.0)}
+        words = {own: _Word(live, is_all=True, age=0.0, since=self.now)}
         self.members[own].holdings.append(_own_holding(replica))
         for fact in summaries.gossip.facts(replica.id):
             summary, age = fact.signed.summary, fact.age(self.now)
             if summary.author == own:
                 continue
             links = {link.peer: _ms(link.rtt_us / 1000) for link in summary.links}
-            words[summary.author] = _Word(links, summary.tells_all_links, age)
+            words[summary.author] = _Word(links, summary.tells_all_links, age, fact.links_at)
             member = self.member(summary.author)
             if member.heard(age):
                 member.name = summary.name or member.name
                 member.addresses = tuple(str(address) for address in summary.addresses)
             member.holdings.append(self._holding(replica, summary, age))
-        self._add_words(replica.name, words)
+        self._add_words(replica, words)
 
-    def _add_words(self, collection: str, words: Mapping[EndpointId, _Word]) -> None:
+    def _since(self, replica: Replica, one: EndpointId, other: EndpointId, word: _Word) -> float:
+        """When a node began to say of its link with another what it says now."""
+        if one != self.node.id:
+            return word.since
+        link = self.node.sync.links.get(other)
+        if link is not None and replica.id in link.exchanges:
+            return link.exchanges[replica.id].began
+        told = self.node.sync.summaries.gossip.fact(replica.id, one)
+        is_told = told is not None and other not in {link.peer for link in told.signed.summary.links}
+        return told.links_at if told is not None and is_told else self.now
+
+    def _add_words(self, replica: Replica, words: Mapping[EndpointId, _Word]) -> None:
         for one, word in words.items():
             for other, rtt in word.links.items():
                 if one == other:
                     continue
                 link = self.link(one, other)
-                link.collections[collection] = None
+                link.collections[replica.name] = None
+                link.up.add(self._since(replica, one, other, word), self.now - word.age)
                 if one not in link.said or word.age < link.said[one][0]:
                     link.said[one] = word.age, rtt
                 answer = words.get(other)
                 if answer is not None and answer.is_all and one not in answer.links:
                     link.denied[other] = min(answer.age, link.denied.get(other, answer.age))
+                    link.down.add(self._since(replica, other, one, answer), self.now - answer.age)
 
     def _holding(self, replica: Replica, summary: NodeSummary, age: float) -> dict[str, Any]:
         equal, exact = summary.root == replica.root(), True
@@ -148,9 +191,6 @@ class _Mesh:
                 member.name = peer.name or member.name
                 link.said[own] = 0.0, _ms(peer.connection.rtt_seconds * 1000)
                 link.denied.pop(own, None)
-                connected_seconds = self.node.sync.wall_ms() / 1000 - (peer.since or 0.0)
-                if link.denied.get(id, -math.inf) > connected_seconds - _NEWS_SECONDS:
-                    del link.denied[id]
             else:
                 member.name = member.name or peer.name
                 link.denied[own] = 0.0
@@ -164,7 +204,9 @@ class _Mesh:
             for one in link.said:
                 link.denied.pop(one, None)
             if link.said and link.denied:
-                link.state = "disputed"
+                link.state = link.judge()
+            elif link.said:
+                link.state = "connected"
             for one in pair:
                 for other in link.said.keys() - {one}:
                     self.member(one).heard(link.said[other][0])
@@ -175,7 +217,7 @@ class _Mesh:
                 is_near = near is not None and self.node.id in near.said
                 member.state = "connected" if is_near else "reachable"
         for link in self.links.values():
-            if link.state in {"connected", "disputed"} and not reachable & link.said.keys():
+            if link.state in {"connected", "down", "disputed"} and link.said and not reachable & link.said.keys():
                 # Whoever said so may have seen the link end since then, and could not tell.
                 link.state = link.here or "stale"
 

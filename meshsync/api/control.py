@@ -38,10 +38,11 @@ async def get_status(node: Node, request: Request) -> Response:
 async def get_graph(node: Node, request: Request) -> Response:
     """The whole mesh as this node knows it: what it sees itself, and what the others say of themselves.
 
-    A link is `connected` where an end says so and the other does not deny it, `disputed` where one end says so and the
-    other does not, `stale` where nobody who says so can be reached any more; else it is one that this node tries to
-    make, in the state that `peers` tells.  `said_by` and `denied_by` name the ends; `age_s` is of the newest word.  A
-    node is `connected` with this one, `reachable` over connected links, or `unreachable`.
+    A link is `connected` where an end says so and the other does not deny it, `down` where one said later than the
+    other that it is gone, `disputed` where each keeps to its own word, `stale` where nobody who says so can be
+    reached any more; else it is one that this node tries to make, in the state that `peers` tells.  `said_by` and
+    `denied_by` name the ends; `age_s` is of the newest word.  A node is `connected` with this one, `reachable` over
+    connected links, or `unreachable`.
     """
     refuse_unknown(request)
     return answer(**_without_version(node.graph()))

@@ -24,8 +24,8 @@ Graph = dict[str, Any]
 def graph_command(*, as_json: bool, dot: bool, mermaid: bool) -> None:
     """Show the whole mesh as this node knows it: who is connected with whom, who lags, and how old that news is.
 
-    A link is `disputed` where one end says that it is there and the other does not, `stale` where nobody who says so
-    can be reached any more.
+    A link is `down` where one end told of its end, `disputed` where one end keeps saying that it is there and the other
+    that it is not, `stale` where nobody who says so can be reached any more.
     """
     if as_json + dot + mermaid > 1:
         raise CommandError(Exit.USAGE, "--json, --dot and --mermaid exclude each other; choose one")

@@ -44,6 +44,8 @@ class Fact:
     at: float
     source: EndpointId | None
     """Who sent it; None for this node's own."""
+    links_at: float = -math.inf
+    """Since when its author has told of just these links, as far as this node heard it."""
 
     def age(self, now: float) -> float:
         """Seconds since it was signed, as far as those who passed it on can tell."""
@@ -117,7 +119,7 @@ class Gossip:
         """This node says something new of itself."""
         collection = signed.summary.collection
         self._met[collection] = max(self.own_version(collection), signed.summary.version)
-        self._keep(Fact(signed, now, None))
+        self._keep(signed, now, None)
 
     def is_news(self, peer: EndpointId, signed: SignedSummary, age: float) -> bool:
         """Whether a summary is worth checking its signature and taking it; notes what the peer has otherwise."""
@@ -141,7 +143,7 @@ class Gossip:
             self._met[summary.collection] = max(self.own_version(summary.collection), summary.version)
             return Taken.OWN
         self._make_room(summary.collection, summary.author)
-        self._keep(Fact(signed, now - age, peer))
+        self._keep(signed, now - age, peer)
         return Taken.NEWS
 
     def _note_known(self, peer: EndpointId, signed: SignedSummary, fact: Fact) -> None:
@@ -157,9 +159,12 @@ class Gossip:
         elif neighbour.known.get(key, ((-1, b""), 0.0))[0] < fact.signed.order and key[0] in neighbour.queues:
             queue[key[1]] = None
 
-    def _keep(self, fact: Fact) -> None:
-        summary, order = fact.signed.summary, fact.signed.order
+    def _keep(self, signed: SignedSummary, at: float, source: EndpointId | None) -> None:
+        summary, order = signed.summary, signed.order
         key = (summary.collection, summary.author)
+        before = self.fact(*key)
+        is_same = before is not None and before.signed.summary.has_links_of(summary)
+        fact = Fact(signed, at, source, before.links_at if before is not None and is_same else at)
         self._facts.setdefault(summary.collection, {})[summary.author] = fact
         for peer, neighbour in self._neighbours.items():
             if peer == fact.source:

@@ -84,6 +84,11 @@ class NodeSummary:
         """Whether a peer that is not listed is not linked."""
         return len(self.links) == self.links_total
 
+    def has_links_of(self, other: NodeSummary) -> bool:
+        """Whether another summary tells of links with the same peers."""
+        peers = {link.peer for link in self.links}
+        return self.links_total == other.links_total and peers == {link.peer for link in other.links}
+
     @property
     def tells_all_logs(self) -> bool:
         """Whether the marks say exactly what is held."""

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from meshsync.core.limits import LIMITS
+from meshsync.graph import SETTLED_SECONDS
 from meshsync.node import Node
 from tests.stack.stranger import NOTES
 from tests.stack.test_summaries import heard_by_all, line, links_told
@@ -130,6 +131,54 @@ def test_a_link_is_there_as_soon_as_this_node_sees_it() -> None:
             (link,) = links(node).values()
             assert link["state"] == "connected"
             assert {one["state"] for one in by_name(node).values()} == {"self", "connected"}
+
+    simulate(scenario)
+
+
+def test_a_link_that_comes_or_goes_is_at_no_moment_disputed() -> None:
+    """Otherwise whoever asks for the graph just then sees a fault where one end was only heard before the other."""
+
+    async def scenario(world: World) -> None:
+        a, b, _ = await line(world, 3)
+        await told([a, b], 4)
+        seen: set[str] = set()
+
+        async def watch(node: Node) -> None:
+            while True:
+                seen.update(link["state"] for link in node.graph()["links"])
+                await trio.sleep(0.05)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, a)
+            nursery.start_soon(watch, b)
+            for number, peers in ((4, [3]), (5, [1, 2, 3])):
+                node = await world.start(number, peers=peers)
+                nursery.start_soon(watch, node)
+                await trio.sleep(70)
+                for peer in peers:
+                    node.peering.disconnect(world.id(peer))
+                await trio.sleep(70)
+            nursery.cancel_scope.cancel()
+        assert "connected" in seen
+        assert "disputed" not in seen
+
+    simulate(scenario)
+
+
+def test_ends_that_keep_contradicting_each_other_are_both_named() -> None:
+    """Otherwise a link that works in one direction only looks like any other."""
+
+    async def scenario(world: World) -> None:
+        a, b, c = await line(world, 3)
+        await told([a, b, c], 4)
+        c.sync.summaries.known_links = lambda _: {}  # type: ignore[method-assign, assignment]
+        await write(c, "one")
+        await trio.sleep(SETTLED_SECONDS + 5)
+        assert links(a)["node 2", "node 3"]["state"] == "down"
+        await write(b, "two")
+        await heard_by_all([a, b, c], lambda found: all(one.entries == 2 for one in found.values()))
+        link = links(a)["node 2", "node 3"]
+        assert (link["state"], link["said_by"], link["denied_by"]) == ("disputed", [b.id.hex()], [c.id.hex()])
 
     simulate(scenario)
 
