@@ -50,7 +50,7 @@ class Client:
         """
         with self._open(answer_seconds) as connection:
             response = self._send(connection, method, path, parameters, body)
-            return _object(response, response.read())
+            return _object(response)
 
     @contextmanager
     def lines(
@@ -68,7 +68,7 @@ class Client:
         with self._open(None) as connection:
             response = self._send(connection, method, path, parameters, body)
             if response.status != 200:
-                _object(response, response.read())
+                _object(response)
             yield _whole(response)
 
     @contextmanager
@@ -87,7 +87,7 @@ class Client:
             threading.Thread(target=_send_chunks, args=(connection.sock, body), daemon=True).start()
             response = self._answer(connection)
             if response.status != 200:
-                _object(response, response.read())
+                _object(response)
             yield map(json.loads, _whole(response))
 
     @contextmanager
@@ -190,10 +190,12 @@ def _whole(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield rest
 
 
-def _object(response: http.client.HTTPResponse, data: bytes) -> dict[str, Any]:
-    """The JSON object of an answer.  CommandError: it tells an error, or it is no answer of a node."""
+def _object(response: http.client.HTTPResponse) -> dict[str, Any]:
+    """The JSON object of an answer.  CommandError: it broke off, tells an error, or is no answer of a node."""
     try:
-        answer = json.loads(data)
+        answer = json.loads(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken(error) from None
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
