@@ -176,6 +176,31 @@ def test_bench_measures_what_is_urgent(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_bench_measures_labs(temporary: Path) -> None:
+    """The README's table of bad links comes from these rows, and whoever repeats one by its seed must get it again."""
+    done = run(temporary, "bench", "--lab", "jtrs,one-way,busy-radio-10", "--n", "50")
+    assert done.returncode == 0, done.stdout + done.stderr
+    jtrs, one_way, busy = rows_of(done.stdout)
+    assert (jtrs["n"], jtrs["driver"], jtrs["delivered"]) == (50, "simulated, seed 1", 100.0)
+    assert jtrs["seconds"] > 2, "the handshake alone takes two round trips of a second"
+    assert 500 < jtrs["p50_ms"] <= jtrs["p99_ms"]
+    assert jtrs["bytes_per_entry"] > 150
+    assert 150 < jtrs["bytes_per_write"] < 600
+    assert one_way["seconds"] is None
+    assert "never in sync" in one_way["notes"]
+    assert (busy["n"], busy["hz"], busy["delivered"]) == (600, 10, 100.0)
+    assert 100 < busy["p99_ms"] < 1000
+    assert rows_of(run(temporary, "bench", "--lab", "jtrs", "--n", "50").stdout) == [jtrs]
+    assert list(temporary.iterdir()) == []
+
+
+def test_bench_refuses_an_unknown_lab(temporary: Path) -> None:
+    """Otherwise a typing error looks like a link that carries nothing."""
+    done = run(temporary, "bench", "--lab", "nominal,moon")
+    assert done.returncode == 2
+    assert "no such lab: moon; there are nominal, " in done.stderr
+
+
 def test_bench_tells_of_a_failure(temporary: Path) -> None:
     """A node that dies must be a failed row and a failed run, and no figure."""
     broken = temporary / "broken"

@@ -18,9 +18,8 @@ from meshsync.cli.output import counted, print_json, write_line
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
-    from meshsync.lab.drivers.base import Lab, OpenDriver
+    from meshsync.lab.drivers.base import Lab
     from meshsync.lab.drivers.namespaces import NamespaceLab
-    from meshsync.lab.report import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,40 +88,20 @@ def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> Non
 
     The exit code is 0 only if everything that was expected held.
     """
-    import trio
-    import trio.testing
-
-    from meshsync.groups import unwrapped
-    from meshsync.lab.drivers.namespaces import open_namespaces
-    from meshsync.lab.drivers.simulation import simulation
     from meshsync.lab.report import Report
-    from meshsync.lab.simulation._seam import order_tasks_by
+    from meshsync.lab.running import run_lab
+    from meshsync.lab.verdicts import judge
 
     lab = read_lab(folder)
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
-    rng = random.Random(seed)
     report = Report(lab, as_json=as_json, seed=seed if sim else None)
-    clock = None
-    if sim:
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        order_tasks_by(seed)
-    with unwrapped():
-        holds = trio.run(_run, lab, simulation(rng) if sim else open_namespaces, report, rng, clock=clock)
-    if not holds:
+    record = run_lab(lab, seed, report.progress, is_simulated=sim)
+    verdicts = judge(lab.scenario, record)
+    report.finish(record, verdicts)
+    if not all(verdict.holds for verdict in verdicts):
         raise CommandError(
             Exit.NOT_SO, f"to see it again: meshsync lab run --sim --seed {seed} {folder}" if sim else ""
         )
-
-
-async def _run(lab: Lab, open_driver: OpenDriver, report: Report, rng: random.Random) -> bool:
-    from meshsync.lab.runner import Runner
-    from meshsync.lab.verdicts import judge
-
-    async with open_driver(lab) as driver:
-        record = await Runner(lab, driver, rng, report.progress).run()
-    verdicts = judge(lab.scenario, record)
-    report.finish(record, verdicts)
-    return all(verdict.holds for verdict in verdicts)
 
 
 @lab_command.command("up")

@@ -23,6 +23,16 @@ class Written:
     """All nodes ran, were connected as the topology says and in sync when it began."""
 
 
+@dataclass(frozen=True)
+class Waited:
+    """A step `wait`."""
+
+    seconds: float | None
+    """How long it took; None: it was not so in the time that was given."""
+    bytes_sent: int
+    """Of UDP payload that all nodes had sent when it ended."""
+
+
 @dataclass
 class Record:
     """One run.  Times are the driver's seconds."""
@@ -36,6 +46,7 @@ class Record:
     """Per document, when each node first told of it."""
     sent: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """UDP payload sent, per node, peer and the time since when they are connected."""
+    waits: list[Waited] = field(default_factory=list)
     violations: dict[str, str] = field(default_factory=dict)
     """What must never be and was, by kind: the first of each, in words."""
     converged_after: float | None = None
@@ -68,6 +79,14 @@ class Record:
         for (kind, text), since in self._suspected.items():
             if now - since >= self.patience_seconds:
                 self.violations.setdefault(kind, text)
+
+    def note_sent(self, statuses: Statuses) -> None:
+        """Count what the nodes sent, and look at nothing else."""
+        for name, status in statuses.items():
+            for peer in status["peers"]:
+                if peer["since"] is not None:
+                    key = name, peer["id"], peer["since"]
+                    self.sent[key] = max(peer["bytes_sent"], self.sent.get(key, 0))
 
     # Figures
 

@@ -12,8 +12,8 @@ import trio
 from meshsync.core.limits import LIMITS
 from meshsync.lab.drivers.base import Driver, Lab, LabError, LabNode
 from meshsync.lab.expectations import Converged
-from meshsync.lab.record import Record, Statuses, Written, is_converged
-from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Write
+from meshsync.lab.record import Record, Statuses, Waited, Written, is_converged
+from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Wait, Write
 
 SAMPLE_SECONDS = 0.25
 IDLE_SAMPLE_SECONDS = 5.0
@@ -50,6 +50,10 @@ class Runner:
         """When the last step was carried out, or the last document written."""
         self._serial = 0
         self._writers = 0
+        self._written = trio.Event()
+        """Set whenever one of the writers is done."""
+        self._waited_seconds = 0.0
+        """By so much steps are later than the scenario says."""
         links = [one for link in lab.scenario.links.values() for one in (link.forward, link.backward)]
         slowest = max((link.delay_seconds + link.jitter_seconds for link in links), default=0.0)
         self.record = Record(tuple(driver.nodes), patience_seconds=PATIENCE_SECONDS + PATIENCE_TRIPS * slowest)
@@ -64,7 +68,7 @@ class Runner:
             self._began = self._driver.now()
             async with trio.open_nursery() as steps:
                 for step in self._lab.scenario.steps:
-                    await trio.sleep(max(0.0, step.at_seconds - self._elapsed()))
+                    await trio.sleep(max(0.0, step.at_seconds + self._waited_seconds - self._elapsed()))
                     await self._carry_out(step.action, steps, nursery)
             last = self._driver.now()
             allowed = max(
@@ -91,6 +95,7 @@ class Runner:
         match action:
             case Write():
                 self._say(f"{action.node} writes {action.count} documents to {action.collection}")
+                self._writers += 1
                 steps.start_soon(self._write, action)
             case Cut(links) | Unplug(links):
                 self._say(f"{'cut' if isinstance(action, Cut) else 'unplug'} {', '.join(links)}")
@@ -122,6 +127,20 @@ class Runner:
             case Clock(node, offset_seconds):
                 self._say(f"the clock of {node} is off by {offset_seconds:g} s")
                 await self._restart(node, offset_seconds, watchers)
+            case Wait(within_seconds):
+                await self._wait(within_seconds)
+
+    async def _wait(self, seconds: float) -> None:
+        began = self._driver.now()
+        with trio.move_on_after(seconds):
+            while self._writers:
+                self._written = trio.Event()
+                await self._written.wait()
+        is_so = await self._wait_converged(began + seconds - self._driver.now(), "all nodes are in sync")
+        self.record.note_sent(await self._statuses())
+        took = self._driver.now() - began
+        self.record.waits.append(Waited(took if is_so else None, self.record.bytes_sent))
+        self._waited_seconds += took
 
     def _part(self, name: str) -> None:
         self._parted.add(name)
@@ -137,12 +156,12 @@ class Runner:
 
     async def _write(self, action: Write) -> None:
         node, began = self._driver.nodes[action.node], self._driver.now()
-        self._writers += 1
         for number in range(action.count):
             if action.rate is not None:
                 await trio.sleep(max(0.0, began + number / action.rate - self._driver.now()))
             await self._put(node, action)
         self._writers -= 1
+        self._written.set()
 
     async def _put(self, node: LabNode, action: Write) -> None:
         self._serial += 1

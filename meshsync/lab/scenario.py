@@ -10,6 +10,7 @@
       - {at: 0s, write: {node: a, collection: notes, count: 100, rate: 10}}
       - {at: 10s, cut: [a-b]}
       - {at: 20s, heal: [a-b]}                           # or `heal: all`
+      - {at: 20s, wait: 60s}                             # at most so long until all are in sync; the rest is later
     expect:
       - converged within 60s
 
@@ -100,7 +101,14 @@ class Clock:
     offset_seconds: float
 
 
-Action = Cut | Unplug | Heal | Impair | Kill | Restart | Write | Clock
+@dataclass(frozen=True)
+class Wait:
+    """Until all writes are made and all nodes that run are in sync; the times of later steps count from its end on."""
+
+    within_seconds: float
+
+
+Action = Cut | Unplug | Heal | Impair | Kill | Restart | Write | Clock | Wait
 
 
 @dataclass(frozen=True)
@@ -282,6 +290,8 @@ class _Reader:
                 text = self._file.text(keys.get("offset"), (*at, "offset"))
                 sign = -1 if text.startswith("-") else 1
                 return Clock(name, sign * self._duration(text.removeprefix("-"), (*at, "offset")))
+            case "wait":
+                return Wait(self._duration(value, at))
             case _:
                 self._file.wrong(at, f"unknown action; expected one of {', '.join(_ACTIONS)}")
                 return None
@@ -342,7 +352,7 @@ class _Reader:
         return tuple(found), sentences
 
 
-_ACTIONS = ("cut", "unplug", "heal", "impair", "kill", "restart", "write", "clock")
+_ACTIONS = ("cut", "unplug", "heal", "impair", "kill", "restart", "write", "clock", "wait")
 
 
 def _end_of(step: Step) -> float:

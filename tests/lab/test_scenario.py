@@ -9,7 +9,7 @@ from meshsync.lab.command import read_lab
 from meshsync.lab.expectations import FORMS, Converged, Latency, read_expectation
 from meshsync.lab.impairments import PERFECT, PROFILES
 from meshsync.lab.prepare import configuration, prepare
-from meshsync.lab.scenario import Cut, Heal, Impair, Write
+from meshsync.lab.scenario import Cut, Heal, Impair, Wait, Write
 from tests.lab.labs import SCENARIO, write_files
 
 FULL = """
@@ -24,6 +24,7 @@ steps:
   - {at: 500ms, write: {node: a, count: 10, rate: 5}}
   - {at: 2s, cut: [a-b]}
   - {at: 10s, impair: {all: jtrs}}
+  - {at: 11s, wait: 5m}
 expect: [converged within 60s, "latency p99 < 1.5s"]
 """
 
@@ -39,9 +40,10 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
         (2.0, Cut(("a-b",))),
         (9.0, Heal(("a-b",))),
         (10.0, Impair({"a-b": PROFILES["jtrs"]})),
+        (11.0, Wait(300.0)),
     ]
     assert scenario.expect == (Converged(60.0), Latency(99.0, 1.5))
-    assert scenario.duration_seconds == 10
+    assert scenario.duration_seconds == 11
     assert scenario.collections == ("notes", "alarms")
 
 

@@ -96,6 +96,29 @@ def test_hours_pass_in_seconds(tmp_path: Path) -> None:
     assert code == 0, (found, errors)
 
 
+def test_steps_after_a_wait_are_later_by_what_it_took(tmp_path: Path) -> None:
+    """What happens once all are in sync cannot be said by the clock: how long that takes is what is to be found out."""
+    scenario = """
+    defaults: {collections: [notes], trust: open, discovery: {mdns: false}}
+    nodes: {a: {peers: [b]}}
+    links: {a-b: {delay: 1s}}
+    steps:
+      - {at: 0s, write: {node: a, count: 11, rate: 1}}
+      - {at: 1s, wait: 60s}
+      - {at: 2s, cut: [a-b]}
+      - {at: 2s, write: {node: b, count: 1}}
+      - {at: 2s, wait: 10s}
+      - {at: 3s, heal: [a-b]}
+    expect: [converged within 60s, no acknowledged entry lost]
+    """
+    code, found, errors = simulate(write_files(tmp_path / "pair", scenario=scenario))
+    assert code == 0, (found, errors)
+    times = {line["text"]: line["at_s"] for line in found if line.get("event") == "progress"}
+    assert 11 < times["all nodes are in sync"] < 15, "ten seconds of writing, and a second on the way"
+    assert times["cut a-b"] == pytest.approx(times["all nodes are in sync"] + 1)
+    assert times["heal a-b"] == pytest.approx(times["cut a-b"] + 11), "it was not so in the time that was given"
+
+
 def test_routers_are_not_simulated() -> None:
     """Otherwise a lab fails, and nobody knows why."""
     code, _, errors = simulate(TOPOLOGIES / "nat")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import trio
 from signals import Interrupted, leaves, run_until_signal
 
+from bench import labs
 from bench.compare import run_others
 from bench.report import Row, as_json, as_text, heading
 from bench.stage import Stage, WorkloadFailed
@@ -27,6 +29,9 @@ def _workloads(text: str) -> list[str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False)
     parser.add_argument("--workload", type=_workloads, default="W")
+    parser.add_argument("--lab", nargs="?", const=",".join(labs.names()), type=lambda text: text.split(","))
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n", type=lambda text: [int(one) for one in text.split(",")])
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -37,7 +42,34 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.workload if name not in WORKLOADS]:
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    if unknown := [name for name in arguments.lab or () if name not in labs.names()]:
+        parser.error(f"no such lab: {', '.join(unknown)}; there are {', '.join(labs.names())}")
+    if arguments.real and arguments.lab is None:
+        parser.error("--real belongs to --lab")
     return arguments
+
+
+def run_labs(arguments: argparse.Namespace) -> int:
+    """Run the labs that were asked for; 1 where one went wrong."""
+    as_line = _printer(arguments, labs.LabRow)
+    well = True
+    for name in arguments.lab:
+        if arguments.real and not labs.is_short(name):
+            continue
+        for n in arguments.n or [labs.BEHIND]:
+            for run in range(arguments.runs):
+                row, went_well = labs.run_one(name, n, arguments.seed + run, is_simulated=not arguments.real)
+                well = well and went_well
+                print(as_line(row), flush=True)
+    return 0 if well else 1
+
+
+def _printer(arguments: argparse.Namespace, kind: type[Row | labs.LabRow]) -> Callable[[Row | labs.LabRow], str]:
+    """What makes a line of a row, once the heading is printed."""
+    if arguments.json or not sys.stdout.isatty():
+        return as_json
+    print(heading(kind))
+    return as_text
 
 
 async def _run(name: str, n: int, stage: Stage) -> tuple[list[Row], bool]:
@@ -57,9 +89,7 @@ async def _run(name: str, n: int, stage: Stage) -> tuple[list[Row], bool]:
 
 async def main(arguments: argparse.Namespace) -> int:
     """Run what was asked for; 1 where something failed."""
-    as_line = as_json if arguments.json or not sys.stdout.isatty() else as_text
-    if as_line is as_text:
-        print(heading())
+    as_line = _printer(arguments, Row)
     well = True
     for name in arguments.workload:
         for n in arguments.n or WORKLOADS[name].sizes:
@@ -77,7 +107,8 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    given = _arguments()
     try:
-        sys.exit(trio.run(run_until_signal, partial(main, _arguments())))
+        sys.exit(run_labs(given) if given.lab is not None else trio.run(run_until_signal, partial(main, given)))
     except* Interrupted as group:
         sys.exit(f"scripts/bench: {group.exceptions[0]}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Row:
     cpu_s and rss_mb are those of the receiving node's process; in a mesh the sum over all nodes, and the largest.
     """
 
+    peer: str = field(default="meshsync", kw_only=True)
     workload: str
     n: int
     seconds: float | None = None
@@ -26,58 +28,58 @@ class Row:
     redundancy: float | None = None
     """In a mesh: payloads of entries that were received over those that were new."""
     notes: str = ""
-    peer: str = "meshsync"
 
 
-_KEYS = ("peer", "workload", "n", "seconds", "bytes", "cpu_s", "rss_mb", "p50_ms", "p99_ms", "redundancy", "notes")
-_DIGITS = {"seconds": 4, "cpu_s": 3, "rss_mb": 1, "p50_ms": 3, "p99_ms": 3, "redundancy": 3}
-_WIDTHS = {
-    "peer": 10,
-    "workload": 8,
-    "n": 9,
-    "seconds": 9,
-    "bytes": 12,
-    "cpu_s": 8,
-    "rss_mb": 7,
-    "p50_ms": 8,
-    "p99_ms": 8,
-    "redundancy": 10,
+_DIGITS = {
+    "seconds": 4,
+    "cpu_s": 3,
+    "rss_mb": 1,
+    "p50_ms": 3,
+    "p99_ms": 3,
+    "redundancy": 3,
+    "bytes_per_entry": 1,
+    "bytes_per_write": 1,
+    "delivered": 2,
 }
+_WIDTHS = {"bytes": 12, "lab": 17, "driver": 20, "bytes_per_entry": 15, "bytes_per_write": 15, "delivered": 9}
+_WIDTH = 10
+_TEXTS = frozenset({"peer", "workload", "lab", "driver", "notes"})
 
 
-def as_json(row: Row) -> str:
+class AnyRow(Protocol):
+    """A dataclass whose fields are the columns, in their order."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def as_json(row: AnyRow) -> str:
     """A row as a line of JSON."""
     values = asdict(row)
-    rounded = {key: round(values[key], digits) for key, digits in _DIGITS.items() if values[key] is not None}
-    return json.dumps({key: (values | rounded)[key] for key in _KEYS})
+    rounded = {key: round(value, _DIGITS[key]) for key, value in values.items() if key in _DIGITS and value is not None}
+    return json.dumps(values | rounded)
 
 
-def heading() -> str:
+def heading(kind: type[AnyRow]) -> str:
     """The first line of the table."""
-    return _line((key, key) for key in _KEYS)
+    return _line((one.name, one.name) for one in fields(kind))
 
 
-def as_text(row: Row) -> str:
+def as_text(row: AnyRow) -> str:
     """A row as a line of the table."""
-    values = asdict(row)
-    return _line((key, _cell(key, values[key])) for key in _KEYS)
+    return _line((key, _cell(key, value)) for key, value in asdict(row).items())
 
 
 def _cell(key: str, value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.{1 if key == 'rss_mb' else 3}f}"
+        return f"{value:.{min(3, _DIGITS.get(key, 1))}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _line(cells: Iterable[tuple[str, str]]) -> str:
-    aligned = [
-        text
-        if key == "notes"
-        else text.ljust(_WIDTHS[key])
-        if key in {"peer", "workload"}
-        else text.rjust(_WIDTHS[key])
-        for key, text in cells
-    ]
+    aligned = []
+    for key, text in cells:
+        width = 0 if key == "notes" else _WIDTHS.get(key, _WIDTH)
+        aligned.append(text.ljust(width) if key in _TEXTS else text.rjust(width))
     return "  ".join(aligned).rstrip()
