@@ -36,7 +36,8 @@ class Walk:
                 with trio.move_on_after(self.rng.choice((0.01, 60, 60, 60))) as patience:
                     await channel.send(self.frame(mark + number))
                 if patience.cancelled_caught:
-                    break
+                    channel.close(CloseCode.DISCONNECTED)  # half a frame may have left
+                    return
             match self.rng.randrange(3):
                 case 0:
                     await channel.send_eof()

@@ -65,7 +65,7 @@ def test_overridden_methods_have_not_changed(name: str, parameters: list[str]) -
     assert list(inspect.signature(getattr(QuicConnection, name)).parameters) == parameters
 
 
-@pytest.mark.parametrize("name", ["on_ack_received", "_detect_loss", "_on_packets_lost"])
+@pytest.mark.parametrize("name", ["on_ack_received", "on_loss_detection_timeout", "_detect_loss", "_on_packets_lost"])
 def test_overridden_methods_of_recovery_have_not_changed(name: str) -> None:
     """Otherwise the same, where losses are found."""
     base = inspect.signature(getattr(recovery.QuicPacketRecovery, name)).parameters
@@ -165,7 +165,8 @@ def test_path_that_takes_only_short_datagrams_begins_anew() -> None:
     """Otherwise ten long datagrams' worth of short ones fills the queue of a narrow path for seconds."""
     made = machine()
     made.raise_datagram_bytes(_seam.DATAGRAM_BYTES_MAX)
-    made._loss._pto_count = 3
+    for _ in range(3):
+        made._loss.on_loss_detection_timeout(now=0.0)
     made.handle_timer(0.0)
     assert made._max_datagram_size == LIMITS.datagram_bytes
     assert made._loss.congestion_window == 10 * LIMITS.datagram_bytes

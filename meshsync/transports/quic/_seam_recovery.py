@@ -8,6 +8,7 @@ counting packets, waits by time alone (as RACK does, RFC 8985), and undoes the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,11 @@ INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002 section 7.2
 # How long a packet may be overtaken before it counts as lost, in round-trip times; one step further with every
 # proof that this was too short.  RFC 9002 section 6.1.2 begins with 9/8.
 _TIME_THRESHOLDS = (9 / 8, 5 / 4, 3 / 2, 2.0)
+
+PROBE_SECONDS = 2.0
+HANDSHAKE_PROBE_SECONDS = 6.4
+"""How far probes may be apart, where nothing is heard and two doublings at least are over: see Recovery."""
+_DOUBLINGS_MIN = 2
 
 _REMEMBERED_MAX = 64  # packets taken for lost, in case they turn up
 
@@ -43,13 +49,22 @@ class Pacer(QuicPacketPacer):
 
 
 class Recovery(QuicPacketRecovery):
-    """Loss recovery that learns when a network reorders."""
+    """Loss recovery that learns when a network reorders, and that does not lose heart while one is cut.
+
+    Each probe that is not answered doubles the time to the next (RFC 9002 section 6.2.1), so that senders retreat
+    from a path that is congested.  After a cut of half a minute the next probe would be half a minute away, though
+    the path is free again.  So the doubling ends at PROBE_SECONDS.  That is less careful than the standard asks
+    for, and what is left of the care is this: a path is doubled at least twice, so one that is slow, or that a
+    queue has made slow, is probed every four of its own probe timeouts at most; and a probe is one datagram,
+    sent only while something is unacknowledged, and until the idle time is over.
+    """
 
     def __init__(self, *, max_datagram_size: int, **options: Any) -> None:
         super().__init__(max_datagram_size=max_datagram_size, **options)
         self._pacer: Pacer = Pacer(max_datagram_size=max_datagram_size)
         self._patience = 0  # 0: count packets; above, _TIME_THRESHOLDS[_patience - 1] round-trip times
         self._taken_for_lost: dict[int, None] = {}
+        self._probes_unanswered = 0
         self._before_loss: tuple[int, int | None] | None = None
 
     @property
@@ -65,7 +80,17 @@ class Recovery(QuicPacketRecovery):
     @property
     def probes_unanswered(self) -> int:
         """How often in a row nothing was heard within the probe timeout."""
-        return self._pto_count
+        return self._probes_unanswered if self._pto_count else 0
+
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        """Send a probe, or take for lost what is overdue."""
+        before = self._pto_count
+        super().on_loss_detection_timeout(now=now)
+        if self._pto_count > before:
+            self._probes_unanswered = self._probes_unanswered + 1 if before else 1
+            seconds_max = PROBE_SECONDS if self.handshake_confirmed else HANDSHAKE_PROBE_SECONDS
+            doublings_max = int(math.log2(max(1.0, seconds_max / self.get_probe_timeout())))
+            self._pto_count = min(self._pto_count, max(_DOUBLINGS_MIN, doublings_max))
 
     def set_datagram_bytes(self, size: int) -> None:
         """Count datagrams of this size."""
