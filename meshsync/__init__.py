@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         TransportLost,
     )
     from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
-    from meshsync.node import Node, open_node
+    from meshsync.launch import open_node
+    from meshsync.node import Node
     from meshsync.sync.engine import SyncEngine
 
 __all__ = [
@@ -70,7 +71,8 @@ _HOMES = {
         "TransportLost",
     ),
     "meshsync.ids": ("CollectionId", "EndpointId", "EntryId", "LogId"),
-    "meshsync.node": ("Node", "open_node"),
+    "meshsync.launch": ("open_node",),
+    "meshsync.node": ("Node",),
     "meshsync.sync.engine": ("SyncEngine",),
     "meshsync.core.priority": ("Priority",),
 }

@@ -17,7 +17,7 @@ from meshsync.config import Config
 from meshsync.core.dialing import Allowance, Aside, Backoff, Paths
 from meshsync.errors import MeshsyncError
 from meshsync.ids import EndpointId
-from meshsync.node import open_node
+from meshsync.launch import open_node
 from meshsync.peering.peer import Peer
 from tests.leaks import nothing_left
 from tests.simnet import LinkProfile

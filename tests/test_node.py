@@ -12,7 +12,7 @@ import trio
 import meshsync
 from meshsync.errors import ConfigError, LocalError
 from meshsync.ids import EndpointId
-from meshsync.node import CLOCK_OFFSET, open_node, wall_clock
+from meshsync.launch import CLOCK_OFFSET, open_node, wall_clock
 
 NAMED = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 OTHER = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"

@@ -87,7 +87,7 @@ async def _node(config: Config, ready_fd: int | None) -> None:
         # Imported while the signals are watched already: together these take most of the time of a start.
         from meshsync.api.server import serve_api
         from meshsync.datadir import DataDir
-        from meshsync.node import open_node
+        from meshsync.launch import open_node
 
         async with AsyncExitStack() as stack:
             node = await stack.enter_async_context(open_node(config))

@@ -20,7 +20,8 @@ from meshsync.api.server import ApiAddresses, serve_api
 from meshsync.config import Config
 from meshsync.datadir import DataDir
 from meshsync.events import Event
-from meshsync.node import Node, open_node
+from meshsync.launch import open_node
+from meshsync.node import Node
 
 
 @dataclass

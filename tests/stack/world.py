@@ -31,7 +31,8 @@ from meshsync.errors import CloseCode
 from meshsync.events import Event
 from meshsync.identity import Identity
 from meshsync.ids import EndpointId
-from meshsync.node import Node, start_node
+from meshsync.launch import start_node
+from meshsync.node import Node
 from meshsync.store.memory import MemoryStore
 from meshsync.transports.quic.endpoint import QuicEndpoint, open_endpoint
 from tests.simlan import SimDiscovery, SimLan

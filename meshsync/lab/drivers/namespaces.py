@@ -31,7 +31,7 @@ from meshsync.lab.prepare import STATE, PreparedNode, prepare
 from meshsync.lab.processes import ProcessFile
 from meshsync.lab.scenario import Cut, Heal, Impair, Unplug
 from meshsync.lab.topology import End, LinkSpec
-from meshsync.node import CLOCK_OFFSET
+from meshsync.launch import CLOCK_OFFSET
 
 MTU = 9500
 """containerlab's default for links."""

@@ -26,7 +26,8 @@ from meshsync.lab.prepare import configuration
 from meshsync.lab.simulation.multicast import Segments, Station
 from meshsync.lab.simulation.network import Network, SimulatedSocket
 from meshsync.lab.topology import LinkSpec
-from meshsync.node import Node, start_node
+from meshsync.launch import start_node
+from meshsync.node import Node
 from meshsync.store.memory import MemoryStore
 
 _EPOCH_MS = 1_800_000_000_000
