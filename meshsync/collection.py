@@ -15,10 +15,12 @@ from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.errors import LocalError, StoreError
+from meshsync.history import PastWrite, history
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
 from meshsync.store.base import DocumentRow, EntryRow
 from meshsync.store.merge import MergedDocument
+from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
 
 _PAGE = 256
@@ -70,6 +72,7 @@ class Collection:
         wait_durable: bool,
     ) -> None:
         self._replica = replica
+        self._past = Past(replica)
         self._stored = stored
         self._store_failed = store_failed
         self._watcher = watcher
@@ -176,6 +179,20 @@ class Collection:
         stamp = merged.stamp
         author = EndpointId(stamp.author)
         return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict)
+
+    # Looking into documents
+
+    def was_written(self, id: str) -> bool:
+        """Whether the document was ever written, deleted or not."""
+        return self._past.row(id) is not None
+
+    def history(self, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
+        """Every write to a document, deleted or not, in the order that decides what it shows; none for an unknown id.
+
+        `diff`: with what each changed.  Read one by one, so it may be of any length; cheap to abandon.
+        DamagedError: a write cannot be read; `meshsync verify --repair` fetches it from a peer.
+        """
+        return history(self._past, id, diff=diff)
 
     # Following
 

@@ -17,6 +17,7 @@ from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.collection import Change, Document
+    from meshsync.history import WriteInfo
     from meshsync.ids import EntryId
     from meshsync.node import Node
 
@@ -120,8 +121,8 @@ def describe_document(document: Document) -> dict[str, Any]:
     }
 
 
-def time_text(of: Document | Change) -> str:
-    """The time of a document or a change: RFC 3339, UTC, milliseconds."""
+def time_text(of: Document | Change | WriteInfo) -> str:
+    """The time of a document, a change or a write: RFC 3339, UTC, milliseconds."""
     return of.time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api import bulk, control, documents, feeds, metrics, openapi
+from meshsync.api import bulk, control, documents, feeds, metrics, openapi, past
 from meshsync.api.responses import EVENT_STREAM, JSON, JSON_LINES
 
 if TYPE_CHECKING:
@@ -108,6 +108,14 @@ ROUTES = (
     Route("PUT", _DOCUMENT, documents.put_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
     Route("PATCH", _DOCUMENT, documents.patch_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
     Route("DELETE", _DOCUMENT, documents.delete_document, answer="Written", errors=("no_document", *_WRITE_ERRORS)),
+    Route(
+        "GET",
+        f"{_DOCUMENT}/history",
+        past.get_history,
+        (Parameter("diff", "true: with what each write changed in the document", "boolean"),),
+        answer=JSON_LINES,
+        errors=("no_document", "no_collection"),
+    ),
     Route(
         "POST",
         f"{_COLLECTION}/load",

@@ -30,6 +30,7 @@ _COMMANDS = {
     "get": ("documents", "Print a document."),
     "rm": ("documents", "Delete a document."),
     "ls": ("documents", "List documents."),
+    "history": ("past", "Show every write to a document."),
     "load": ("bulk", "Write many documents from JSON lines."),
     "dump": ("bulk", "Print all documents as JSON lines."),
     "watch": ("feeds", "Print changes as they happen."),

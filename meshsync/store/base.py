@@ -113,6 +113,13 @@ class DocumentPayload(NamedTuple):
     payload: bytes | None
 
 
+class Touch(NamedTuple):
+    """An entry that touches a document, as the index beside the documents names it.  Sorts by time."""
+
+    hlc: int
+    arrival: int
+
+
 class CursorRow(NamedTuple):
     """How far one peer and this node have read each other's collection."""
 
@@ -136,6 +143,20 @@ class PeerRow(NamedTuple):
     """Seconds since the epoch (UTC) when it was last seen."""
 
 
+class DocumentTouches(Protocol):
+    """Which entries touch a document, by its tag; two documents may share one, so whoever reads looks at the ids.
+
+    Of a document whose row has no state, the entry that the row points at may be missing here: most documents are
+    written once, and take no second row.
+    """
+
+    def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        """Note (tag, hlc, arrival) of entries; what is noted already stays.  In the transaction of the documents."""
+
+    def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
+        """At most `limit` of the entries behind `after`, by time; `reverse`: those before it, the latest first."""
+
+
 class CollectionTables(Protocol):
     """The tables of one collection.  Everything that writes must run inside `Store.transaction()`.
 
@@ -150,6 +171,10 @@ class CollectionTables(Protocol):
     id: CollectionId
     found_damage: Callable[[DamagedError], None]
     """Told of every damaged row that is met, whatever the reader makes of it.  Set by whoever keeps count."""
+
+    @property
+    def touches(self) -> DocumentTouches:
+        """Which entries touch a document."""
 
     def branches(self) -> list[BranchRow]:
         """All branches, by number."""
@@ -210,6 +235,9 @@ class CollectionTables(Protocol):
 
         Reads pages, so others may write between.
         """
+
+    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
+        """At most `limit` rows by id behind the id `after`, deleted ones too; `contested`: those with conflicts."""
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         """Look at `limit` rows behind the id `after`, deleted documents too: the ids of those that are damaged or

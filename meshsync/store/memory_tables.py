@@ -8,6 +8,7 @@ import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from meshsync.errors import DamagedError, LocalError, StoreError
@@ -24,6 +25,7 @@ from meshsync.store.base import (
     InspectedEntry,
     MergeRow,
 )
+from meshsync.store.memory_touches import MemoryTouches
 
 
 class MemoryTables:
@@ -44,6 +46,7 @@ class MemoryTables:
         self._documents: dict[str, DocumentRow] = {}
         self._sorted_ids: list[str] | None = []
         """The keys of `_documents` in order; None when they changed since that was asked for."""
+        self.touches = MemoryTouches()
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
@@ -62,6 +65,7 @@ class MemoryTables:
     ) -> None:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
+        self.touches.changed = changed
         self._require_transaction = require_transaction
         self.found_damage = lambda error: None  # noqa: ARG005
 
@@ -75,6 +79,7 @@ class MemoryTables:
         twin._bare = self._bare.copy()
         twin._documents = self._documents.copy()
         twin._cursors = self._cursors.copy()
+        twin.touches = self.touches.copy()
         return twin
 
     # Rot: knobs for tests
@@ -318,6 +323,11 @@ class MemoryTables:
             if row.live:
                 points = row.state is None and row.arrival not in self._rotten_bodies
                 yield DocumentPayload(row, self._entries[row.arrival - 1].payload if points else None)
+
+    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
+        ids = self._ids()
+        rows = map(self._document, islice(ids, bisect_right(ids, after), None))
+        return list(islice((row for row in rows if row.conflict or not contested), limit))
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         ids = self._ids()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
-from meshsync.core.entry import PATCH, PUT
+from meshsync.core.entry import PATCH, PUT, document_tag
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
 from meshsync.store.base import LOST_STATE, DocumentRow, EntryRow
@@ -84,6 +84,7 @@ class DocumentMerger:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._touches: list[tuple[bytes, int, int]] = []
         self._recent: dict[int, EntryRow] = {}
         """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
 
@@ -106,6 +107,7 @@ class DocumentMerger:
         """The most frequent case, kept cheap: documents that were never written before."""
         drafts: dict[str, _Draft] = {}
         conflicts = 0
+        self._touches = []
         self._recent = {}
         for row, ops in zip(rows, operations, strict=True):
             if ops is None:
@@ -127,6 +129,8 @@ class DocumentMerger:
                     self._merge_one(draft, row, number, operation, late=late)
                 except DamagedError:
                     draft.lose(row.arrival)
+                if draft.has_state or draft.arrival != row.arrival:
+                    self._note(id, row.hlc, row.arrival)
                 conflicts += draft.conflict and not had_conflict
         changed = list(fresh.values())
         live_change = sum(one.live for one in changed)
@@ -135,6 +139,8 @@ class DocumentMerger:
             changed += [draft.row(id) for id, draft in drafts.items()]
         if changed:
             tables.put_documents(changed, live_change)
+        if self._touches:
+            tables.touches.add(self._touches)
         self._recent = {}
         return conflicts
 
@@ -146,7 +152,12 @@ class DocumentMerger:
         frontier: list[Place] = []
         is_seen = False
         if draft.arrival:
-            before = self._state(draft).frontier if draft.has_state else [self._place(draft.arrival)]
+            if draft.has_state:
+                before = self._state(draft).frontier
+            else:
+                before = [self._place(draft.arrival)]
+                # The row is about to point elsewhere, or nowhere.
+                self._note(operation[1], before[0].hlc, draft.arrival)
             if here in before:
                 return  # it was here already, and is stored again
             frontier = self._replica.ancestry.unseen(here, before)
@@ -166,6 +177,14 @@ class DocumentMerger:
         state.frontier = frontier
         draft.arrival, draft.op, draft.state = row.arrival, number, state
         draft.live, draft.conflict = state.visible() is not None, len(frontier) > 1
+
+    def _note(self, id: str, hlc: int, arrival: int) -> None:
+        """Note that an entry touches a document (see DocumentTouches)."""
+        self._touches.append((document_tag(self._replica.id, id), hlc, arrival))
+
+    def state(self, row: DocumentRow) -> DocumentState:
+        """The merged state of a stored document.  DamagedError: it is not known."""
+        return self._state(_Draft(row)) if row.state is None else self._decoded(row.id, row.state)
 
     def _state(self, draft: _Draft) -> DocumentState:
         """The merged state of a document, also where its row only points at an operation."""

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshsync.core import cbor
 from meshsync.core.anchor import PARENT, Place
 from meshsync.core.batch import build_batch, outgoing
 from meshsync.core.document import DocumentState
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import EntryId
 from meshsync.store.merge import FRONTIER_MAX
 from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author, Made, batch_of
+from tests.histories import ancestors, histories, writes_of
 from tests.meshoracle import document_of
 from tests.replicas import apply, give, held, new_replica, put, store_of
 
@@ -191,39 +191,6 @@ def test_a_clock_out_of_range_writes_nothing() -> None:
 
 # Documents
 
-operations = st.tuples(
-    st.sampled_from([PUT, PATCH, DELETE]),
-    st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 2), max_size=2),
-)
-
-
-def operation_of(kind: int, content: dict[str, int | None]) -> Operation:
-    return Operation(kind, "d", None if kind == DELETE else content)
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Made]:
-    """Entries of a few authors on one document, each with parents among those before."""
-    authors = [Author(number) for number in range(1, 5)]
-    entries: list[Made] = []
-    for _ in range(draw(st.integers(1, 12))):
-        author = draw(st.sampled_from(authors))
-        others = [entry for entry in entries if entry.log != author.log]
-        chosen = draw(st.lists(st.sampled_from(others), max_size=3, unique_by=lambda entry: entry.id)) if others else []
-        stamp = max([START_MS << 16, *(entry.hlc for entry in [*chosen, *([author.last] if author.last else [])])])
-        content = draw(operations)
-        entries.append(author.write([operation_of(*content)], chosen, hlc=stamp + draw(st.integers(1, 3))))
-    return entries
-
-
-def ancestors(entries: list[Made]) -> dict[bytes, set[bytes]]:
-    by_id = {entry.id: entry for entry in entries}
-    found: dict[bytes, set[bytes]] = {}
-    for entry in entries:
-        above = [*entry.parents, *([by_id[entry.prev]] if entry.prev else [])]
-        found[entry.id] = {one.id for one in above}.union(*(found[one.id] for one in above))
-    return found
-
 
 @given(histories(), st.data())
 def test_documents_and_conflicts_are_those_of_the_history(entries: list[Made], data: st.DataObject) -> None:
@@ -234,10 +201,7 @@ def test_documents_and_conflicts_are_those_of_the_history(entries: list[Made], d
         count = data.draw(st.integers(1, len(entries) - position))
         give(replica, *entries[position : position + count])
         position += count
-    writes = []
-    for entry in entries:
-        ((kind, _, *content),) = cbor.decode_trusted(entry.payload)
-        writes.append(((entry.hlc, bytes(entry.log.author), entry.id), kind, content[0] if content else None))
+    writes = writes_of(entries)
     assert body(replica, "d") == document_of(writes)
     above = ancestors(entries)
     unseen = [entry for entry in entries if not any(entry.id in above[other.id] for other in entries)]

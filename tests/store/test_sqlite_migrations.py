@@ -7,10 +7,14 @@ from pathlib import Path
 import apsw
 import pytest
 
+from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.errors import StoreError
 from meshsync.store.base import ENTRY_BYTES
+from meshsync.store.past import Past, Write
+from meshsync.store.replica import Replica
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
+from tests.authors import START_MS, Author
 from tests.store.rows import PLACES, fill, places
 
 
@@ -32,10 +36,17 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_touches(connection: apsw.Connection) -> None:
+    """Take back what version 3 brought."""
+    run(connection, "DROP TABLE touches_1")
+    run(connection, "DROP INDEX documents_1_contested")
+
+
 @pytest.fixture
 def version_0(path: Path) -> Path:
     """A store of an artificial version 0, in which peers had no name and the bytes of payloads were not counted."""
     connection = apsw.Connection(str(path))
+    unmake_touches(connection)
     run(connection, "ALTER TABLE peers DROP COLUMN name")
     run(connection, "ALTER TABLE collections DROP COLUMN bytes")
     connection.close()
@@ -76,12 +87,51 @@ def test_payloads_of_an_older_store_are_counted(path: Path) -> None:
     assert size > 50 * ENTRY_BYTES
     store.close()
     connection = apsw.Connection(str(path))
+    unmake_touches(connection)
     run(connection, "ALTER TABLE collections DROP COLUMN bytes")
     connection.close()
     set_version(path, 1)
     store = SqliteStore.open(path, boot_id=b"boot")
     assert places(store).size_bytes() == size
     store.close()
+
+
+def test_the_past_of_documents_of_an_older_store_is_found(tmp_path: Path) -> None:
+    """Otherwise whatever was written before the update has no history, and `verify` would not bring it back either."""
+    path = tmp_path / "store.db"
+    store = SqliteStore.open(path, boot_id=b"boot")
+    replica = replica_of(store)
+    for number in range(600):
+        replica.append(
+            [Operation(PUT, f"d{number % 7}", {"n": number}), Operation(PATCH, "p", {"n": number})], START_MS
+        )
+    replica.append([Operation(PUT, "once", {})], START_MS)
+    before = pasts(replica)
+    assert [len(found) for found in before.values()] == [86] * 5 + [85] * 2 + [1, 600]
+    store.close()
+    connection = apsw.Connection(str(path))
+    unmake_touches(connection)
+    connection.close()
+    set_version(path, 2)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    replica = replica_of(store)
+    assert pasts(replica) == before
+    assert list(store.verify()) == []
+    with store.transaction():
+        store._database.write("DELETE FROM touches_1")
+    store.rebuild_indexes()
+    assert pasts(replica) == before
+    store.close()
+
+
+def replica_of(store: SqliteStore) -> Replica:
+    return Replica(store, store.collection(PLACES, "places"), Author(1).key)
+
+
+def pasts(replica: Replica) -> dict[str, list[Write]]:
+    """What was ever written, by document."""
+    past = Past(replica)
+    return {row.id: list(past.writes(row)) for row in past.rows()}
 
 
 def test_copy_of_the_older_store_stays(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:

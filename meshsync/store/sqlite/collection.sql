@@ -41,6 +41,17 @@ CREATE TABLE documents_{n} (
     state BLOB
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX documents_{n}_contested ON documents_{n} (id) WHERE conflict;
+
+-- Which entries touch a document, by its tag.  Of a document without state, the entry that its row points at may be
+-- missing: most documents are written once, and take no row here.
+CREATE TABLE touches_{n} (
+    tag BLOB NOT NULL,
+    hlc INTEGER NOT NULL,
+    arrival INTEGER NOT NULL,
+    PRIMARY KEY (tag, hlc, arrival)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE cursors_{n} (
     peer BLOB PRIMARY KEY,
     epoch BLOB NOT NULL,

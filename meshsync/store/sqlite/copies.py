@@ -119,6 +119,10 @@ def _verify_collection(connection: apsw.Connection, n: int, live: int, bare: int
             "document {!r} points at an entry that is not there",
             f"SELECT id FROM documents_{n} WHERE arrival NOT IN (SELECT arrival FROM entries_{n})",
         ),
+        (
+            "the index of a document names entry {}, which is not there",
+            f"SELECT arrival FROM touches_{n} WHERE (arrival, hlc) NOT IN (SELECT arrival, hlc FROM entries_{n})",
+        ),
     )
     for text, sql in checks:
         for (what,) in run(connection, f"{sql} LIMIT {_FAULTS_MAX}"):

@@ -14,11 +14,13 @@ from pathlib import Path
 import apsw
 
 from meshsync.errors import StoreError
+from meshsync.ids import CollectionId
 from meshsync.store.sqlite.copies import copy_marked
 from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
+from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -34,7 +36,19 @@ def _count_bytes(connection: apsw.Connection) -> None:
         run(connection, f"UPDATE collections SET bytes = {counted} WHERE number = {number}")  # noqa: S608
 
 
-STEPS: Mapping[int, Step] = {1: _count_bytes}
+def _note_touches(connection: apsw.Connection) -> None:
+    """From 2 to 3: which entries touch a document is noted, and contested documents are found at once."""
+    for number, id in run(connection, "SELECT number, id FROM collections"):
+        run(connection, f"CREATE INDEX documents_{number}_contested ON documents_{number} (id) WHERE conflict")
+        run(
+            connection,
+            f"CREATE TABLE touches_{number} (tag BLOB NOT NULL, hlc INTEGER NOT NULL, arrival INTEGER NOT NULL, "
+            "PRIMARY KEY (tag, hlc, arrival)) STRICT, WITHOUT ROWID",
+        )
+        fill_touches(connection, number, CollectionId(id))
+
+
+STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches}
 """STEPS[v] makes version v + 1 from version v."""
 
 

@@ -176,7 +176,9 @@ def _check_contents(connection: apsw.Connection, path: Path, *, thorough: bool) 
     tables = {name for (name,) in run(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
     expected = {"store", "meta", "peers", "collections"}
     numbers = [number for (number,) in run(connection, "SELECT number FROM collections")] if expected <= tables else []
-    expected.update(f"{name}_{n}" for n in numbers for name in ("branches", "entries", "documents", "cursors"))
+    expected.update(
+        f"{name}_{n}" for n in numbers for name in ("branches", "entries", "documents", "touches", "cursors")
+    )
     if missing := sorted(expected - tables):
         raise damaged(path, f"table {missing[0]} is missing")
     if len(run(connection, "SELECT epoch FROM store")) != 1:

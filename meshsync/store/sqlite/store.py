@@ -25,6 +25,7 @@ from meshsync.store.sqlite.migrations import collection_schema
 from meshsync.store.sqlite.opening import open_files
 from meshsync.store.sqlite.syncer import Syncer
 from meshsync.store.sqlite.tables import SqliteTables
+from meshsync.store.sqlite.touches import fill_touches
 
 _PAGE_BYTES = 4096
 _SPACE_CHECK_SECONDS = 1.0
@@ -208,7 +209,7 @@ class SqliteStore:
         if self._database.active:
             raise LocalError("a collection is dropped in a transaction of its own")
         with self._transaction:
-            for table in ("branches", "entries", "documents", "cursors"):
+            for table in ("branches", "entries", "documents", "touches", "cursors"):
                 self._database.write(f"DROP TABLE {table}_{tables.number}")
             self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
         del self._tables[id]
@@ -286,6 +287,8 @@ class SqliteStore:
         with self._transaction:
             self._database.write("REINDEX")
             for tables in self._tables.values():
+                self._database.write(f"DELETE FROM touches_{tables.number}")  # noqa: S608
+                fill_touches(self._database.connection, tables.number, tables.id)
                 tables.recount()
 
     def size_bytes(self) -> int:

@@ -39,6 +39,7 @@ from meshsync.store.sqlite.soundness import (
     is_sound_head,
     sound_entries,
 )
+from meshsync.store.sqlite.touches import SqliteTouches
 
 _SCAN_ROWS = 64
 """Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
@@ -73,6 +74,7 @@ class SqliteTables:
         self.number = number
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self._database = database
+        self.touches = SqliteTouches(database, number)
         self._counts = self._committed_counts = Counts(1, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
@@ -100,6 +102,11 @@ class SqliteTables:
             "SELECT id, arrival, op, live, conflict, CAST(state AS BLOB), crc "
             f"FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
         )
+        rows_after = f"SELECT id, arrival, op, live, conflict, CAST(state AS BLOB), crc FROM documents_{n}"
+        self._document_rows = {
+            False: f"{rows_after} WHERE id > ? ORDER BY id LIMIT ?",
+            True: f"{rows_after} INDEXED BY documents_{n}_contested WHERE conflict AND id > ? ORDER BY id LIMIT ?",
+        }
         self._put_document = (
             f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, crc) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET arrival = excluded.arrival, op = excluded.op, live = excluded.live, "
@@ -320,6 +327,9 @@ class SqliteTables:
             if len(rows) < _SCAN_ROWS:
                 return
             after = rows[-1][0]
+
+    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
+        return [self._document(row) for row in self._database.rows(self._document_rows[contested], (after, limit))]
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         rows = self._database.rows(

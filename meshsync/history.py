@@ -1,0 +1,94 @@
+"""The past of a document in the words of its owner: what was written, by whom, and what of it is still to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from meshsync.core import cbor
+from meshsync.core.document import DocumentState
+from meshsync.core.entry import DELETE, KINDS
+from meshsync.core.hlc import to_datetime
+from meshsync.ids import EndpointId, EntryId
+from meshsync.store.past import Past, Write
+
+
+@dataclass(frozen=True, slots=True)
+class WriteInfo:
+    """Which entry wrote, whose it is, when and how."""
+
+    entry: EntryId
+    author: EndpointId
+    time: datetime
+    kind: str
+    """put, patch or delete."""
+
+    @classmethod
+    def of(cls, write: Write) -> WriteInfo:
+        """The facts of a write."""
+        hlc, author, entry = write.stamp
+        return cls(EntryId(entry), EndpointId(author), to_datetime(hlc), KINDS[write.kind])
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """What a write did to one field of the document as it stood."""
+
+    field: str
+    was_there: bool
+    before: Any
+    is_there: bool
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PastWrite:
+    """One entry that touched a document."""
+
+    write: WriteInfo
+    body: Mapping[str, Any] | None
+    """What it set: all fields for a put, some for a patch (None removes one), None for a delete."""
+    visible: bool
+    """Whether the document still shows some of it: a field that it set or removed, or that it is deleted."""
+    changes: list[FieldChange] | None
+    """What it changed in the document as the writes before it made it, where that was asked for."""
+
+
+def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
+    """Every write to a document in the order that decides what it shows; nothing where it was never written.
+
+    Read one by one, so it costs no memory however long it is; cheap to abandon.  DamagedError: one cannot be read.
+    """
+    row = past.row(id)
+    if row is None:
+        return
+    present = past.state(row)
+    state = DocumentState()
+    before: dict[str, Any] = {}
+    for write in past.writes(row):
+        changes = None
+        if diff:
+            write.apply_to(state)
+            after = state.visible() or {}
+            changes = list(_changes(before, after))
+            before = after
+        yield PastWrite(WriteInfo.of(write), write.body, _is_visible(present, write), changes)
+
+
+def _is_visible(present: DocumentState, write: Write) -> bool:
+    """Whether the document as it stands is, in part, what this write said."""
+    if present.exists is None:
+        return write.kind == DELETE and present.clear == write.stamp
+    names_fields = any(stamp == write.stamp for _, stamp in present.fields.values())
+    return names_fields or (not present.fields and present.exists == write.stamp)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldChange]:
+    for field in sorted(before.keys() | after.keys()):
+        was_there, is_there = field in before, field in after
+        old, new = before.get(field), after.get(field)
+        # 1, 1.0 and True are equal in Python, and different documents.
+        if was_there != is_there or cbor.encode(old) != cbor.encode(new):
+            yield FieldChange(field, was_there, old, is_there, new)

@@ -1,0 +1,41 @@
+"""Which entries touch a document, in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from meshsync.store.base import Touch
+
+
+class MemoryTouches:
+    """Implements `DocumentTouches`."""
+
+    def __init__(self) -> None:
+        self._by_tag: dict[bytes, list[Touch]] = {}
+        """Sorted."""
+        self.changed: Callable[[Callable[[], object]], None] = lambda undo: None  # noqa: ARG005
+        """Receives the steps back; set by the tables that these belong to."""
+
+    def copy(self) -> MemoryTouches:
+        """The same a second time, sharing nothing that changes."""
+        twin = MemoryTouches()
+        twin._by_tag = {tag: touches.copy() for tag, touches in self._by_tag.items()}
+        return twin
+
+    def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        for tag, hlc, arrival in touches:
+            noted, touch = self._by_tag.setdefault(tag, []), Touch(hlc, arrival)
+            at = bisect_left(noted, touch)
+            if noted[at : at + 1] != [touch]:
+                insort(noted, touch)
+                self.changed(partial(noted.remove, touch))
+
+    def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
+        noted = self._by_tag.get(tag, [])
+        if reverse:
+            end = len(noted) if after is None else bisect_left(noted, after)
+            return noted[max(0, end - limit) : end][::-1]
+        start = 0 if after is None else bisect_right(noted, after)
+        return noted[start : start + limit]

@@ -1,0 +1,118 @@
+"""What was ever written to a document, read from the store write by write, and what a write had seen.
+
+Everything here only reads.  The writes of a document come in the order of their stamps, which decides what it shows:
+replaying them gives the present document.  Memory holds one write at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from meshsync.core import cbor
+from meshsync.core.anchor import Place
+from meshsync.core.document import DocumentState, Stamp
+from meshsync.core.entry import DELETE, PATCH, PUT, document_tag
+from meshsync.store.base import DocumentRow, Touch
+
+if TYPE_CHECKING:
+    from meshsync.store.replica import Replica
+
+_PAGE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One operation on one document, and the entry that holds it."""
+
+    stamp: Stamp
+    place: Place
+    kind: int
+    body: Mapping[str, Any] | None
+
+    def touches(self, field: str) -> bool:
+        """Whether it says what the field is: a put or a delete says it of all."""
+        return self.kind in (PUT, DELETE) or field in (self.body or {})
+
+    def value_of(self, field: str) -> tuple[bool, Any]:
+        """What it makes of a field: whether the field is there, and its value."""
+        if self.body is None or field not in self.body:
+            return False, None
+        value = self.body[field]
+        return (False, None) if self.kind == PATCH and value is None else (True, value)
+
+    def apply_to(self, state: DocumentState) -> None:
+        """Merge it into a state."""
+        state.apply(self.kind, self.body, self.stamp)
+
+
+class Past:
+    """Reads the past of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def row(self, id: str) -> DocumentRow | None:
+        """The row of a document that was ever written."""
+        return self._replica.tables.documents([id]).get(id)
+
+    def state(self, row: DocumentRow) -> DocumentState:
+        """The present state of a document.  DamagedError: it is not known."""
+        return self._replica.merger.state(row)
+
+    def rows(self, *, contested: bool = False) -> Iterator[DocumentRow]:
+        """The rows of all documents that were ever written, by id, read in pages; `contested`: with conflicts only."""
+        after = ""
+        while page := self._replica.tables.document_rows(after, _PAGE, contested=contested):
+            yield from page
+            after = page[-1].id
+
+    def writes(self, row: DocumentRow, *, reverse: bool = False) -> Iterator[Write]:
+        """The writes to a document in the order of their stamps, read one by one; `reverse`: the latest first.
+
+        Those whose payload is not here are left out.  DamagedError: one cannot be read, or is not known.
+        """
+        self.state(row)  # a lost document does not know its writes
+        for _, touches in groupby(self._touches(row, reverse=reverse), attrgetter("hlc")):
+            writes = [write for touch in touches if (write := self._write(row.id, touch.arrival)) is not None]
+            yield from sorted(writes, key=attrgetter("stamp"), reverse=reverse)
+
+    def _touches(self, row: DocumentRow, *, reverse: bool) -> Iterator[Touch]:
+        pointed: list[Touch] = []
+        if row.state is None and (entry := self._replica.tables.entry(row.arrival)) is not None:
+            pointed.append(Touch(entry.hlc, row.arrival))
+        noted = self._noted(row.id, reverse=reverse)
+        for touch, _ in groupby(merge(noted, pointed, reverse=reverse)):
+            yield touch
+
+    def _noted(self, id: str, *, reverse: bool) -> Iterator[Touch]:
+        tag = document_tag(self._replica.id, id)
+        after: Touch | None = None
+        while page := self._replica.tables.touches.page(tag, after, _PAGE, reverse=reverse):
+            yield from page
+            after = page[-1]
+
+    def _write(self, id: str, arrival: int) -> Write | None:
+        entry = self._replica.tables.entry(arrival)
+        if entry is None or entry.payload is None:
+            return None
+        author = bytes(self._replica.branches[entry.branch].log.author)
+        for kind, touched, *body in cbor.decode_trusted(entry.payload):
+            if touched == id:
+                place = Place(entry.branch, entry.seq, entry.hlc)
+                return Write(Stamp(entry.hlc, author, entry.id), place, kind, body[0] if body else None)
+        return None  # another document with the same tag
+
+    def had_seen(self, write: Write, earlier: Write) -> bool:
+        """Whether the author of a write had seen an earlier one."""
+        return write.place == earlier.place or self._replica.ancestry.is_before(earlier.place, write.place)
+
+    def seen_among(self, side: Place, writes: Iterable[Write]) -> list[bool]:
+        """For each write, whether `side` is it or had seen it."""
+        asked = list(writes)
+        unseen = set(self._replica.ancestry.unseen(side, [write.place for write in asked if write.place != side]))
+        return [write.place not in unseen for write in asked]
