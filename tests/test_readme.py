@@ -49,6 +49,8 @@ SHAPES = (
     (re.compile(r"(\[::\]|\d+\.\d+\.\d+\.\d+)(:| port )\d+"), "ADDRESS"),
     (re.compile(r"\S+api\.sock"), "SOCKET"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s|min|B|kB|MB)\b"), "QUANTITY"),
+    (re.compile(r"(?<=[a-z]: )\d+(\.\d+)?$", re.MULTILINE), "NUMBER"),
+    (re.compile(r", QUANTITY ago"), ""),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"QUANTITY ago|\bnow\b"), "AGO"),
     # Which peer is told of first, how far it is, and whether it is taken for connected still.
@@ -66,8 +68,11 @@ def shape_of(text: str) -> list[str]:
 
 def _comparable(command: str, output: str) -> list[str]:
     """The shape of an output.  Ids decide about order and ends in a graph, so there it is the words of its lines."""
-    lines = shape_of(output)
-    return lines if command != "meshsync graph" else sorted(" ".join(sorted(line.split())) for line in lines)
+    if not command.startswith("meshsync graph"):
+        return shape_of(output)
+    for number, name in re.findall(r'^ +(n\d+)\["(\w+)', output, re.MULTILINE):
+        output = re.sub(rf"\b{number}\b", name, output)
+    return sorted(" ".join(sorted(line.split())) for line in shape_of(output))
 
 
 def free_port() -> int:
@@ -86,6 +91,7 @@ class Terminals:
         self.ids: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
         self._nodes: dict[str, subprocess.Popen[str]] = {}
+        (directory / "topologies").symlink_to(ROOT / "topologies")
         commands = directory / "bin"
         commands.mkdir()
         for name, start in (("meshsync", "-m meshsync"), ("python", "")):
@@ -128,7 +134,7 @@ class Terminals:
             return self._watch(name, command, expected.count("\n") + 1)
         deadline = time.monotonic() + SECONDS_MAX
         # What only looks may be asked until it sees: peers take a moment to meet.
-        looks = re.match(r"meshsync (peers( pending)?|status|graph|get .*|ls .*|log .*)$", command) is not None
+        looks = re.match(r"meshsync (peers( pending)?|status|graph( .*)?|get .*|ls .*|log .*)$", command) is not None
         while True:
             done = subprocess.run(
                 self._shell(name, command),
