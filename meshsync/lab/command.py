@@ -86,7 +86,11 @@ def check_command(folder: Path, as_json: bool) -> None:
 def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> None:
     """Bring a lab up, run its scenario, take it down, and say what held.
 
-    The exit code is 0 only if everything that was expected held.
+    The exit code is 0 if everything held that was expected, 1 if something did not, 2 if the files are wrong, and 4 if
+    the lab cannot come up here.
+
+    With --json a line for each thing that happens, {"event": "progress", "at_s", "text"}; then for each expectation
+    {"expect", "holds", "detail"}; last {"lab", "folder", "seed", "pass", "figures", "nodes"}.
     """
     from meshsync.lab.report import Report
     from meshsync.lab.running import run_lab
@@ -112,11 +116,17 @@ def up_command(folder: Path) -> None:
 
     from meshsync.groups import unwrapped
     from meshsync.lab.drivers.namespaces import bring_up, wait_ready
+    from meshsync.lab.interruption import tidy_at_the_end
 
     lab = read_lab(folder)
-    driver = bring_up(lab)
-    with unwrapped():
-        trio.run(wait_ready, driver)
+    with tidy_at_the_end():
+        driver = bring_up(lab)
+        try:
+            with unwrapped():
+                trio.run(wait_ready, driver)
+        except BaseException:
+            driver.built.destroy()
+            raise
     write_line(
         f"{lab.name} is up: {', '.join(driver.nodes)}; a node's own commands: meshsync lab exec {folder} NODE -- status"
     )
@@ -127,16 +137,13 @@ def up_command(folder: Path) -> None:
 @click.option("--keep", is_flag=True, help="Keep the keys, stores and logs in .lab for the next time.")
 def down_command(folder: Path, keep: bool) -> None:
     """Take a lab down: end its processes, remove its namespaces and what they left."""
-    from meshsync.lab import namespaces
-    from meshsync.lab.drivers.namespaces import forget
+    from meshsync.lab.drivers.namespaces import forget, take_down
 
-    built = _built(folder)
-    namespaces.require()
-    was_up = built.is_up
-    built.destroy()
+    lab = read_lab(folder)
+    was = take_down(lab)
     if not keep:
-        forget(built.lab)
-    write_line(f"{built.lab.name} is down" if was_up else f"{built.lab.name} was not up")
+        forget(lab)
+    write_line(f"{lab.name} is down; it was {was}")
 
 
 @lab_command.command("status")

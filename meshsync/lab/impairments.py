@@ -42,9 +42,24 @@ class Impairment:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Impairment:
-        """The inverse of `as_json`."""
+        """The inverse of `as_json`.  LocalError: a field is unknown, or no number."""
         flap = value.get("flap_seconds")
-        return cls(**{**value, "flap_seconds": None if flap is None else (flap[0], flap[1])})
+        rest = {name: item for name, item in value.items() if name != "flap_seconds"}
+        defaults = {one.name: one.default for one in fields(cls) if one.name != "flap_seconds"}
+        for name, item in rest.items():
+            if name not in defaults or isinstance(item, bool) != isinstance(defaults[name], bool):
+                raise LocalError(f"{name!r} cannot be {item!r} on a link")
+            if not isinstance(item, int | float) or math.isnan(item) or item < 0:
+                raise LocalError(f"{name!r} cannot be {item!r} on a link")
+        return cls(**rest, flap_seconds=None if flap is None else _flapping(flap))
+
+
+def _flapping(value: object) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(one, int | float) for one in value):
+        raise LocalError(f"a link cannot flap {value!r}; expected how long up and how long down")
+    if not min(value) > 0:
+        raise LocalError(f"a link cannot flap {value!r}; expected both above 0")
+    return value[0], value[1]
 
 
 PERFECT = Impairment()

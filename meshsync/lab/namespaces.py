@@ -1,7 +1,6 @@
 """Network namespaces of this machine: made, entered and removed.  Needs root and iproute2.
 
-A namespace bears the process that made it in its name, so that those of a process that was killed can be told and
-removed.  Links are made from namespace to namespace: nothing shows outside, and removing the namespaces removes all.
+Links are made from namespace to namespace: nothing shows outside, and removing the namespaces removes all.
 """
 
 from __future__ import annotations
@@ -58,7 +57,11 @@ def remove(namespace: str) -> None:
     except FileNotFoundError:
         return
     # The name first: whoever is about to enter finds no way in, and ends by itself.
-    ip("netns", "delete", namespace)
+    try:
+        ip("netns", "delete", namespace)
+    except CommandFailedError:
+        if exists(namespace):  # else another process was faster
+            raise
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
             if (process / "ns" / "net").stat().st_ino == inode:
@@ -83,7 +86,15 @@ def ip(*arguments: str) -> str:
 def run(command: Sequence[str]) -> str:
     """Run a command, and return what it printed.  CommandFailedError."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS_MAX, check=False)
+        # In a session of its own: what a terminal sends must not break off half a clean-up.
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS_MAX,
+            check=False,
+            start_new_session=True,
+        )
     except OSError as error:
         raise CommandFailedError(f"`{' '.join(command)}` cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:

@@ -49,6 +49,10 @@ class Record:
     waits: list[Waited] = field(default_factory=list)
     violations: dict[str, str] = field(default_factory=dict)
     """What must never be and was, by kind: the first of each, in words."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """The nodes whose processes ended by themselves: when, and their last words."""
+    statuses: Statuses = field(default_factory=dict)
+    """What each node said last of itself."""
     converged_after: float | None = None
     """Seconds after the last step."""
     held: dict[str, dict[str, set[str]]] = field(default_factory=dict)
@@ -68,11 +72,8 @@ class Record:
         `blind` are the pairs of nodes that cannot know of each other at present: a node whose cable was cut a moment
         ago believes what it heard last.
         """
-        for name, status in statuses.items():
-            for peer in status["peers"]:
-                if peer["since"] is not None:
-                    key = name, peer["id"], peer["since"]
-                    self.sent[key] = max(peer["bytes_sent"], self.sent.get(key, 0))
+        self.statuses = {**self.statuses, **statuses}
+        self.note_sent(statuses)
         suspicions = {("synced", text) for pair, text in _false_synced(statuses).items() if pair not in blind}
         suspicions |= {("connections", text) for text in _two_connections(statuses)}
         self._suspected = {one: self._suspected.get(one, now) for one in suspicions}
@@ -94,6 +95,10 @@ class Record:
     def bytes_sent(self) -> int:
         """UDP payload that all nodes sent."""
         return sum(self.sent.values())
+
+    def bytes_sent_by(self, node: str) -> int:
+        """UDP payload that one node sent."""
+        return sum(count for (name, _, _), count in self.sent.items() if name == node)
 
     def latencies(self) -> list[float]:
         """From each calm write to each other node, in ascending order; inf where it never came."""

@@ -14,6 +14,7 @@ from meshsync.lab.drivers.base import Driver, Lab, LabError, LabNode
 from meshsync.lab.expectations import Converged
 from meshsync.lab.record import Record, Statuses, Waited, Written, is_converged
 from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Wait, Write
+from meshsync.lab.topology import LinkSpec
 
 SAMPLE_SECONDS = 0.25
 IDLE_SAMPLE_SECONDS = 5.0
@@ -56,6 +57,7 @@ class Runner:
         """By so much steps are later than the scenario says."""
         links = [one for link in lab.scenario.links.values() for one in (link.forward, link.backward)]
         slowest = max((link.delay_seconds + link.jitter_seconds for link in links), default=0.0)
+        self._pairs = {link: pairs_over(lab, link) for link in lab.topology.links}
         self.record = Record(tuple(driver.nodes), patience_seconds=PATIENCE_SECONDS + PATIENCE_TRIPS * slowest)
 
     async def run(self) -> Record:
@@ -148,7 +150,12 @@ class Runner:
 
     async def _restart(self, name: str, offset: float | None, watchers: trio.Nursery) -> None:
         self._part(name)
-        await self._driver.restart(name, offset)
+        try:
+            await self._driver.restart(name, offset)
+        except LabError as error:
+            self.record.ended[name] = f"restarted at {self._elapsed():.1f} s: {error}"
+            self._say(str(error))
+            return
         self._parted.discard(name)
         await self._watch_all(self._driver.nodes[name], watchers)
 
@@ -197,12 +204,23 @@ class Runner:
         """The pairs of nodes that cannot know of each other: they are parted, or were until a moment ago."""
         since = self._driver.now() - LIMITS.idle_seconds_max
         return frozenset(
-            frozenset((link.a.node, link.b.node))
+            pair
             for link in self._lab.topology.links
             if link.name in self._parted or self._healed.get(link.name, -math.inf) > since
+            for pair in self._pairs[link]
         )
 
+    def _note_ended(self) -> None:
+        """Note the nodes that run no more, though nobody killed them."""
+        for node in self._driver.nodes.values():
+            if not node.is_running and node.name not in self._parted and node.name not in self.record.ended:
+                self._part(node.name)
+                words = node.last_words()
+                self.record.ended[node.name] = f"ended by itself at {self._elapsed():.1f} s; its last words: {words}"
+                self._say(f"{node.name} ended by itself; its last words: {words}")
+
     async def _statuses(self) -> Statuses:
+        self._note_ended()
         found: dict[str, Any] = {}
 
         async def ask(node: LabNode) -> None:
@@ -248,5 +266,34 @@ class Runner:
         self.record.note(self._driver.now(), await self._statuses(), self._blind())
         for node in self._driver.nodes.values():
             if node.is_running:
-                keys = {one["name"] for one in (await node.status())["collections"]}
-                self.record.held[node.name] = {name: await node.ids(name) for name in sorted(keys)}
+                try:
+                    keys = {one["name"] for one in (await node.status())["collections"]}
+                    self.record.held[node.name] = {name: await node.ids(name) for name in sorted(keys)}
+                except LabError as error:
+                    self._say(f"{node.name} cannot be asked what it holds: {error}")
+        self._note_ended()
+
+
+def pairs_over(lab: Lab, link: LinkSpec) -> frozenset[frozenset[str]]:
+    """The pairs of nodes that may talk to each other over a link: at its ends, or beyond switches and routers."""
+    near, far = (_beyond(lab, end.node, link) for end in (link.a, link.b))
+    return frozenset(frozenset((a, b)) for a in near for b in far if a != b)
+
+
+def _beyond(lab: Lab, start: str, without: LinkSpec) -> set[str]:
+    """The first nodes of meshsync on every way that begins at a node and does not use a link."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        here = waiting.pop()
+        if here in lab.scenario.nodes:
+            found.add(here)
+        elif here not in seen:
+            seen.add(here)
+            waiting += [
+                link.b.node if link.a.node == here else link.a.node
+                for link in lab.topology.links
+                if here in link and link != without
+            ]
+    return found

@@ -11,6 +11,7 @@ from meshsync.groups import unwrapped
 from meshsync.lab.drivers.base import Lab, OpenDriver
 from meshsync.lab.drivers.namespaces import open_namespaces
 from meshsync.lab.drivers.simulation import simulation
+from meshsync.lab.interruption import tidy_at_the_end
 from meshsync.lab.record import Record
 from meshsync.lab.runner import Progress, Runner
 from meshsync.lab.simulation._seam import order_tasks_by
@@ -19,10 +20,10 @@ from meshsync.lab.simulation._seam import order_tasks_by
 def run_lab(lab: Lab, seed: int, progress: Progress, *, is_simulated: bool) -> Record:
     """Bring a lab up, run its scenario, and take it down; blocks.  A seed repeats a simulation.
 
-    LabError: it cannot come up here.
+    LabError: it cannot come up here.  Whatever ends this half-way, nothing stays.
     """
     rng = random.Random(seed)
-    with unwrapped():
+    with tidy_at_the_end(), unwrapped():
         if not is_simulated:
             return trio.run(_run, lab, open_namespaces, rng, progress)
         order_tasks_by(seed)

@@ -30,11 +30,11 @@ class Verdict:
 
 
 def judge(scenario: Scenario, record: Record) -> list[Verdict]:
-    """A verdict for each expectation, in the order of the file."""
+    """A verdict for each expectation, in the order of the file; and one for each node that ended by itself."""
     return [
         Verdict(sentence, *_judge(expected, record))
         for sentence, expected in zip(scenario.sentences, scenario.expect, strict=True)
-    ]
+    ] + [Verdict(f"{node} runs until it is killed", holds=False, detail=how) for node, how in record.ended.items()]
 
 
 def _judge(expected: Expectation, record: Record) -> tuple[bool, str]:
@@ -49,7 +49,7 @@ def _judge(expected: Expectation, record: Record) -> tuple[bool, str]:
         case Latency(percent, below_seconds):
             latencies = record.latencies()
             if not latencies:
-                return False, "nothing was written while all nodes were connected and in sync"
+                return False, "nothing was written while all nodes ran and were in sync"
             value = percentile(latencies, percent)
             text = "some never arrived" if math.isinf(value) else f"{value * 1000:.1f} ms"
             return value < below_seconds, f"{text}, of {len(latencies)} arrivals"

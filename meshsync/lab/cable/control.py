@@ -2,19 +2,23 @@
 
     {"link": "a-b", "ends": ["l0a", "l0b"], "forward": {"delay_seconds": 0.1}, "backward": {}}
 
-Lays the cable where it is new, and impairs it.  The answer is `{"v":1,"carried":[…],"lost":[…]}`, per direction.
+Lays the cable where it is new, and impairs it.  The answer is `{"v":1,"carried":[…],"lost":[…]}`, per direction; to an
+order that makes no sense `{"v":1,"error":"…"}`, and nothing is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from meshsync.errors import LocalError
 from meshsync.lab.cable.cable import Cable
 from meshsync.lab.drivers.base import LabError
 from meshsync.lab.impairments import Impairment, LinkImpairment
@@ -38,31 +42,58 @@ async def serve_cables(path: Path, rng: random.Random) -> None:
 
             async def answer(stream: trio.SocketStream) -> None:
                 buffer = b""
-                while data := await stream.receive_some(_LINE_BYTES_MAX):
-                    *lines, buffer = (buffer + data).split(b"\n")
-                    for line in lines:
-                        reply = _obey(json.loads(line), cables, nursery, rng)
-                        await stream.send_all(json.dumps(reply).encode() + b"\n")
+                # Whoever goes in the middle of an order has gone, and the cables stay.
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while data := await stream.receive_some(_LINE_BYTES_MAX):
+                        *lines, buffer = (buffer + data).split(b"\n")
+                        if len(buffer) > _LINE_BYTES_MAX:
+                            return
+                        for line in lines:
+                            reply = _answer(line, cables, nursery, rng)
+                            await stream.send_all(json.dumps(reply).encode() + b"\n")
 
             await trio.serve_listeners(answer, [trio.SocketListener(listening)])
 
 
-def _obey(order: dict[str, Any], cables: dict[str, Cable], nursery: trio.Nursery, rng: random.Random) -> dict[str, Any]:
-    link = order["link"]
-    if "forward" in order:
-        impairment = LinkImpairment(Impairment.from_json(order["forward"]), Impairment.from_json(order["backward"]))
-        if link in cables:
-            cables[link].impair(impairment)
-        else:
-            first, second = order["ends"]
-            cables[link] = Cable(first, second, impairment, rng)
-            nursery.start_soon(cables[link].run)
-    wires = cables[link].forward.wire, cables[link].backward.wire
+def _answer(line: bytes, cables: dict[str, Cable], nursery: trio.Nursery, rng: random.Random) -> dict[str, Any]:
+    try:
+        order = _Order.read(line)
+    except LocalError as error:
+        return {"v": 1, "error": str(error)}
+    if order.link in cables:
+        cables[order.link].impair(order.impairment)
+    else:
+        cables[order.link] = Cable(*order.ends, order.impairment, rng)
+        nursery.start_soon(cables[order.link].run)
+    wires = cables[order.link].forward.wire, cables[order.link].backward.wire
     return {"v": 1, "carried": [wire.carried for wire in wires], "lost": [wire.lost for wire in wires]}
 
 
+@dataclass(frozen=True)
+class _Order:
+    link: str
+    ends: tuple[str, str]
+    impairment: LinkImpairment
+
+    @classmethod
+    def read(cls, line: bytes) -> _Order:
+        """LocalError: it is none."""
+        try:
+            order = json.loads(line)
+            first, second = order["ends"]
+            directions = [Impairment.from_json(order[key]) for key in ("forward", "backward")]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise LocalError(f"no order for a cable: {error!r}") from None
+        if not all(isinstance(one, str) and one for one in (order["link"], first, second)):
+            raise LocalError("no order for a cable: link and ends are names")
+        return cls(order["link"], (first, second), LinkImpairment(*directions))
+
+
 def order_cable(path: Path, link: str, ends: tuple[str, str], impairment: LinkImpairment) -> dict[str, Any]:
-    """Lay or impair a cable of the process that listens there; blocks.  LabError: it does not answer."""
+    """Lay or impair a cable of the process that listens there; blocks.
+
+    LabError: it does not answer, or not as it was ordered.
+    """
     order = {
         "link": link,
         "ends": ends,
@@ -78,4 +109,6 @@ def order_cable(path: Path, link: str, ends: tuple[str, str], impairment: LinkIm
                 reply: dict[str, Any] = json.loads(file.readline(_LINE_BYTES_MAX))
     except (OSError, ValueError) as error:
         raise LabError(f"the cables of this lab do not answer: {error}; its log is beside {path}") from None
+    if "error" in reply:
+        raise LabError(f"the cables of this lab: {reply['error']}")
     return reply

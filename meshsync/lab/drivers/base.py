@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from meshsync.errors import MeshsyncError
+from meshsync.errors import RefusedError
 from meshsync.lab.impairments import LinkImpairment
 from meshsync.lab.scenario import Scenario
 from meshsync.lab.topology import Topology
 
 
-class LabError(MeshsyncError):
-    """A lab cannot come up or go on; the message says what is missing, and what to do."""
+class LabError(RefusedError):
+    """A lab cannot come up or go on here; the message says what is missing, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class LabNode(Protocol):
     @property
     def is_running(self) -> bool:
         """Whether its process runs."""
+
+    def last_words(self) -> str:
+        """What its process printed last; for people."""
 
     async def put(self, collection: str, id: str, body: Mapping[str, Any]) -> None:
         """Write a document; returns once the node has acknowledged it."""

@@ -1,7 +1,7 @@
 """Labs in network namespaces: a namespace a node, virtual Ethernet, real processes of the installed command.
 
-Everything that a lab made can be told from its folder's `.lab`: the namespaces' names and the processes' pids.  So one
-command brings it up, others look into it, and one takes it down, whatever became of those before.
+Everything that a lab made can be told from its folder: the names of its namespaces, and in `.lab` the processes' pids.
+So one command brings it up, others look into it, and one takes it down, whatever became of those before.
 
 A link that a scenario impairs or parts runs through a cable in user space (`meshsync.lab.cable`), in a namespace of its
 own; every other link is a plain pair of virtual interfaces.
@@ -9,9 +9,11 @@ own; every other link is a plain pair of virtual interfaces.
 
 from __future__ import annotations
 
-import hashlib
+import logging
+import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,11 +27,12 @@ import trio
 from meshsync.lab import namespaces
 from meshsync.lab.cable.control import order_cable
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.processes import ProcessNode, threads
+from meshsync.lab.drivers.processes import LOG, ProcessNode, threads
 from meshsync.lab.impairments import DOWN, LinkImpairment
+from meshsync.lab.ownership import alone, mark_of, run_of
 from meshsync.lab.prepare import STATE, PreparedNode, prepare
 from meshsync.lab.processes import ProcessFile
-from meshsync.lab.scenario import Cut, Heal, Impair, Unplug
+from meshsync.lab.scenario import Cut, Impair, Unplug
 from meshsync.lab.topology import End, LinkSpec
 from meshsync.launch import CLOCK_OFFSET
 
@@ -47,12 +50,12 @@ class NamespaceLab:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.state = lab.folder / STATE
-        # The folder's path, because two checkouts may hold labs of one name; short, for there are limits to names.
-        mark = hashlib.sha256(str(lab.folder.resolve()).encode()).hexdigest()[:6]
-        self._prefix = f"mslab-{mark}-{lab.name}"
+        # Two checkouts may hold labs of one name.
+        self._prefix = f"mslab-{mark_of(lab.folder)}-{lab.name}"
         self.cabled = _cabled(lab)
         self.processes = {name: ProcessFile(self.state / name / "node.pid") for name in lab.scenario.nodes}
         self.cables = ProcessFile(self.state / "cables.pid")
+        self.run = run_of(self.state)
 
     def namespace(self, node: str) -> str:
         """The namespace of a node; a bridge of the host has one of its own, a bridge inside a node that node's."""
@@ -63,7 +66,12 @@ class NamespaceLab:
     @property
     def is_up(self) -> bool:
         """Whether any of its namespaces is there."""
-        return any(namespaces.exists(self.namespace(name)) for name in self.lab.topology.nodes)
+        return any(namespaces.exists(self.namespace(name)) for name in (*self.lab.topology.nodes, _CABLES))
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is what a `lab run` left that was killed."""
+        return self.is_up and self.run.is_noted and self.run.pid is None
 
     @property
     def cable_socket(self) -> Path:
@@ -136,7 +144,7 @@ class NamespaceLab:
         """Start the process of a node."""
         command = [*_MESHSYNC, "node", "--config", str(node.config), "--log-format", "json"]
         environ = {CLOCK_OFFSET: str(clock_offset_seconds)} if clock_offset_seconds else {}
-        log = node.directory / "node.log"
+        log = node.directory / LOG
         self.processes[node.name].start(namespaces.inside(self.namespace(node.name), *command), log, environ)
 
     # While it is up
@@ -160,11 +168,27 @@ class NamespaceLab:
     # Down
 
     def destroy(self) -> None:
-        """End every process and remove every namespace; what is not there is no fault."""
-        for process in (*self.processes.values(), self.cables):
-            process.end()
+        """End every process and remove every namespace; what is not there is no fault.
+
+        LabError: something stays, the last that did; all else is gone.
+        """
+        processes = (*self.processes.values(), self.cables)
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        failed: LabError | None = None
+        for process in processes:
+            try:
+                process.end()
+            except LabError as error:
+                failed = error
         for name in (*self.lab.topology.nodes, _CABLES):
-            namespaces.remove(self.namespace(name))
+            try:
+                namespaces.remove(self.namespace(name))
+            except LabError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        self.run.forget()
 
 
 class NamespaceDriver:
@@ -179,6 +203,7 @@ class NamespaceDriver:
         self._prepared = prepared
         self._impairments = dict(built.lab.scenario.links)
         self._parted: set[str] = set()
+        self._offsets: dict[str, float] = {}
 
     def now(self) -> float:
         """See `Driver.now`."""
@@ -212,7 +237,8 @@ class NamespaceDriver:
             await trio.to_thread.run_sync(self.built.impair, one, impairment)
 
     def _links(self, name: str) -> Iterator[LinkSpec]:
-        return (link for link in self.built.lab.topology.links if link.name == name)
+        """The links of a name that something can be done to; `heal: all` names others, too."""
+        return (link for link in self.built.cabled if link.name == name)
 
     async def kill(self, node: str) -> None:
         """See `Driver.kill`."""
@@ -220,8 +246,10 @@ class NamespaceDriver:
 
     async def restart(self, node: str, clock_offset_seconds: float | None = None) -> None:
         """See `Driver.restart`."""
+        if clock_offset_seconds is not None:
+            self._offsets[node] = clock_offset_seconds
         await self.kill(node)
-        await trio.to_thread.run_sync(self.built.start, self._prepared[node], clock_offset_seconds or 0.0)
+        await trio.to_thread.run_sync(self.built.start, self._prepared[node], self._offsets.get(node, 0.0))
         await self.nodes[node].wait_ready()
 
 
@@ -231,7 +259,7 @@ async def open_namespaces(lab: Lab) -> AsyncIterator[NamespaceDriver]:
 
     What the nodes left, logs above all, stays in the folder's `.lab` until the next time.
     """
-    driver = await trio.to_thread.run_sync(partial(bring_up, lab, anew=True))
+    driver = await trio.to_thread.run_sync(partial(bring_up, lab, for_run=True))
     try:
         await wait_ready(driver)
         yield driver
@@ -240,33 +268,60 @@ async def open_namespaces(lab: Lab) -> AsyncIterator[NamespaceDriver]:
             await trio.to_thread.run_sync(driver.built.destroy)
 
 
-def bring_up(lab: Lab, *, anew: bool = False) -> NamespaceDriver:
-    """Build a lab and start its nodes; blocks.  `anew`: with new keys and empty stores.
+def bring_up(lab: Lab, *, for_run: bool = False) -> NamespaceDriver:
+    """Build a lab and start its nodes; blocks.  What a run left that was killed is removed first.
 
-    LabError: it is up already, or something is missing here.
+    `for_run`: with new keys and empty stores, and to be removed by whoever comes next should this process be killed.
+    LabError: it is up already, or something is missing here; then nothing is left of it.
     """
     namespaces.require()
-    built = NamespaceLab(lab)
-    if built.is_up:
-        raise LabError(f"the lab {lab.name} is up already; take it down with: meshsync lab down {lab.folder}")
-    if anew:
-        forget(lab)
-    prepared = prepare(lab)
-    try:
-        built.build()
-        for node in prepared.values():
-            built.start(node)
-    except BaseException:
-        built.destroy()
-        raise
+    with alone(lab.folder):
+        built = NamespaceLab(lab)
+        if built.is_abandoned:
+            logging.getLogger(__name__).warning("removing what a run of %s left that was killed", lab.name)
+            built.destroy()
+        if built.is_up:
+            raise LabError(f"the lab {lab.name} is up already; take it down with: meshsync lab down {lab.folder}")
+        if for_run:
+            forget(lab)
+        prepared = prepare(lab)
+        try:
+            if for_run:
+                built.run.note(os.getpid())
+            built.build()
+            for node in prepared.values():
+                built.start(node)
+        except BaseException:
+            built.destroy()
+            raise
     return NamespaceDriver(built, prepared)
 
 
+def take_down(lab: Lab) -> str:
+    """Take a lab down, whatever became of who brought it up; blocks.  What it was, in words.  LabError."""
+    namespaces.require()
+    with alone(lab.folder):
+        built = NamespaceLab(lab)
+        was = "left by a run that was killed" if built.is_abandoned else "up" if built.is_up else "not up"
+        built.destroy()
+    return was
+
+
 async def wait_ready(driver: NamespaceDriver) -> None:
-    """Wait until every node answers.  LabError: one does not come up."""
+    """Wait until every node answers.  LabError: what became of each that does not come up, a line each."""
+    failures: list[str] = []
+
+    async def wait(node: ProcessNode) -> None:
+        try:
+            await node.wait_ready()
+        except LabError as error:
+            failures.append(str(error))
+
     async with trio.open_nursery() as nursery:
         for node in driver.nodes.values():
-            nursery.start_soon(node.wait_ready)
+            nursery.start_soon(wait, node)
+    if failures:
+        raise LabError("\n".join(failures))
 
 
 def forget(lab: Lab) -> None:
@@ -278,7 +333,7 @@ def _cabled(lab: Lab) -> tuple[LinkSpec, ...]:
     """The links that something is done to."""
     named = set(lab.scenario.links)
     for step in lab.scenario.steps:
-        if isinstance(step.action, Cut | Unplug | Heal | Impair):
+        if isinstance(step.action, Cut | Unplug | Impair):
             named |= set(step.action.links)
     return tuple(link for link in lab.topology.links if link.name in named)
 

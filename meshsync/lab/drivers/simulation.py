@@ -56,6 +56,10 @@ class SimulatedNode:
         """Whether its process runs."""
         return self.node is not None
 
+    def last_words(self) -> str:
+        """See `LabNode.last_words`; what fails in a simulated node fails the whole simulation instead."""
+        return "none"
+
     def _running(self) -> Node:
         if self.node is None:
             raise LabError(f"{self.name} does not run")
