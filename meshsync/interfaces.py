@@ -119,6 +119,8 @@ class Interfaces:
         self._read = read
         self._limits = limits
         self._said: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
+        """Why a named interface is not used."""
         self._tell: Callable[[], None] = lambda: None
         self.refresh()
 
@@ -126,6 +128,11 @@ class Interfaces:
     def is_limited(self) -> bool:
         """Whether the owner named interfaces."""
         return bool(self._names)
+
+    @property
+    def fault(self) -> str | None:
+        """Why not all interfaces are used that the owner named; None where all are."""
+        return "; ".join(self._missing.values()) or None
 
     def refresh(self) -> None:
         """Look now."""
@@ -160,6 +167,10 @@ class Interfaces:
                 state = f"interface {name} has no address yet: waiting for one"
             else:
                 state = f"using interface {name} with {', '.join(one.addresses)}"
+            if one is None or not one.is_usable:
+                self._missing[name] = state
+            else:
+                self._missing.pop(name, None)
             if self._said.get(name) != state:
                 self._said[name] = state
                 (_log.info if one is not None and one.is_usable else _log.warning)(state)

@@ -25,6 +25,7 @@ from meshsync.identity import Identity, load_mesh_key, load_or_create
 from meshsync.interfaces import Interfaces
 from meshsync.network import Network
 from meshsync.node import Node
+from meshsync.peering.trust import Trust
 from meshsync.store.base import Store
 from meshsync.store.sqlite.store import SqliteStore
 from meshsync.sync.introductions import Introductions
@@ -55,7 +56,7 @@ async def start_node(
     sockets: Sequence[DatagramSocket],
     *,
     mesh_key: bytes | None = None,
-    discoveries: Sequence[Discovery] = (),
+    discoveries: Callable[[Trust], Sequence[Discovery]] = lambda _: (),
     reachable_at: Callable[[], tuple[HostPort, ...]] | None = None,
     interfaces: Interfaces | None = None,
     limits: Limits = LIMITS,
@@ -65,8 +66,8 @@ async def start_node(
 ) -> AsyncIterator[Node]:
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
-    `discoveries` find peers besides those of the configuration; `reachable_at` says where others find this node, by
-    default where its sockets are.  Dialling keeps to `interfaces`, and begins anew when they change.
+    `discoveries` makes what finds peers besides those of the configuration; `reachable_at` says where others find this
+    node, by default where its sockets are.  Dialling keeps to `interfaces`, and begins anew when they change.
     `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
     async with AsyncExitStack() as stack:
@@ -91,9 +92,10 @@ async def start_node(
         ]
         listen = [HostPort(*transport.address) for transport in transports]
         node.listen = tuple(map(str, listen))
+        ways = [StaticDiscovery(config.peers), *discoveries(node.trust)]
         if config.discovery.exchange:
             node.sync.summaries.addresses = reachable_at or (lambda: only_reachable(listen))
-            discoveries = [*discoveries, Introductions(node.sync, node.trust.would_admit)]
+            ways.append(Introductions(node.sync, node.trust.would_admit))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
@@ -102,7 +104,7 @@ async def start_node(
             node.interfaces = interfaces
             transports = [RoutedTransport(transport, interfaces.check_route) for transport in transports]
             nursery.start_soon(interfaces.follow, node.peering.network_changed)
-        node.peering.start(nursery, transports, [StaticDiscovery(config.peers), *discoveries])
+        node.peering.start(nursery, transports, ways)
         try:
             yield node
         finally:
@@ -139,7 +141,7 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
                 store,
                 network.sockets,
                 mesh_key=mesh_key,
-                discoveries=network.discoveries(identity.endpoint_id, mesh_key, rng),
+                discoveries=lambda trust: network.discoveries(identity.endpoint_id, mesh_key, rng, trust.is_known),
                 reachable_at=network.reachable_at,
                 interfaces=network.interfaces,
                 limits=limits,

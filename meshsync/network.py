@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import structlog
@@ -53,8 +54,10 @@ class Network:
             found += [HostPort(host, address.port) for host in hosts]
         return only_reachable(found)
 
-    def discoveries(self, own: EndpointId, mesh_key: bytes | None, rng: random.Random) -> list[Discovery]:
-        """The ways of finding peers that the configuration asks for."""
+    def discoveries(
+        self, own: EndpointId, mesh_key: bytes | None, rng: random.Random, is_known: Callable[[EndpointId], bool]
+    ) -> list[Discovery]:
+        """The ways of finding peers that the configuration asks for; `is_known`: whom the owner named or accepted."""
         config = self._config
         found: list[Discovery] = []
         if config.discovery.mdns:
@@ -68,7 +71,7 @@ class Network:
                     self.listen,
                     self.interfaces,
                     mesh_key=mesh_key if config.trust == "mesh-key" else None,
-                    named=[peer.id for peer in config.peers],
+                    is_known=is_known,
                     rng=rng,
                     limits=self._limits,
                 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshsync.ids import EndpointId
-from meshsync.peering.peer import Peer
+from meshsync.peering.peer import STATIC, Peer
 from meshsync.store.replica import Replica
 
 if TYPE_CHECKING:
@@ -35,6 +35,22 @@ def node_status(node: Node) -> dict[str, Any]:
         "pending": len(node.trust.knocks),
         "collections": [_collection(node, replica) for replica in replicas],
         "relay": node.relay.status(),
+        "discovery": _discovery(node),
+    }
+
+
+def _discovery(node: Node) -> dict[str, Any]:
+    """The ways of finding peers, the interfaces that they use, and the first thing that is wrong with any of them."""
+    ways = [{"via": one.via, "fault": one.fault} for one in node.peering.discoveries if one.via != STATIC]
+    interfaces = node.interfaces
+    faults = [interfaces.fault if interfaces is not None else None, *(way["fault"] for way in ways)]
+    return {
+        "ways": ways,
+        "interfaces": [
+            {"name": one.name, "addresses": list(one.addresses)}
+            for one in (interfaces.chosen if interfaces is not None else ())
+        ],
+        "fault": next((fault for fault in faults if fault is not None), None),
     }
 
 

@@ -60,6 +60,7 @@ class SimDiscovery:
     """One machine on the simulated network."""
 
     via = "mdns"
+    fault: str | None = None
 
     def __init__(self, lan: SimLan, id: EndpointId, address: HostPort, name: str) -> None:
         self.host = address.host

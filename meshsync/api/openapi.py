@@ -123,6 +123,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "fault": _maybe(_TEXT),
             }
         ),
+        discovery=_object(
+            {
+                "ways": _list(_object({"via": _TEXT, "fault": _maybe(_TEXT)})),
+                "interfaces": _list(_object({"name": _TEXT, "addresses": _list(_TEXT)})),
+                "fault": _said(_maybe(_TEXT), "why not everybody can be found that might be; null: all is well"),
+            }
+        ),
     ),
     "MeshNode": _object(
         {

@@ -119,6 +119,8 @@ def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     faults = find_faults(status)
     for fault in faults:
         write_line(colour(fault, "red"))
+    if status["discovery"]["fault"]:
+        write_line(colour(printable(status["discovery"]["fault"], 400), "yellow"))
     for peer in pending:
         who = f"{printable(peer['name'])} ({peer['id'][:8]})" if peer["name"] else peer["id"][:8]
         write_line(f"{who} at {printable(peer['address'])} wants to connect; to let it in:")

@@ -35,6 +35,10 @@ class Discovery(Protocol):
     def via(self) -> str:
         """The word for it in status: static, mdns."""
 
+    @property
+    def fault(self) -> str | None:
+        """Why nobody, or not everybody, can be found this way at present; None where all is well."""
+
     def sightings(self) -> AbstractAsyncContextManager[AsyncIterator[Sighting]]:
         """Look for peers as long as the block lasts.
 

@@ -82,6 +82,12 @@ class DnsDiscovery:
         self._rng = rng
         self._limits = limits
         self._resolver = resolver
+        self._faults: dict[DnsName, str] = {}
+
+    @property
+    def fault(self) -> str | None:
+        """See `Discovery.fault`."""
+        return "; ".join(self._faults.values()) or None
 
     @asynccontextmanager
     async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
@@ -105,11 +111,13 @@ class DnsDiscovery:
                 found = await self._look(name)
             except (DNSException, OSError) as error:
                 reason = str(error) or type(error).__name__
+                self._faults[name] = f"{name} cannot be looked up: {reason}"
                 if type(error).__name__ != said:
-                    _log.warning(f"{name} cannot be looked up: {reason}; trying again", kept=told.count(name))
+                    _log.warning(f"{self._faults[name]}; trying again", kept=told.count(name))
                 said = type(error).__name__
                 pause, retry = retry, min(2 * retry, limits.dns_refresh_seconds_max)
             else:
+                self._faults.pop(name, None)
                 told.replace(name, list(found.sightings(self.via, str(name), self._own, limits)))
                 pause = min(max(found.ttl, limits.dns_refresh_seconds_min), limits.dns_refresh_seconds_max)
                 retry, said = limits.dns_retry_seconds, ""

@@ -33,6 +33,7 @@ class StaticDiscovery:
     """Sees each configured peer once, in the order of the configuration."""
 
     via = "static"
+    fault = None
 
     def __init__(self, peers: Iterable[NamedPeer]) -> None:
         self._sightings = tuple(Sighting(peer.id, tuple(peer.addresses), self.via, peer.name) for peer in peers)

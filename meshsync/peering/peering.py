@@ -56,6 +56,8 @@ class Peering:
         self._welcomed: dict[EndpointId, float] = {}
         """Strangers that were let in a moment ago and are not linked yet, and until when they count."""
         self.peers = self._book.peers
+        self.discoveries: tuple[Discovery, ...] = ()
+        """The ways of finding peers that are in use."""
         self._own = own
         self._instance = instance
         self._engine = engine
@@ -75,7 +77,8 @@ class Peering:
         self._dialer = Dialer(self._book, transports, self._candidates, self._admit_dialed, arrivals.dialed)
         for transport in transports:
             nursery.start_soon(self._accept_loop, transport, arrivals, nursery)
-        for discovery in discoveries:
+        self.discoveries = tuple(discoveries)
+        for discovery in self.discoveries:
             nursery.start_soon(self._discover, discovery, prospects)
         nursery.start_soon(prospects.run)
         nursery.start_soon(self._candidates.run)

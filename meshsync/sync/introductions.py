@@ -39,6 +39,7 @@ class Introductions:
     """A Discovery that sees those who subscribe to the same collections, as long as this node has too few links."""
 
     via = "mesh"
+    fault = None
 
     def __init__(self, engine: SyncEngine, is_welcome: Callable[[EndpointId], bool]) -> None:
         """`is_welcome` says whether trust would let an endpoint in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import PATIENCE_SECONDS, RunningNode, running
+from tests.cli.processes import COMMAND, PATIENCE_SECONDS, ROOT, RunningNode, running
 from tests.discovery.test_processes import mesh_key, options
 from tests.netns import Machine, is_privileged, lan, network
 
@@ -105,6 +106,57 @@ def test_an_interface_may_come_later_than_the_node(tmp_path: Path) -> None:
         log = (tmp_path / "boris.log").read_text()
         assert "there is no interface eth0 yet: waiting for it" in log
         assert "using interface eth0 with 10.77.1.2" in log
+
+
+def test_machines_with_nothing_but_addresses_of_one_link_find_each_other(tmp_path: Path) -> None:
+    """A cable between two laptops without a DHCP server: all there is are link-local addresses, with their zones."""
+    key = mesh_key(tmp_path)
+    with lan("anna", "boris") as machines, ExitStack() as stack:
+        for machine in machines:
+            machine.run("ip", "address", "del", f"{machine.address}/24", "dev", "eth0")
+        anna, boris = (start(stack, machine, tmp_path, key, "--listen", "[::]:4433") for machine in machines)
+        with following(anna) as wait:
+            wait("connected", boris.id)
+        boris.out("put", "notes", "n1", "{}")
+        boris.out("wait", "synced", "--timeout", "30s")
+        assert json.loads(anna.out("get", "notes", "n1")) == {}
+        found = anna.json("status")
+        [peer] = found["peers"]
+        assert peer["address"].startswith("[fe80::")
+        [interface] = found["discovery"]["interfaces"]
+        assert interface["name"] == "eth0"
+        assert all(address.startswith("fe80::") for address in interface["addresses"])
+
+
+def test_several_nodes_on_one_machine_need_no_port(tmp_path: Path) -> None:
+    """Whoever tries it out starts a second node beside the first, and would meet a port that is taken."""
+    key = mesh_key(tmp_path)
+    with lan("anna") as (machine,), ExitStack() as stack:
+        first = start(stack, machine, tmp_path, key)
+        second = stack.enter_context(running(tmp_path / "second", *options(key), listen=None, on=machine))
+        assert first.ready["listen"] == ["0.0.0.0:4433"]
+        [listen] = second.ready["listen"]
+        assert listen != "0.0.0.0:4433"
+        log = (tmp_path / "second.log").read_text()
+        assert f"port 4433/udp is taken: listening on port {listen.rpartition(':')[2]} instead" in log
+        with following(first) as wait:
+            wait("connected", second.id)
+        named = machine.command(*COMMAND, "node", "--data-dir", str(tmp_path / "third"), "--listen", "0.0.0.0:4433")
+        done = subprocess.run(named, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, cwd=ROOT)
+        assert done.returncode == 2
+        assert "name another with --listen" in done.stderr
+
+
+def test_status_says_why_nobody_can_be_found(tmp_path: Path) -> None:
+    """An interface that is misspelt looks like a network without peers."""
+    key = mesh_key(tmp_path)
+    with lan("anna") as (machine,), ExitStack() as stack:
+        anna = start(stack, machine, tmp_path, key, "--interface", "eht0")
+        found = anna.json("status")["discovery"]
+        assert found["interfaces"] == []
+        assert "there is no interface eht0 yet" in found["fault"]
+        assert [way["via"] for way in found["ways"]] == ["mdns", "mesh"]
+        assert "there is no interface eht0 yet" in anna.out("status")
 
 
 def test_a_machine_in_two_networks_stays_out_of_the_one_that_was_not_chosen(tmp_path: Path) -> None:

@@ -158,6 +158,36 @@ async def test_thousands_of_made_up_endpoints_take_nobody_away(shouter: Shouter)
         assert len(seen) < limits.sightings_max
 
 
+async def test_whom_the_owner_accepts_is_seen_from_then_on_without_the_hint_of_the_mesh(shouter: Shouter) -> None:
+    """A peer without the mesh key that was let in by hand would otherwise not be found where it is now."""
+    known: set[EndpointId] = set()
+    address = HostPort("127.0.0.1", 9)
+    foreign, good = Advert(B), member(A)
+    looker = MdnsDiscovery(
+        OWN,
+        "",
+        [address],
+        Interfaces(["lo"]),
+        mesh_key=KEY,
+        is_known=known.__contains__,
+        rng=random.Random(1),
+        limits=QUICK,
+    )
+    with trio.fail_after(SECONDS_MAX):
+        async with looker.sightings() as sightings, discovery(CANARY, 8).sightings():
+            await next_of(sightings, CANARY)
+            shouter.announce(foreign.label, txt_of(foreign), port=1001)
+            shouter.announce(good.label, txt_of(good), port=1002)
+            async for sighting in sightings:
+                assert sighting.endpoint != B, "it is not of this mesh"
+                if sighting.endpoint == A:
+                    break
+            known.add(B)
+            # zeroconf takes a packet that comes twice within a second for an echo.
+            shouter.announce(foreign.label, txt_of(foreign), port=1001, ttl=121)
+            assert (await next_of(sightings, B)).addresses == (HostPort("127.0.0.1", 1001),)
+
+
 async def test_one_record_holds_only_so_many_addresses(shouter: Shouter) -> None:
     """Each is tried, for seconds."""
     good = member(A)
@@ -199,6 +229,7 @@ async def test_no_multicast_is_said_once_and_tried_again(monkeypatch: pytest.Mon
             async with discovery(OWN, 9, limits).sightings() as sightings, discovery(A, 1000, limits).sightings():
                 with trio.move_on_after(0.5):
                     await anext(sightings)
+                assert any("does not share" in entry["event"] for entry in logs)
                 monkeypatch.undo()
                 assert (await next_of(sightings, A)).addresses
     said = [entry["event"] for entry in logs if "cannot be found" in entry["event"]]

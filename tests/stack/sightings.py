@@ -18,6 +18,7 @@ class Sightings:
 
     def __init__(self, world: World, via: str = "mdns") -> None:
         self.via = via
+        self.fault: str | None = None
         self._world = world
         self._send, self._receive = trio.open_memory_channel[Sighting](math.inf)
 

@@ -170,7 +170,7 @@ class World:
                 machine.store,
                 [machine.socket],
                 mesh_key=mesh_key,
-                discoveries=discoveries,
+                discoveries=lambda _: discoveries,
                 limits=limits,
                 rng=random.Random(self.rng.random()),
                 wall_ms=lambda: EPOCH_MS + int(trio.current_time() * 1000) + machine.skew_ms,

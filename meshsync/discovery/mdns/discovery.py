@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -38,20 +38,22 @@ class MdnsDiscovery:
         interfaces: Interfaces,
         *,
         mesh_key: bytes | None = None,
-        named: Iterable[EndpointId] = (),
+        is_known: Callable[[EndpointId], bool] = lambda _: False,
         rng: random.Random,
         limits: Limits = LIMITS,
     ) -> None:
         """Announce that `id` listens at `listen`, through the interfaces that are chosen.
 
         With a `mesh_key` only those are seen who hold it too, without only those who need none, and in any case those
-        who are `named`.
+        whom the owner named or accepted: `is_known` says so at every announcement, in a thread of its own.
         """
+        self.fault: str | None = None
+        """See `Discovery.fault`."""
         self._advert = Advert(id, name, mesh_hint(mesh_key, id) if mesh_key is not None else "")
         self._listen = tuple(listen)
         self._interfaces = interfaces
         self._mesh_key = mesh_key
-        self._named = frozenset(named)
+        self._is_known = is_known
         self._rng = rng
         self._limits = limits
 
@@ -77,8 +79,9 @@ class MdnsDiscovery:
                 await self._session(board)
             except (OSError, ZeroconfError) as error:
                 reason = _in_words(error)
+                self.fault = f"peers on the local network cannot be found: {reason}"
                 if reason != said:
-                    _log.warning(f"peers on the local network cannot be found: {reason}; trying again")
+                    _log.warning(f"{self.fault}; trying again")
                 said = reason
             if trio.current_time() - began > limits.mdns_retry_seconds_max:
                 pause = limits.mdns_retry_seconds
@@ -104,6 +107,7 @@ class MdnsDiscovery:
         failure: OSError | ZeroconfError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, station)
+            nursery.start_soon(self._recover)
             try:
                 await trio.to_thread.run_sync(station.run, thread_name="meshsync mdns", limiter=trio.CapacityLimiter(1))
             except (OSError, ZeroconfError) as error:
@@ -116,6 +120,11 @@ class MdnsDiscovery:
         if failure is not None:
             raise failure
 
+    async def _recover(self) -> None:
+        """A session that lasts works: what hinders one shows at its beginning."""
+        await trio.sleep(self._limits.mdns_retry_seconds)
+        self.fault = None
+
     async def _follow(self, station: Station) -> None:
         """Tell the station of every change, and in the end to end."""
         try:
@@ -127,7 +136,7 @@ class MdnsDiscovery:
 
     def _is_wanted(self, advert: Advert) -> bool:
         expected = mesh_hint(self._mesh_key, advert.id) if self._mesh_key is not None else ""
-        return advert.mesh == expected or advert.id in self._named
+        return advert.mesh == expected or self._is_known(advert.id)
 
     def _sites(self) -> Sites:
         has_ipv6 = any(":" in address.host for address in self._listen)

@@ -159,7 +159,7 @@ class SimulationDriver:
                 machine.store,
                 [machine.socket],
                 mesh_key=self._mesh_key if config.trust == "mesh-key" else None,
-                discoveries=[machine.station] if machine.station is not None else [],
+                discoveries=lambda _: [machine.station] if machine.station is not None else [],
                 reachable_at=lambda: addresses,
                 rng=random.Random(self._rng.random()),
                 wall_ms=lambda: _EPOCH_MS + int((trio.current_time() + machine.offset_seconds) * 1000),

@@ -41,6 +41,7 @@ class Station:
     """One node; a `meshsync.discovery.base.Discovery`."""
 
     via = "mdns"
+    fault = None
 
     def __init__(self, segments: Segments, host: str, id: EndpointId) -> None:
         self.host = host
