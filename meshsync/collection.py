@@ -15,9 +15,11 @@ from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.errors import LocalError, StoreError
-from meshsync.history import PastWrite, history
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
+from meshsync.past.conflicts import Conflict, conflicts
+from meshsync.past.history import PastWrite, history
+from meshsync.past.origins import Why, why
 from meshsync.store.base import DocumentRow, EntryRow
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
@@ -193,6 +195,19 @@ class Collection:
         DamagedError: a write cannot be read; `meshsync verify --repair` fetches it from a peer.
         """
         return history(self._past, id, diff=diff)
+
+    def why(self, id: str, field: str | None = None) -> Why | None:
+        """Where the fields of a document, or one of them, come from, and what was overridden; None where it was
+        never written.  DamagedError: as `history`.
+        """
+        return why(self._past, id, field)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """The documents with writes that did not know of each other and that no later one has seen together, by id.
+
+        Read in pages; cheap to abandon.  DamagedError: as `history`.
+        """
+        return conflicts(self._past)
 
     # Following
 

@@ -52,3 +52,19 @@ def writes_of(entries: Sequence[Made]) -> list[Write]:
         ((kind, _, *content),) = cbor.decode_trusted(entry.payload)
         writes.append(((entry.hlc, bytes(entry.log.author), entry.id), kind, content[0] if content else None))
     return writes
+
+
+def in_any_order(entries: list[Made], data: st.DataObject) -> list[Made]:
+    """The entries in another order in which all come behind what they build upon."""
+    left, given, order = list(entries), set[bytes](), list[Made]()
+    while left:
+        able = [
+            entry
+            for entry in left
+            if (entry.prev is None or entry.prev in given) and all(parent.id in given for parent in entry.parents)
+        ]
+        chosen = data.draw(st.sampled_from(able))
+        left.remove(chosen)
+        given.add(chosen.id)
+        order.append(chosen)
+    return order

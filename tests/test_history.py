@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
-from meshsync.history import history
+from meshsync.past.history import history
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
 from tests.authors import Author, Made

@@ -17,9 +17,9 @@ from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.collection import Change, Document
-    from meshsync.history import WriteInfo
     from meshsync.ids import EntryId
     from meshsync.node import Node
+    from meshsync.past.facts import WriteInfo
 
 _SLICE_SECONDS = 0.005
 """How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""

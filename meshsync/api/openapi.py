@@ -48,6 +48,10 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _maybe_ref(name: str) -> dict[str, Any]:
+    return {"anyOf": [_ref(name), {"type": "null"}]}
+
+
 _SESSION = _object(
     {
         "id": _HEX,
@@ -59,6 +63,14 @@ _SESSION = _object(
         "lazy": _said(_FLAG, "whether entries are only announced here, because they come by another link"),
     }
 )
+
+_WRITE: dict[str, Any] = {
+    "entry": _HEX,
+    "author": _HEX,
+    "time": _TIME,
+    "kind": {"enum": ["put", "patch", "delete"]},
+}
+_VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Error": _answer(error=_object({"code": {"enum": sorted(STATUS_OF_CODE)}, "message": _TEXT, "hint": _TEXT})),
@@ -188,6 +200,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Document": _answer(
         collection=_TEXT, id=_TEXT, doc=_ref("Body"), author=_HEX, time=_TIME, entry=_HEX, conflict=_FLAG
     ),
+    "Write": _object(_WRITE),
+    "Why": _answer(
+        collection=_TEXT,
+        id=_TEXT,
+        deleted=_maybe_ref("Write"),
+        fields=_list(_ref("FieldOrigin")),
+        complete=_said(_FLAG, "false: not all writes could be looked at"),
+    ),
+    "FieldOrigin": _object({"field": _TEXT, **_WRITE, "overrode": _list(_ref("Overridden"))}, value=_VALUE),
+    "Overridden": _object({**_WRITE, "seen": _said(_FLAG, "whether whoever overrode it had seen it")}, value=_VALUE),
     "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),
     "Loaded": _answer(stored=_COUNT, bad=_COUNT, bad_lines=_list({"type": "object"})),
 }

@@ -12,12 +12,15 @@ from starlette.responses import Response
 from meshsync.api.documents import time_text
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, refuse_unknown
-from meshsync.api.responses import Lines, Write, line
+from meshsync.api.responses import Lines, Write, answer, line
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
-    from meshsync.history import FieldChange, PastWrite, WriteInfo
     from meshsync.node import Node
+    from meshsync.past.conflicts import Conflict
+    from meshsync.past.facts import Said, WriteInfo
+    from meshsync.past.history import FieldChange, PastWrite
+    from meshsync.past.origins import FieldOrigin
 
 _SLICE_SECONDS = 0.005
 """How long reading may keep the event loop to itself."""
@@ -33,6 +36,43 @@ async def get_history(node: Node, request: Request) -> Response:
     collection, id = collection_of(node, request), path_text(request, "id")
     _require_written(collection, id)
     return _lines(map(describe_past_write, collection.history(id, diff=flag(request, "diff"))))
+
+
+async def get_why(node: Node, request: Request) -> Response:
+    """Where each field of a document comes from, what that overrode, and whether its author had seen it.
+
+    `overrode` lists what that author had not seen, the latest first, down to what they saw last; without `value`
+    a field was not there.  `complete` false: the
+    document was written so often that not all was looked at.
+    """
+    refuse_unknown(request, "field")
+    collection, id = collection_of(node, request), path_text(request, "id")
+    name = request.query_params.get("field")
+    _require_written(collection, id)
+    found = collection.why(id, name)
+    assert found is not None
+    if name is not None and not found.fields:
+        raise NotHereError(
+            "no_document", f"document {id!r} has no field {name!r}; meshsync history shows what was written"
+        )
+    return answer(
+        collection=collection.name,
+        id=id,
+        deleted=None if found.deleted is None else describe_write(found.deleted),
+        fields=[_describe_origin(origin) for origin in found.fields],
+        complete=found.complete,
+    )
+
+
+async def list_conflicts(node: Node, request: Request) -> Response:
+    """The documents with writes that did not know of each other and that no later one has seen together, by id.
+
+    A line a document: the last write of each side, and for each field on which they differ what is shown and what
+    lost.  Writing the document settles it.
+    """
+    refuse_unknown(request)
+    collection = collection_of(node, request)
+    return _lines(_describe_conflict(collection.name, conflict) for conflict in collection.conflicts())
 
 
 def _require_written(collection: Collection, id: str) -> None:
@@ -80,3 +120,31 @@ def _describe_change(change: FieldChange) -> dict[str, Any]:
     if change.is_there:
         described["after"] = change.after
     return described
+
+
+def _describe_said(said: Said) -> dict[str, Any]:
+    """What one write made of a field; without `value` it is not there."""
+    value = {"value": said.value} if said.is_there else {}
+    return {**value, **describe_write(said.write)}
+
+
+def _describe_origin(origin: FieldOrigin) -> dict[str, Any]:
+    overrode = [{**_describe_said(one.said), "seen": one.seen} for one in origin.overrode]
+    return {"field": origin.field, **_describe_said(origin.said), "overrode": overrode}
+
+
+def _describe_conflict(collection: str, conflict: Conflict) -> dict[str, Any]:
+    return {
+        "collection": collection,
+        "id": conflict.id,
+        "writes": [describe_write(write) for write in conflict.writes],
+        "fields": [
+            {
+                "field": one.field,
+                "winner": _describe_said(one.winner),
+                "losers": [_describe_said(loser) for loser in one.losers],
+            }
+            for one in conflict.fields
+        ],
+        "complete": conflict.complete,
+    }

@@ -117,6 +117,15 @@ ROUTES = (
         errors=("no_document", "no_collection"),
     ),
     Route(
+        "GET",
+        f"{_DOCUMENT}/why",
+        past.get_why,
+        (Parameter("field", "only this field, also where the document does not have it any more"),),
+        answer="Why",
+        errors=("no_document", "no_collection"),
+    ),
+    Route("GET", f"{_COLLECTION}/conflicts", past.list_conflicts, answer=JSON_LINES, errors=("no_collection",)),
+    Route(
         "POST",
         f"{_COLLECTION}/load",
         bulk.load_documents,

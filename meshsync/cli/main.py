@@ -31,6 +31,8 @@ _COMMANDS = {
     "rm": ("documents", "Delete a document."),
     "ls": ("documents", "List documents."),
     "history": ("past", "Show every write to a document."),
+    "why": ("past", "Show which write gave each field its value, and what lost."),
+    "conflicts": ("past", "Show what was written by people who did not know of each other."),
     "load": ("bulk", "Write many documents from JSON lines."),
     "dump": ("bulk", "Print all documents as JSON lines."),
     "watch": ("feeds", "Print changes as they happen."),

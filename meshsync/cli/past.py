@@ -1,14 +1,17 @@
-"""`history`: who wrote what, and what of it is still to be seen."""
+"""`history`, `why` and `conflicts`: who wrote what, why it counts, and what lost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshsync.cli.main import client, client_options
-from meshsync.cli.output import colour, print_json, printable, to_json, write_line
+from meshsync.cli.main import client, client_options, complain
+from meshsync.cli.output import colour, counted, print_json, printable, to_json, write_line
+
+if TYPE_CHECKING:
+    from meshsync.cli.client import Client
 
 _ID_DIGITS = 8
 
@@ -41,6 +44,80 @@ def _print_past_write(write: Mapping[str, Any], *, diff: bool) -> None:
             if key in change:
                 field = printable(change["field"], characters_max=1000)
                 write_line(colour(f"    {sign} {field}: {to_json(change[key])}", name))
+
+
+@click.command("why")
+@client_options
+@click.argument("collection")
+@click.argument("id")
+@click.argument("field", required=False)
+def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -> None:
+    """Show which write gave each field (or FIELD) its value, what that overrode, and whether its author knew.
+
+    Exits with 1 where the document was never written, or has no such field.
+    """
+    parameters = [] if field is None else [("field", field)]
+    found = client().get("v1", "collections", collection, "documents", id, "why", parameters=parameters)
+    if as_json:
+        print_json(found)
+        return
+    if found["deleted"] is not None:
+        write_line(f"deleted  {_origin(found['deleted'])}")
+    for origin in found["fields"]:
+        write_line(f"{_field_and_value(origin['field'], origin)}  {_origin(origin)}")
+        for one in origin["overrode"]:
+            how = "overrode" if one["seen"] else "overrode unseen"
+            write_line(f"    {how} {_value(one)}  {_origin(one)}")
+    _say_if_incomplete(found, collection, id)
+
+
+@click.command("conflicts")
+@client_options
+@click.argument("collection", required=False)
+def conflicts_command(*, as_json: bool, collection: str | None) -> None:
+    """Show the documents, of one collection or of all, with writes that did not know of each other.
+
+    For each field on which they differ: what is shown, and what lost.  Writing the document, with this before one's
+    eyes, settles it.  --json prints a line a document.
+    """
+    api = client()
+    names = [collection] if collection is not None else _collections(api)
+    for name in names:
+        with api.lines("v1", "collections", name, "conflicts") as conflicts:
+            for conflict in conflicts:
+                if as_json:
+                    print_json(conflict)
+                else:
+                    _print_conflict(conflict)
+
+
+def _collections(api: Client) -> list[str]:
+    return [one["name"] for one in api.get("v1", "collections")["collections"] if not one.get("relayed")]
+
+
+def _print_conflict(conflict: Mapping[str, Any]) -> None:
+    collection, id = printable(conflict["collection"]), printable(conflict["id"], characters_max=1000)
+    write_line(f"{collection} {id}: {counted(len(conflict['writes']), 'write')} that did not know of each other")
+    for write in conflict["writes"]:
+        write_line(f"    {_origin(write)}")
+    for one in conflict["fields"]:
+        write_line(f"  {_field_and_value(one['field'], one['winner'])}  {_origin(one['winner'])}")
+        for loser in one["losers"]:
+            write_line(f"    lost: {_value(loser)}  {_origin(loser)}")
+    _say_if_incomplete(conflict, collection, id)
+
+
+def _field_and_value(field: str, said: Mapping[str, Any]) -> str:
+    return f"{printable(field, characters_max=1000)}: {_value(said)}"
+
+
+def _value(said: Mapping[str, Any]) -> str:
+    return to_json(said["value"]) if "value" in said else "(not there)"
+
+
+def _say_if_incomplete(found: Mapping[str, Any], collection: str, id: str) -> None:
+    if not found["complete"]:
+        complain(f"{id!r} was written so often that older writes were not looked at; meshsync history {collection} ID")
 
 
 def _origin(write: Mapping[str, Any]) -> str:

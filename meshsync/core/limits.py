@@ -264,6 +264,12 @@ class Limits:
     query_terms_max: int = 256
     query_text_bytes_max: int = 16 * 1024
 
+    # Looking into documents
+    past_writes_max: int = 1024
+    """How far back a question about the present state of one document may look: some 30 ms."""
+    overridden_max: int = 16
+    """Writes to one field that are listed as overridden."""
+
     # The owner's files
     config_bytes_max: int = 1024 * 1024
     config_depth_max: int = 16

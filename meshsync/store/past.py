@@ -107,12 +107,11 @@ class Past:
                 return Write(Stamp(entry.hlc, author, entry.id), place, kind, body[0] if body else None)
         return None  # another document with the same tag
 
-    def had_seen(self, write: Write, earlier: Write) -> bool:
-        """Whether the author of a write had seen an earlier one."""
-        return write.place == earlier.place or self._replica.ancestry.is_before(earlier.place, write.place)
+    def had_seen(self, write: Place, earlier: Place) -> bool:
+        """Whether the author of a write had seen an earlier one when writing."""
+        return self._replica.ancestry.is_before(earlier, write)
 
-    def seen_among(self, side: Place, writes: Iterable[Write]) -> list[bool]:
-        """For each write, whether `side` is it or had seen it."""
-        asked = list(writes)
-        unseen = set(self._replica.ancestry.unseen(side, [write.place for write in asked if write.place != side]))
-        return [write.place not in unseen for write in asked]
+    def seen_by(self, write: Place, places: Iterable[Place]) -> set[Place]:
+        """Those of some writes that the author of one knew when it was written, itself included."""
+        asked = set(places)
+        return asked - set(self._replica.ancestry.unseen(write, asked - {write}))

@@ -82,6 +82,7 @@ def test_every_schema_is_there_and_used() -> None:
 ANSWERS: list[tuple[str, str, str, Any]] = [
     ("Written", "PUT", "/v1/collections/notes/documents/n1", {"n": 1}),
     ("Document", "GET", "/v1/collections/notes/documents/n1", None),
+    ("Why", "GET", "/v1/collections/notes/documents/n1/why", None),
     ("Health", "GET", "/v1/health", None),
     ("Status", "GET", "/v1/status", None),
     ("Graph", "GET", "/v1/graph", None),

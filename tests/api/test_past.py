@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from meshsync.core.entry import PATCH, PUT, Operation
 from tests.api.support import Served
+from tests.authors import Author
+from tests.replicas import give
 
 DOCUMENTS = "/v1/collections/notes/documents"
 
@@ -30,3 +33,47 @@ async def test_a_document_that_was_never_written_has_no_history(served: Served) 
     status, error = await served.error("GET", f"{DOCUMENTS}/nothing/history")
     assert (status, error["code"]) == (404, "no_document")
     assert (await served.error("GET", f"{DOCUMENTS}/nothing/history", params={"dif": "true"}))[0] == 400
+
+
+def contest(served: Served) -> tuple[str, str]:
+    """Let two authors write one document without knowing of each other; returns their ids."""
+    a, b = Author(1), Author(2)
+    first = a.write([Operation(PUT, "n1", {"title": "x"})])
+    mine = a.write([Operation(PATCH, "n1", {"title": "mine"})])
+    theirs = b.write([Operation(PATCH, "n1", {"title": "theirs", "more": 1})], [first], hlc=mine.hlc + 1)
+    give(served.node.sync.replica("notes"), first, mine, theirs)
+    return str(a.log.author), str(b.log.author)
+
+
+async def test_why_and_conflicts_name_what_lost(served: Served) -> None:
+    """Otherwise a value that somebody wrote is gone, and nobody can tell."""
+    a, b = contest(served)
+    found = await served.get(f"{DOCUMENTS}/n1/why", field="title")
+    assert (found["collection"], found["id"], found["deleted"], found["complete"]) == ("notes", "n1", None, True)
+    (origin,) = found["fields"]
+    assert (origin["field"], origin["value"], origin["author"], origin["kind"]) == ("title", "theirs", b, "patch")
+    overrode = [(one["value"], one["author"], one["seen"]) for one in origin["overrode"]]
+    assert overrode == [("mine", a, False), ("x", a, True)]
+
+    (conflict,) = await served.lines("/v1/collections/notes/conflicts")
+    assert (conflict["collection"], conflict["id"], conflict["complete"]) == ("notes", "n1", True)
+    assert [write["author"] for write in conflict["writes"]] == [b, a]
+    by_field = {one["field"]: (one["winner"], one["losers"]) for one in conflict["fields"]}
+    assert sorted(by_field) == ["title"], "that a wrote nothing of `more` is no disagreement"
+    winner, losers = by_field["title"]
+    assert (winner["value"], [(one["value"], one["author"]) for one in losers]) == ("theirs", [("mine", a)])
+
+    await served.node.collection("notes").patch("n1", {"seen": True})
+    assert await served.lines("/v1/collections/notes/conflicts") == []
+
+
+async def test_why_of_what_is_not_there_says_so(served: Served) -> None:
+    """Otherwise a slip in a name looks like an answer."""
+    notes = served.node.collection("notes")
+    await notes.put("n1", {"n": 1})
+    for path, parameters in (("nothing/why", {}), ("n1/why", {"field": "m"})):
+        status, error = await served.error("GET", f"{DOCUMENTS}/{path}", params=parameters)
+        assert (status, error["code"]) == (404, "no_document")
+    await notes.delete("n1")
+    found = await served.get(f"{DOCUMENTS}/n1/why")
+    assert (found["deleted"]["kind"], found["fields"]) == ("delete", [])

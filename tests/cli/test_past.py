@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,31 @@ def test_history_is_shown_for_people_and_for_programs(node: RunningNode) -> None
     done = node.run("history", "notes", "nothing")
     assert (done.returncode, done.stdout) == (1, "")
     assert "was never written" in done.stderr
+
+
+def test_two_who_wrote_apart_see_what_lost(tmp_path: Path) -> None:
+    """The question of everyone whose value is gone: who, when, and did they know?"""
+    with running(tmp_path / "b") as b:
+        b.out("put", "notes", "n1", '{"title":"theirs"}')
+    with running(tmp_path / "a") as a:
+        a.out("put", "notes", "n1", '{"title":"mine"}')
+        a.out("peers", "accept", b.id)
+        with running(tmp_path / "b", "--peer", a.peer) as b:
+            a.out("wait", "synced", "--peer", b.id, "--timeout", "30s")
+            conflict = b.json("conflicts")
+            assert b.json("conflicts", "notes") == a.json("conflicts") == conflict
+            ((title,), winner) = conflict["fields"], conflict["fields"][0]["winner"]
+            assert (winner["value"], winner["author"]) == ("mine", a.id)
+            assert [(one["value"], one["author"]) for one in title["losers"]] == [("theirs", b.id)]
+            text = b.out("conflicts")
+            assert text.startswith("notes n1: 2 writes that did not know of each other\n")
+            assert f'  title: "mine"  {winner["entry"][:8]}' in text
+            assert '    lost: "theirs"  ' in text
+            text = a.out("why", "notes", "n1", "title")
+            assert text.startswith(f'title: "mine"  {winner["entry"][:8]}  ')
+            assert '    overrode unseen "theirs"  ' in text
+            assert a.json("why", "notes", "n1")["fields"][0]["overrode"][0]["seen"] is False
+            assert a.run("why", "notes", "n1", "nothing").returncode == 1
+            a.out("patch", "notes", "n1", '{"title":"ours"}')
+            assert a.out("conflicts") == ""
+            assert a.out("why", "notes", "n1", "title").count("overrode") == 1, "it had seen what won"

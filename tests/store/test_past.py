@@ -18,7 +18,7 @@ from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite import SqliteStore
 from tests.authors import START_MS, Author, Made, batch_of
-from tests.histories import histories, writes_of
+from tests.histories import histories, in_any_order, writes_of
 from tests.meshoracle import document_of
 from tests.replicas import apply, give, new_replica, store_of
 
@@ -31,22 +31,6 @@ def writes(replica: Replica, id: str = "d", *, reverse: bool = False) -> list[Wr
 
 def simple(found: list[Write]) -> list[object]:
     return [(tuple(write.stamp), write.kind, write.body) for write in found]
-
-
-def in_any_order(entries: list[Made], data: st.DataObject) -> list[Made]:
-    """The entries in another order in which all come behind what they build upon."""
-    left, given, order = list(entries), set[bytes](), list[Made]()
-    while left:
-        able = [
-            entry
-            for entry in left
-            if (entry.prev is None or entry.prev in given) and all(parent.id in given for parent in entry.parents)
-        ]
-        chosen = data.draw(st.sampled_from(able))
-        left.remove(chosen)
-        given.add(chosen.id)
-        order.append(chosen)
-    return order
 
 
 @given(histories(), st.data())

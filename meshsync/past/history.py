@@ -1,35 +1,16 @@
-"""The past of a document in the words of its owner: what was written, by whom, and what of it is still to be seen."""
+"""The history of a document: what was written, by whom, and what of it is still to be seen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from meshsync.core import cbor
 from meshsync.core.document import DocumentState
-from meshsync.core.entry import DELETE, KINDS
-from meshsync.core.hlc import to_datetime
-from meshsync.ids import EndpointId, EntryId
+from meshsync.core.entry import DELETE
+from meshsync.past.facts import WriteInfo
 from meshsync.store.past import Past, Write
-
-
-@dataclass(frozen=True, slots=True)
-class WriteInfo:
-    """Which entry wrote, whose it is, when and how."""
-
-    entry: EntryId
-    author: EndpointId
-    time: datetime
-    kind: str
-    """put, patch or delete."""
-
-    @classmethod
-    def of(cls, write: Write) -> WriteInfo:
-        """The facts of a write."""
-        hlc, author, entry = write.stamp
-        return cls(EntryId(entry), EndpointId(author), to_datetime(hlc), KINDS[write.kind])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,144 @@
+"""Conflicts: what was written by authors who did not know of each other, and that nobody has seen together since.
+
+The entries on a document that no other entry on it has seen are its *sides*.  Each side shows every field as it would
+be without the others; where two sides show something different, and neither had seen what the other one shows, the
+field is contested.  The greatest stamp decides what is shown, and the others stand here until someone writes the
+document having seen all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import attrgetter
+
+from meshsync.core import cbor
+from meshsync.core.anchor import Place
+from meshsync.core.document import Stamp
+from meshsync.core.entry import PATCH
+from meshsync.core.limits import LIMITS
+from meshsync.past.facts import Said, WriteInfo
+from meshsync.store.base import DocumentRow
+from meshsync.store.past import Past, Write
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FieldConflict:
+    """A field that concurrent writes made different."""
+
+    field: str
+    winner: Said
+    """What the document shows."""
+    losers: list[Said]
+    """The latest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A document with writes that did not know of each other, and that no later one has seen together."""
+
+    id: str
+    writes: list[WriteInfo]
+    """The last write of each side, the latest first."""
+    fields: list[FieldConflict]
+    """By name.  None where the sides agree on every field."""
+    complete: bool
+    """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """What a field is on one side, and by which entry."""
+
+    stamp: Stamp
+    place: Place
+    said: Said
+
+
+@dataclass(slots=True)
+class _Side:
+    """One side of a document, while its writes are read backwards."""
+
+    place: Place
+    last: _Stand | None = None
+    floor: _Stand | None = None
+    """The put or delete below which nothing counts."""
+    fields: dict[str, _Stand] = field(default_factory=dict)
+
+    def take(self, write: Write) -> None:
+        """Take the next earlier write that this side has seen."""
+        if self.floor is not None:
+            return
+        stand = _Stand(write.stamp, write.place, Said(is_there=False, value=None, write=WriteInfo.of(write)))
+        self.last = self.last or stand
+        for name in write.body or ():
+            self.fields.setdefault(name, _Stand(write.stamp, write.place, Said.of(write, name)))
+        if write.kind != PATCH:
+            self.floor = stand
+
+    def shows(self, name: str) -> _Stand | None:
+        """What made the field what it is here; None where nothing ever did."""
+        return self.fields.get(name, self.floor)
+
+
+def conflicts(past: Past) -> Iterator[Conflict]:
+    """All documents with conflicts, by id, read in pages.  DamagedError: a document or a write cannot be read."""
+    for row in past.rows(contested=True):
+        yield _conflict_of(past, row)
+
+
+def _conflict_of(past: Past, row: DocumentRow) -> Conflict:
+    sides = [_Side(place) for place in past.state(row).frontier]
+    complete = _read_sides(past, row, sides)
+    stands = {name: [side.shows(name) for side in sides] for name in sorted({n for side in sides for n in side.fields})}
+    places = {stand.place for found in stands.values() for stand in found if stand is not None}
+    seen = [past.seen_by(side.place, places) for side in sides]
+    found = [_field_conflict(name, stands[name], seen) for name in stands]
+    last = sorted((side.last for side in sides if side.last is not None), key=attrgetter("stamp"), reverse=True)
+    return Conflict(row.id, [stand.said.write for stand in last], [one for one in found if one is not None], complete)
+
+
+def _read_sides(past: Past, row: DocumentRow, sides: Sequence[_Side]) -> bool:
+    """Read writes, the latest first, until each side knows what it shows; whether that was reached."""
+    writes = past.writes(row, reverse=True)
+    for _ in range(LIMITS.past_writes_max // _CHUNK):
+        unread = [side for side in sides if side.floor is None]
+        chunk = list(islice(writes, _CHUNK)) if unread else []
+        if not chunk:
+            return True
+        places = [write.place for write in chunk]
+        for side in unread:
+            seen = past.seen_by(side.place, places)
+            for write in chunk:
+                if write.place in seen:
+                    side.take(write)
+    return not any(side.floor is None for side in sides) or next(writes, None) is None
+
+
+def _field_conflict(name: str, stands: Sequence[_Stand | None], seen: Sequence[set[Place]]) -> FieldConflict | None:
+    """What of one field the sides do not know of each other.  `seen`: what each side has seen."""
+    candidates = {stand.place: stand for stand in stands if stand is not None}
+    # Whoever saw it and shows something else has overridden it knowingly.
+    contenders = [
+        candidate
+        for place, candidate in candidates.items()
+        if all(
+            stand is not None and stand.place == place
+            for stand, knows in zip(stands, seen, strict=True)
+            if place in knows
+        )
+    ]
+    contenders.sort(key=attrgetter("stamp"), reverse=True)
+    if not contenders:
+        return None
+    winner, *losers = contenders
+    different = [loser.said for loser in losers if not _is_same(loser.said, winner.said)]
+    return FieldConflict(name, winner.said, different) if different else None
+
+
+def _is_same(one: Said, other: Said) -> bool:
+    # 1, 1.0 and True are equal in Python, and different documents.
+    return one.is_there == other.is_there and cbor.encode(one.value) == cbor.encode(other.value)

@@ -1,0 +1,102 @@
+"""Why a field has its value: which write gave it, what that overrode, and whether its author knew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshsync.core.anchor import Place
+from meshsync.core.limits import LIMITS
+from meshsync.past.facts import Said, WriteInfo
+from meshsync.store.past import Past, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """What one write had made of a field before, or beside, the one that counts."""
+
+    said: Said
+    seen: bool
+    """Whether whoever overrode it had seen it.  If not, the two wrote without knowing of each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOrigin:
+    """Where the value of one field comes from."""
+
+    field: str
+    said: Said
+    """What gave it its value, or removed it."""
+    overrode: list[Overridden]
+    """The latest first: all that its author had not seen, down to what they saw last.  At most
+    `Limits.overridden_max`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Where a document comes from."""
+
+    id: str
+    deleted: WriteInfo | None
+    """What deleted it, where it does not exist."""
+    fields: list[FieldOrigin]
+    """By name: those that it has, and those that a patch removed; or the one that was asked for, unless
+    neither the present document nor what that overrode says anything of it."""
+    complete: bool
+    """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """One field, while its writes are read backwards."""
+
+    giver: Place | None = None
+    said: Said | None = None
+    is_named: bool = False
+    """Whether the write that counts names the field: one that removed it does, one that wrote others does not."""
+    overrode: list[Overridden] = field(default_factory=list)
+
+
+def why(past: Past, id: str, name: str | None = None) -> Why | None:
+    """Where the fields of a document come from, or only the field `name`; None for a document never written.
+
+    DamagedError: a write cannot be read.
+    """
+    row = past.row(id)
+    if row is None:
+        return None
+    state = past.state(row)
+    searches = {one: _Search() for one in ([name] if name is not None else sorted(state.fields))}
+    open_fields = set(searches)
+    is_deleted = state.exists is None
+    deleted: WriteInfo | None = None
+    complete = True
+    for count, write in enumerate(past.writes(row, reverse=True)):
+        if not open_fields and (deleted is not None or not is_deleted):
+            break
+        if count == LIMITS.past_writes_max:
+            complete = False
+            break
+        if is_deleted and deleted is None and write.stamp == state.clear:
+            deleted = WriteInfo.of(write)
+        for one in [one for one in open_fields if write.touches(one)]:
+            if _take(past, searches[one], one, write):
+                open_fields.discard(one)
+    fields = [
+        FieldOrigin(one, search.said, search.overrode)
+        for one, search in searches.items()
+        if search.said is not None and (search.is_named or any(one.said.is_there for one in search.overrode))
+    ]
+    return Why(id, deleted, fields, complete)
+
+
+def _take(past: Past, search: _Search, name: str, write: Write) -> bool:
+    """Take the next earlier write to a field; whether no others are wanted."""
+    said = Said.of(write, name)
+    if search.giver is None:
+        search.giver, search.said, search.is_named = write.place, said, name in (write.body or {})
+        return False
+    seen = past.had_seen(search.giver, write.place)
+    # That the field was not there is worth a line only where it was overridden unknowingly.
+    if said.is_there or not seen:
+        search.overrode.append(Overridden(said, seen))
+    return seen or len(search.overrode) == LIMITS.overridden_max
