@@ -25,6 +25,7 @@ from meshsync.core.session_events import (
     Event,
     MakeEager,
     MakeLazy,
+    Offered,
     Ready,
     Received,
     Send,
@@ -93,6 +94,7 @@ class Node:
             return None
         self.mesh.stats["writes"] += 1
         self.mesh.written.add(id)
+        self.spreading.wrote(self.replica.author, self.mesh.now)
         self.note(applied)
         if durable and self.sync():
             self.acknowledged.add(id)
@@ -179,9 +181,11 @@ class End:
                         node.replica.branches[number].log.author != self.session.peer for number in applied.tips
                     )
                     node.note(applied)
-                case Arrived(new, repeated):
-                    mesh.stats["entries repeated"] += repeated
-                    node.carry_out(node.spreading.arrived(self.session, new, repeated, mesh.now))
+                case Arrived():
+                    mesh.stats["entries repeated"] += effect.repeated
+                    node.carry_out(node.spreading.arrived(self.session, effect, mesh.now))
+                case Offered():
+                    node.carry_out(node.spreading.offered(self.session, effect, mesh.now))
                 case WakeAt(time):
                     self.wake(time)
                 case Confirm(cursor):

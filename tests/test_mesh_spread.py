@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from meshsync.core.entry import PUT, Operation
+from meshsync.core.session_events import MakeEager, MakeLazy
 from tests.meshoracle import Oracles
 from tests.simmesh import SimMesh
 from tests.simnode import Node
@@ -102,6 +103,40 @@ def test_a_tree_that_loses_nodes_and_links_mends_itself() -> None:
         write(mesh, mesh.nodes[:3], 10)
         settle(mesh, 8)
         assert mesh.stats["resyncs"] == resyncs
+
+
+def seconds_to_all(mesh: SimMesh, node: Node) -> float:
+    """How long an entry that is written now takes to be everywhere."""
+    began = mesh.now
+    id = node.write([Operation(PUT, "d", {"at": began})])
+    assert id is not None
+    assert mesh.run(10, lambda: len({one.replica.root() for one in mesh.nodes}) == 1)
+    return mesh.now - began
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tree_that_is_one_long_line_becomes_short(seed: int) -> None:
+    """Otherwise an entry passes through ten nodes though all are linked with each other."""
+    mesh = SimMesh(seed, 12)
+    full(mesh)
+    mesh.run(5)
+    for link in mesh.links:
+        a, b = link.ends
+        is_next = abs(a.node.number - b.node.number) == 1
+        a.handle(MakeEager() if is_next else MakeLazy())
+    mesh.run(1)
+    assert seconds_to_all(mesh, mesh.nodes[0]) > 8 * mesh.latency_seconds
+    write(mesh, mesh.nodes[::4], 60)
+    mesh.run(5)
+    taken = []
+    for node in mesh.nodes:
+        taken.append(seconds_to_all(mesh, node))
+        mesh.run(2)
+    assert max(taken) <= 6 * mesh.latency_seconds
+    measure = Measure(mesh)
+    write(mesh, mesh.nodes[::4], 40)
+    assert measure.redundancy <= 1.2
+    settle(mesh)
 
 
 @pytest.mark.parametrize("holders", [1, 3])

@@ -24,7 +24,8 @@ class Announcer:
         self._view = view
         self._own_logs = own_logs
         self._limits = limits
-        self._news: set[int] = set()
+        self._news: dict[int, float] = {}
+        """By branch, when it changed last."""
         self._since = 0.0
         """When the first of it changed."""
 
@@ -32,7 +33,7 @@ class Announcer:
         """These branches changed."""
         if not self._news:
             self._since = now
-        self._news.update(branches)
+        self._news.update(dict.fromkeys(branches, now))
 
     def clear(self) -> None:
         """The peer knows, or is sent it all."""
@@ -43,20 +44,21 @@ class Announcer:
         if not self._news:
             return None
         limits = self._limits
-        is_new_there = not self._news.isdisjoint(self._view.dirty)
+        is_new_there = not self._view.dirty.isdisjoint(self._news)
         return self._since + (limits.announce_seconds if is_new_there else limits.confirm_seconds)
 
     def take(self, now: float, root: bytes) -> Have | None:
         """Tell it now, and the root with it, as much as one message holds; None where there is nothing."""
         if not self._news:
             return None
-        # What the peer lacks first.
-        ordered = sorted(self._news, key=lambda number: (number not in self._view.dirty, number))
-        rows = []
+        # What the peer lacks first, and of that what has been here longest.
+        dirty, news = self._view.dirty, self._news
+        ordered = sorted(news, key=lambda number: (number not in dirty, news[number], number))
+        rows, age_ms = [], None
         for number in ordered[: self._limits.announce_tips_max]:
-            branch = self._held.branch(number)
+            changed, branch = news.pop(number), self._held.branch(number)
             if branch.tip.seq:
                 rows.append((self._own_logs.index(branch.log), branch.tip.seq, branch.tip.id[:TIP_ID_BYTES]))
-        self._news.difference_update(ordered[: self._limits.announce_tips_max])
+                age_ms = age_ms if age_ms is not None else round((now - changed) * 1000)
         self._since = now
-        return Have(None, root, self._own_logs.take(), rows)
+        return Have(None, root, self._own_logs.take(), rows, age_ms)

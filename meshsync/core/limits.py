@@ -189,6 +189,15 @@ class Limits:
     pruned_seconds_min: float = 1.0
     """So long a node bears it that a peer pruned its last eager link; twice as long each time, up to `_max`."""
     pruned_seconds_max: float = 16.0
+    detour_seconds_min: float = 0.01
+    """The tree is changed where entries would come so much sooner, and sooner by most of a round trip."""
+    detour_rest_seconds_min: float = 1.0
+    """Between two such changes at one node; twice as long each time, up to `_max`."""
+    detour_rest_seconds_max: float = 60.0
+    detour_author_seconds: float = 30.0
+    """Since an entry of an author, by whose entries paths are compared."""
+    detour_authors_max: int = 64
+    """That are remembered."""
     bulk_entries: int = 64
     """So many make a great deal, which is to come from one peer only."""
     bulk_seconds_max: float = 5.0

@@ -100,6 +100,8 @@ class Have:
     root: bytes
     logs: tuple[LogId, ...]
     tips: list[tuple[int, int, bytes]]
+    age_ms: int | None = None
+    """On a lazy link, how long ago the first of the tips came to the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         seq,
         optional(blob(32)),
     ),
-    Have: (optional(seq), blob(32), logs, many(row(index, seq, tip_id))),
+    Have: (optional(seq), blob(32), logs, many(row(index, seq, tip_id)), optional(uint(AGE_MS_MAX))),
     Locate: (logs, index, many(row(seq, tip_id))),
     Want: (logs, many(row(index, seq))),
     Payloads: (

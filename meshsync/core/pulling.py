@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshsync.core.holding import Holding
+from meshsync.core.limits import Limits
 from meshsync.core.logtable import PeerLogTable
 from meshsync.core.messages import Batch
 from meshsync.core.pacing import MISFITS_MAX, RESYNC_HELD_SECONDS, Resync
@@ -35,7 +36,10 @@ class Pulled:
 class Puller:
     """Takes the batches of one peer."""
 
-    def __init__(self, held: Holding, view: PeerView, peer_logs: PeerLogTable, peer: EndpointId) -> None:
+    def __init__(
+        self, held: Holding, view: PeerView, peer_logs: PeerLogTable, peer: EndpointId, limits: Limits
+    ) -> None:
+        self._limits = limits
         self._held = held
         self._view = view
         self._peer_logs = peer_logs
@@ -80,7 +84,9 @@ class Puller:
         if applied.count:
             self._misfits = 0
         if not applied.skipped:
-            effects.append(Arrived(applied.count, len(message.hlcs) - applied.count))
+            few = applied.tips if applied.count < self._limits.bulk_entries else {}
+            places = {self._held.branch(number).log: seq for number, seq in few.items()}
+            effects.append(Arrived(applied.count, len(message.hlcs) - applied.count, places))
             if counts:
                 effects.append(Confirm(message.cursor))
         elif is_current:  # otherwise it was under way when we asked to be compared anew

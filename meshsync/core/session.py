@@ -1,8 +1,8 @@
 """The tip exchange of one collection with one peer: a machine without I/O.
 
     events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check, Lost, MakeLazy, MakeEager
-    effects  Send(message), Stored(applied), Arrived(new, repeated), WakeAt(time), Confirm(cursor),
-             StateChanged(state), Answered
+    effects  Send(message), Stored(applied), Arrived(new, repeated, places), Offered(log, seq, age), WakeAt(time),
+             Confirm(cursor), StateChanged(state), Answered
 
 The events and effects are in `meshsync.core.session_events`, what is known of the peer in
 `meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`; what goes out is built in
@@ -53,6 +53,7 @@ from meshsync.core.session_events import (
     Lost,
     MakeEager,
     MakeLazy,
+    Offered,
     Ready,
     Received,
     Send,
@@ -268,7 +269,13 @@ class Session(SessionParts):
                 self.held.confirmed(self.peer, epoch, message.cursor)
         elif not message.tips:
             return self._on_check(now)
-        return self._locate(self._locator.told(message))
+        return [*self._offers(message), *self._locate(self._locator.told(message))]
+
+    def _offers(self, message: Have) -> list[Effect]:
+        if message.age_ms is None or not message.tips:
+            return []
+        index, seq, _ = message.tips[0]
+        return [Offered(self._peer_logs[index], seq, message.age_ms / 1000)]
 
     # Comparing roots
 

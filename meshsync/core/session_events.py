@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from meshsync.core.messages import Message
+from meshsync.ids import LogId
 
 
 class SessionState(StrEnum):
@@ -103,6 +104,17 @@ class Arrived:
 
     new: int
     repeated: int
+    places: Mapping[LogId, int]
+    """Of each log the last that was new; none where it is a great deal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The peer announced, besides others, this entry: it has had it for so many seconds."""
+
+    log: LogId
+    seq: int
+    age_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +143,4 @@ class Answered:
     """The peer dealt with payloads that it was asked for; those that it has came before this."""
 
 
-Effect = Send | Stored | Arrived | WakeAt | Confirm | StateChanged | Answered
+Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | StateChanged | Answered

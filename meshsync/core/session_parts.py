@@ -43,7 +43,7 @@ class SessionParts:
         self._locator = Locator(held, self._view, self._own_logs, self._peer_logs, limits)
         self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, limits)
-        self._puller = Puller(held, self._view, self._peer_logs, peer)
+        self._puller = Puller(held, self._view, self._peer_logs, peer, limits)
         self._announcer = Announcer(held, self._view, self._own_logs, limits)
         self._said_complete = True
         self._said_full = False

@@ -8,6 +8,7 @@ comes once, and the lazy ones mend it, as in Plumtree (Leitão, Pereira and Rodr
     - Entries that come twice make the second link lazy, where there are many subscribers, or many such entries.
     - What was announced and does not come is asked for: GRAFT to whoever announced it, then to the next one.
     - A great deal that is lacking comes from one *provider* alone.  The others wait until it has no more.
+    - Where what was announced came by a long way round, the lazy link takes the place of the one over which it came.
     - Who made a link lazy makes it eager again once there is no reason left.  Whoever was pruned and has no eager
       link is grafted to another one.
 
@@ -23,8 +24,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from meshsync.core.detours import Detour, Detours
 from meshsync.core.limits import Limits
-from meshsync.ids import LogId
+from meshsync.core.session_events import Arrived, Offered
+from meshsync.ids import EndpointId, LogId
 
 
 class Partner(Protocol):
@@ -92,6 +95,7 @@ class Spreading:
         self._bulk_until = -math.inf
         """Until then a great deal is taken to be on its way, though nobody told of it before."""
         self._looked = -math.inf
+        self._detours: Detours[Partner] = Detours(limits, rng)
         self._turns: list[Turn] = []
 
     # Events.  After each the caller carries out the turns, and asks `wake_at` when to look again.
@@ -102,6 +106,7 @@ class Spreading:
             not link.is_lazy and (not link.partner.is_opened or link.partner.is_ahead) for link in self._links.values()
         )
         self._links[partner] = _Link(partner, rtt_seconds, is_lazy, is_lazy)
+        self._detours.begin_anew()
         self._counted = -math.inf
         return is_lazy
 
@@ -111,11 +116,12 @@ class Spreading:
         if link is None:
             return []
         self._counted = -math.inf
+        self._detours.forget(partner)
         return self.look(now)
 
-    def arrived(self, partner: Partner, new: int, repeated: int, now: float) -> list[Turn]:
-        """A batch came: so many of its entries were not here, and so many were."""
-        link = self._links.get(partner)
+    def arrived(self, partner: Partner, what: Arrived, now: float) -> list[Turn]:
+        """A batch came."""
+        link, new, repeated = self._links.get(partner), what.new, what.repeated
         if link is None:
             return []
         is_bulk = repeated >= self._limits.bulk_entries
@@ -124,6 +130,19 @@ class Spreading:
         self._notice(now)
         if repeated and self._is_spare(link, now) and (is_bulk or self._crowded(now)):
             self._prune(link, now)
+        self._shorten(self._detours.came(partner, what.places, now), now)
+        return self._decide(now)
+
+    def wrote(self, author: EndpointId, now: float) -> None:
+        """This node wrote an entry."""
+        self._detours.wrote(author, now)
+
+    def offered(self, partner: Partner, what: Offered, now: float) -> list[Turn]:
+        """A lazy link told of an entry."""
+        if partner not in self._links:
+            return []
+        self._notice(now)
+        self._shorten(self._detours.offered(partner, what.log, what.seq, now - what.age_seconds, now), now)
         return self._decide(now)
 
     def look(self, now: float) -> list[Turn]:
@@ -208,6 +227,17 @@ class Spreading:
             willing = [link for link in links if now >= link.patient_until]
             if willing:
                 self._graft(min(willing, key=lambda link: (not link.partner.is_ahead, link.rtt_seconds())), now)
+
+    def _shorten(self, detour: Detour[Partner] | None, now: float) -> None:
+        """Where entries would have come sooner over a lazy link, it takes the place of the one over which they came."""
+        if detour is None or self._provider is not None or not self._crowded(now):
+            return
+        longer, shorter = self._links[detour.longer], self._links[detour.shorter]
+        is_free = shorter.is_lazy and shorter.partner.is_opened and now >= shorter.patient_until
+        if is_free and not longer.is_lazy and self._detours.take(detour, shorter.rtt_seconds(), now):
+            self._graft(shorter, now)
+            shorter.is_needed = True
+            self._prune(longer, now)
 
     # What was announced and does not come
 

@@ -311,6 +311,7 @@ class SyncEngine:
             if watcher := self._watchers.get(replica.id):
                 watcher.notify()
             self._health.worked()
+            self.spreads.grew(replica, tips)
             self.carrier.grew(replica)
             self.summaries.look_soon()
             if self._holds:

@@ -35,6 +35,7 @@ from meshsync.core.session_events import (
     Lost,
     MakeEager,
     MakeLazy,
+    Offered,
     Ready,
     Received,
     Send,
@@ -209,8 +210,10 @@ class Exchange:
                     self._engine.stored(self.replica, applied)
                     if applied.mended:
                         self._engine.mended(self, applied.mended)
-                case Arrived(new, repeated):
-                    self._spread.arrived(self, new, repeated)
+                case Arrived():
+                    self._spread.arrived(self, effect)
+                case Offered():
+                    self._spread.offered(self, effect)
                 case WakeAt(time):
                     self.wake(time)
                 case Confirm(cursor):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
 
 from meshsync.core.limits import Limits
+from meshsync.core.session_events import Arrived, Offered
 from meshsync.core.spreading import Partner, Spreading, Turn
-from meshsync.ids import CollectionId
+from meshsync.ids import CollectionId, EndpointId
+from meshsync.store.replica import Replica
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
@@ -30,6 +32,13 @@ class Spreads:
             engine = self._engine
             self._spreads[collection] = Spread(lambda: engine.subscribers(collection), engine.limits, engine.rng)
         return self._spreads[collection]
+
+    def grew(self, replica: Replica, tips: Mapping[int, int]) -> None:
+        """Entries were stored, by whomever."""
+        if (spread := self._spreads.get(replica.id)) and any(
+            replica.branches[number].log.author == replica.author for number in tips
+        ):
+            spread.wrote(replica.author)
 
     def forget(self, collection: CollectionId) -> None:
         """Keep nothing of a collection that is gone: others can make up as many as they like."""
@@ -55,9 +64,17 @@ class Spread:
         if self._exchanges.pop(exchange.session, None) is not None:
             self._carry_out(self._spreading.leave(exchange.session, trio.current_time()))
 
-    def arrived(self, exchange: Exchange, new: int, repeated: int) -> None:
-        """A batch came: so many of its entries were not here, and so many were."""
-        self._carry_out(self._spreading.arrived(exchange.session, new, repeated, trio.current_time()))
+    def wrote(self, author: EndpointId) -> None:
+        """This node wrote an entry."""
+        self._spreading.wrote(author, trio.current_time())
+
+    def arrived(self, exchange: Exchange, what: Arrived) -> None:
+        """A batch came."""
+        self._carry_out(self._spreading.arrived(exchange.session, what, trio.current_time()))
+
+    def offered(self, exchange: Exchange, what: Offered) -> None:
+        """A lazy link told of an entry."""
+        self._carry_out(self._spreading.offered(exchange.session, what, trio.current_time()))
 
     def heard(self) -> None:
         """A peer said something."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core.limits import LIMITS
+from meshsync.core.session_events import Arrived
 from meshsync.core.spreading import Spreading, Turn
 from meshsync.ids import LogId
 from tests.authors import Author
@@ -77,8 +78,8 @@ class Links:
         self.now = end
         return self.take()
 
-    def arrived(self, peer: Peer, new: int, repeated: int) -> list[str]:
-        self.carry_out(self.machine.arrived(peer, new, repeated, self.now))
+    def arrived(self, peer: Peer, new: int, repeated: int, places: Mapping[LogId, int] | None = None) -> list[str]:
+        self.carry_out(self.machine.arrived(peer, Arrived(new, repeated, places or {}), self.now))
         return self.take()
 
     def leave(self, peer: Peer) -> list[str]:

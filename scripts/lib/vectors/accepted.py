@@ -111,6 +111,7 @@ def messages() -> list[Vector]:
         Batch(0, (), [], [], [], [], [], [], 1, None),
         Have(None, root, (), []),
         Have(5, root, (log,), [(0, 3, bytes(range(16)))]),
+        Have(None, root, (), [(0, 3, bytes(range(16)))], 250),
         Locate((log,), 0, [(9, bytes(range(16))), (1, bytes(16))]),
         Want((log,), [(0, 1), (0, 2)]),
         Payloads((log,), 2, [(0, 1, found[0].payload)]),
