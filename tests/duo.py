@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from meshsync.core.limits import LIMITS, Limits
@@ -53,9 +54,12 @@ class Side:
 class Duo:
     """Sides a and b; `run` until both have nothing to say."""
 
-    def __init__(self, a: Replica, b: Replica, limits: Limits = LIMITS, *, start: bool = True) -> None:
+    def __init__(
+        self, a: Replica, b: Replica, limits: Limits = LIMITS, *, start: bool = True, bytes_per_second: float = math.inf
+    ) -> None:
         self.a = Side("a", a, b, limits)
         self.b = Side("b", b, a, limits)
+        self.bytes_per_second = bytes_per_second
         self.now = 0.0
         self.transcript: list[str] = []
         """Who sent what: "a Open", …"""
@@ -109,7 +113,7 @@ class Duo:
         """Let a side send as much as it likes."""
         while True:
             sent = len(side.sent)
-            self.handle(side, Ready())
+            self.handle(side, Ready(self.bytes_per_second))
             if len(side.sent) == sent:
                 return
 

@@ -40,6 +40,9 @@ class Limits:
     message_bytes_per_second_min: float = 64.0
     """The share of something that is not urgent on a link of 10 kbit/s."""
     batch_bytes_soft: int = 128 * 1024
+    batch_seconds: float = 1.0
+    """A batch is stored whole or not at all, so on a slow path none is longer than this; but for so much:"""
+    batch_bytes_min: int = 4 * 1024
     batch_entries_soft: int = 512
     batch_entries_max: int = 4096
     batch_seals_max: int = 512

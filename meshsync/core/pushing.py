@@ -60,10 +60,10 @@ class Pusher:
         self._confirmed = max(cursor, self._confirmed)
         return is_news
 
-    def next_batch(self, answers: int, now: float) -> Batch | float | None:
+    def next_batch(self, answers: int, now: float, bytes_per_second: float) -> Batch | float | None:
         """The next batch, or the time at which there will be one, or None where the peer lacks nothing.
 
-        `answers`: the round of the peer's OPEN.
+        `answers`: the round of the peer's OPEN; `bytes_per_second`: what the path is thought to carry.
         """
         held, view = self._held, self._view
         # What builds on a log that is being located would arrive before it.
@@ -72,7 +72,7 @@ class Pusher:
         waiting = self._waiting()
         if (wait := self._pacer.wait(now, waiting)) > 0 and waiting < self._limits.batch_entries_soft:
             return now + wait
-        parcel = held.parcel(view.known, view.dirty, view.floor)
+        parcel = held.parcel(view.known, view.dirty, view.floor, self._batch_bytes(bytes_per_second))
         self.is_blocked = parcel is None and held.is_damaged
         if parcel is None:
             view.dirty.clear()
@@ -100,6 +100,11 @@ class Pusher:
             root=held.root() if completes else None,
             explicit=self.explicit or held.has_forks(),
         )
+
+    def _batch_bytes(self, bytes_per_second: float) -> float:
+        """How long the next batch may be.  What a connection had not carried to its end is lost with it."""
+        limits = self._limits
+        return min(limits.batch_bytes_soft, max(limits.batch_bytes_min, bytes_per_second * limits.batch_seconds))
 
     def _waiting(self) -> int:
         """How many entries wait to be sent; not counted to the end where they surely fill a batch."""

@@ -87,8 +87,8 @@ class Session(SessionParts):
                 if self.is_lazy or self._peer_open is None:
                     self._announcer.note(tips, now)
                 effects = []
-            case Ready():
-                effects = self._ready(now)
+            case Ready(bytes_per_second):
+                effects = self._ready(now, bytes_per_second)
             case Durable(cursor):
                 effects = [self._have(cursor)]
             case Check():
@@ -319,7 +319,7 @@ class Session(SessionParts):
 
     # Ready
 
-    def _ready(self, now: float) -> list[Effect]:
+    def _ready(self, now: float, bytes_per_second: float) -> list[Effect]:
         if self._peer_open is None:
             return []
         resync = self._puller.resync
@@ -332,7 +332,7 @@ class Session(SessionParts):
         elif now < self._silent_until:
             turn = self._silent_until
         else:
-            turn = self._pusher.next_batch(self._peer_open.round, now)
+            turn = self._pusher.next_batch(self._peer_open.round, now, bytes_per_second)
         if isinstance(turn, Batch | Have):
             return [Send(turn)]
         self.stall = self._pusher.stall or self.stall

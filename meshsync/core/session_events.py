@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,6 +51,9 @@ class Changed:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The stream takes another message, and nothing is queued."""
+
+    bytes_per_second: float = math.inf
+    """What the path is thought to carry."""
 
 
 @dataclass(frozen=True, slots=True)

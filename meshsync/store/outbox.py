@@ -11,6 +11,7 @@ one that is not sent.  The others go on.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -61,28 +62,36 @@ class Outbox:
         candidates = [all_branches[number] for number in branches]
         return [branch for branch in candidates if branch.tip.seq > self._from(branch, known)]
 
-    def read(self, known: Mapping[int, int], branches: Collection[int], floor: int = 0) -> Parcel | None:
+    def read(
+        self, known: Mapping[int, int], branches: Collection[int], floor: int = 0, bytes_soft: float = math.inf
+    ) -> Parcel | None:
         """The next entries of these branches for a peer, or None where it lacks nothing of them.
 
-        `floor`: the peer lacks nothing that arrived earlier, 0 where that is not known.
+        `floor`: the peer lacks nothing that arrived earlier, 0 where that is not known.  It ends at the first seal
+        after `bytes_soft`, and at the limit for batches in any case.
         """
+        bytes_soft = min(bytes_soft, self._replica.limits.batch_bytes_soft)
         if self._replica.damage or self._replica.tails:
-            return self._read_around_damage(known, branches)
+            return self._read_around_damage(known, branches, bytes_soft)
         if len(branches) <= _FEW:
             missing = self._missing(known, branches)
             each = [self._chain(branch.number, self._from(branch, known)) for branch in missing]
             # Each branch is read by itself, so what the peer has between is not even looked at.
-            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival))
+            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival), bytes_soft)
         # Where the floor is far below what is lacking, do not read all that stands between.
         window = islice(self._arrivals(floor), 4 * _PAGE_LAST) if floor else iter(())
-        parcel = self._cut(row for row in window if self._is_lacking(row, known, branches))
+        parcel = self._cut((row for row in window if self._is_lacking(row, known, branches)), bytes_soft)
         if parcel is None and (missing := self._missing(known, branches)):
             heads = [self._replica.tables.entry_at(one.number, self._from(one, known) + 1) for one in missing]
             start = min(head.arrival for head in heads if head is not None)
-            parcel = self._cut(row for row in self._arrivals(start) if self._is_lacking(row, known, branches))
+            parcel = self._cut(
+                (row for row in self._arrivals(start) if self._is_lacking(row, known, branches)), bytes_soft
+            )
         return parcel
 
-    def _read_around_damage(self, known: Mapping[int, int], branches: Collection[int]) -> Parcel | None:
+    def _read_around_damage(
+        self, known: Mapping[int, int], branches: Collection[int], bytes_soft: float
+    ) -> Parcel | None:
         """As `read`, with a look at all that each entry builds upon."""
         limits, taken, size = self._replica.limits, list[EntryRow](), 0
         heads = [
@@ -105,7 +114,7 @@ class Outbox:
             if len(kept) == len(taken):
                 break
             taken = list(self._sendable(iter(kept), known, branches))
-        parcel = self._cut(iter(kept))
+        parcel = self._cut(iter(kept), bytes_soft)
         return None if parcel is None else replace(parcel, cursor=self._replica.damage.below(parcel.cursor))
 
     def _sound_chain(self, number: int, after_seq: int) -> Iterator[EntryRow]:
@@ -165,7 +174,7 @@ class Outbox:
             arrival = rows[-1].arrival + 1
             page = min(2 * page, _PAGE_LAST)
 
-    def _cut(self, rows: Iterator[EntryRow]) -> Parcel | None:
+    def _cut(self, rows: Iterator[EntryRow], bytes_soft: float) -> Parcel | None:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
         taken: list[EntryRow] = []
         open_branches: set[int] = set()
@@ -179,9 +188,9 @@ class Outbox:
                 open_branches.discard(row.branch)
             if not open_branches:
                 end = len(taken)
-                if end >= limits.batch_entries_soft or size >= limits.batch_bytes_soft:
+                if end >= limits.batch_entries_soft or size >= bytes_soft:
                     break
-            if end and (len(taken) >= limits.batch_entries_soft or size >= limits.batch_bytes_soft):
+            if end and (len(taken) >= limits.batch_entries_soft or size >= bytes_soft):
                 break
             if len(taken) >= limits.batch_entries_max:
                 raise LookupError("no place to cut a batch: a log is stored without its seals")

@@ -9,6 +9,7 @@ Every change is one transaction of the store; what is in memory follows after th
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,13 +96,15 @@ class Replica(Branches):
         """How many entries of these branches a peer lacks that holds each up to `known`."""
         return self.outbox.unsent(known, branches)
 
-    def parcel(self, known: Mapping[int, int], branches: Collection[int], floor: int = 0) -> Parcel | None:
+    def parcel(
+        self, known: Mapping[int, int], branches: Collection[int], floor: int = 0, bytes_soft: float = math.inf
+    ) -> Parcel | None:
         """The next entries of these branches for a peer, or None; see `Outbox.read`."""
         try:
-            return self.outbox.read(known, branches, floor)
+            return self.outbox.read(known, branches, floor, bytes_soft)
         except DamagedError:
             # It is known of from now on, and what is left out with it as well.
-            return self.outbox.read(known, branches, floor)
+            return self.outbox.read(known, branches, floor, bytes_soft)
 
     @property
     def is_damaged(self) -> bool:

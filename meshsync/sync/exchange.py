@@ -304,7 +304,7 @@ class Exchange:
     async def _push(self) -> bool:
         """Send the next batch; whether there was one."""
         self.absorb()
-        self._handle(Ready())
+        self._handle(Ready(self.channel.bytes_per_second))
         has_more = bool(self._queue)
         await self._flush()
         return has_more

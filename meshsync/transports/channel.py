@@ -5,6 +5,7 @@ The same type runs over QUIC streams and over pairs in memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import TracebackType
 
@@ -41,6 +42,10 @@ def _nothing_unacked() -> int:
     return 0
 
 
+def _unknown() -> float:
+    return math.inf
+
+
 def _all_alike(_: Priority) -> None:
     pass
 
@@ -59,19 +64,22 @@ class MessageChannel:
         limits: Limits = LIMITS,
         reset: Callable[[CloseCode], None] | None = None,
         unacked: Callable[[], int] = _nothing_unacked,
+        pace: Callable[[], float] = _unknown,
         prioritise: Callable[[Priority], None] = _all_alike,
     ) -> None:
         """Take over `stream`.
 
         `reset` breaks both directions at once and tells the peer the code; `unacked` counts the bytes that were
-        sent and not acknowledged; `prioritise` sends what is buffered before or behind other streams.  Streams that
-        can do none of it are given up without a word, count none, and are all alike.
+        sent and not acknowledged; `pace` is how many bytes a second the path carries; `prioritise` sends what is
+        buffered before or behind other streams.  Streams that can do none of it are given up without a word, count
+        none, are fast, and are all alike.
         """
         self._stream = stream
         self._decoder = FrameDecoder(limits.frame_bytes_max if frame_bytes_max is None else frame_bytes_max)
         self._limits = limits
         self._reset = reset
         self._unacked = unacked
+        self._pace = pace
         self._prioritise = prioritise
         self._send_use = ExclusiveUse("another task is sending on this channel")
         self._receive_use = ExclusiveUse("another task is receiving from this channel")
@@ -84,6 +92,11 @@ class MessageChannel:
     def unacked_bytes(self) -> int:
         """How many bytes the peer has yet to acknowledge: what a more urgent message would queue behind."""
         return self._unacked()
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What the path is thought to carry, all channels together; inf where that is not known."""
+        return self._pace()
 
     def set_priority(self, priority: Priority) -> None:
         """Let what is sent here, and what already waits to be sent, go before or behind other channels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,21 @@ def test_batches_are_cut_where_a_seal_is_held() -> None:
     duo.run(1)
     assert duo.states == BOTH_SYNCED
     assert [len(message.hlcs) for message in duo.a.sent if isinstance(message, Batch)] == [14]
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "owner_allows", "longest"),
+    [(math.inf, 131_072, 100), (12_000.0, 131_072, 13), (1.0, 131_072, 5), (math.inf, 2000, 3)],
+)
+def test_a_batch_takes_no_longer_than_a_path_holds(bytes_per_second: float, owner_allows: int, longest: int) -> None:
+    """Otherwise a path that breaks off now and then carries a long batch again and again, and never to its end."""
+    a, b = pair()
+    for number in range(100):
+        a.append([Operation(PUT, f"d{number}", {"text": "x" * 960})], START_MS)
+    duo = Duo(a, b, replace(LIMITS, batch_bytes_soft=owner_allows), bytes_per_second=bytes_per_second)
+    duo.run(5)
+    assert duo.states == BOTH_SYNCED
+    assert max(len(message.hlcs) for message in duo.a.sent if isinstance(message, Batch)) == longest
 
 
 def test_the_bytes_for_what_is_missing_do_not_grow_with_what_is_there() -> None:

@@ -7,6 +7,7 @@ name used here with the library, so that a new release fails there and not in th
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -148,6 +149,16 @@ class Machine(ResettableConnection):
     def path_bytes(self) -> int:
         """How many bytes a long path is thought to hold; a short one holds nothing worth counting."""
         return self._loss.congestion_window if self._loss.rtt_least_seconds > congestion.SHORT_PATH_SECONDS else 0
+
+    @property
+    def path_bytes_per_second(self) -> float:
+        """What a long path is thought to carry: a window in each round trip; inf for a short one.
+
+        As long as no round trip was measured it is taken to be a second.
+        """
+        if not self.rtt_seconds:
+            return float(self._loss.congestion_window)
+        return self.path_bytes / self.rtt_seconds if self.path_bytes else math.inf
 
     @property
     def host_cids(self) -> list[bytes]:

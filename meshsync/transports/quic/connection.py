@@ -380,6 +380,7 @@ class QuicConnection:
             limits=self.limits,
             reset=stream.reset,
             unacked=lambda: stream.unacked_bytes,
+            pace=lambda: self.machine.path_bytes_per_second,
             prioritise=stream.set_priority,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from meshsync.lab.command import read_lab
 from meshsync.lab.drivers.base import Lab
 from meshsync.lab.expectations import Converged
-from meshsync.lab.impairments import DOWN, PROFILES
+from meshsync.lab.impairments import DOWN, PROFILES, LinkImpairment
 from meshsync.lab.record import Record, percentile
 from meshsync.lab.running import run_lab
 from meshsync.lab.scenario import Kill, Restart, Step, Wait, Write
@@ -19,7 +19,7 @@ BEHIND = 1_000
 _LIVE = 100
 _LIVE_PER_SECOND_MAX = 10.0
 _LIVE_BITS = 8 * 1_000
-"""A write is to have so much of a slow link: four times what it takes."""
+"""A write is to have so much of a slow link: twice to four times what it takes."""
 _DOCUMENT_BYTES = 150
 _BUSY = "busy-radio"
 _BUSY_SECONDS = 30
@@ -83,8 +83,7 @@ def _say_nothing(_at: float, _text: str) -> None:
 def _catch_up(row: LabRow, run: _Run) -> tuple[LabRow, bool]:
     """One node is behind by n documents, and then the other one writes now and then."""
     link = PROFILES[row.lab]
-    slowest = min(link.forward.rate_bits_per_second, link.backward.rate_bits_per_second)
-    rate = round(min(_LIVE_PER_SECOND_MAX, slowest / _LIVE_BITS), 1)
+    rate = _live_rate(link)
     lab = read_lab(_TOPOLOGIES / "pair")
     keys: Mapping[str, object] = {"collections": [_COLLECTION], "trust": "open", "discovery": {"mdns": False}}
     steps = (
@@ -114,6 +113,16 @@ def _catch_up(row: LabRow, run: _Run) -> tuple[LabRow, bool]:
     behind = (caught_up.bytes_sent - written.bytes_sent) / row.n
     row = replace(row, hz=rate, seconds=caught_up.seconds, bytes_per_entry=behind)
     return _live(row, record, _LIVE, caught_up.bytes_sent)
+
+
+def _live_rate(link: LinkImpairment) -> float:
+    """Writes a second for which a link has room.
+
+    The rate of a link that loses much is what its senders believe in: they take loss for a queue that overflows.
+    """
+    slowest = min(link.forward.rate_bits_per_second, link.backward.rate_bits_per_second)
+    arriving = (1 - link.forward.loss) * (1 - link.backward.loss)
+    return round(min(_LIVE_PER_SECOND_MAX, slowest / _LIVE_BITS) * arriving**2, 1)
 
 
 def _busy(row: LabRow, run: _Run) -> tuple[LabRow, bool]:
