@@ -11,8 +11,9 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from meshsync.addresses import HostPort
 from meshsync.core.dialing import replaces
-from meshsync.errors import CloseCode, PeerError, TransportLost
+from meshsync.errors import CloseCode, PeerError, StoreError, TransportLost
 from meshsync.peering.book import PeerBook
 from meshsync.peering.dialer import LASTING_SECONDS
 from meshsync.peering.peer import Peer
@@ -146,6 +147,10 @@ class Arrivals:
         peer.is_pending_there, peer.last_error, peer.knocks, peer.failures = False, None, 0, 0
         peer.aside_until = None
         self._book.trust.knocks.pop(peer.id, None)
+        try:
+            self._book.trust.met(peer.id, peer.name, HostPort(*connection.address[:2]))
+        except StoreError as error:
+            self._engine.store_failed(error)
         if peer.since is None:
             peer.since = self._wall()
             self._book.events.emit("connected", peer=peer.id, name=peer.name, origin=connection.origin.value)

@@ -27,7 +27,7 @@ from meshsync.peering.candidates import SOON_SECONDS, Candidates
 from meshsync.peering.dialer import Dialer
 from meshsync.peering.peer import MANUAL, STATIC, Peer
 from meshsync.peering.prospects import Answer, Prospects
-from meshsync.peering.trust import KNOCK, Trust
+from meshsync.peering.trust import KNOCK, Trust, accepted_sighting
 from meshsync.sync.engine import SyncEngine
 from meshsync.transports.base import Address, Connection, Transport
 
@@ -77,6 +77,9 @@ class Peering:
         self._dialer = Dialer(self._book, transports, self._candidates, self._admit_dialed, arrivals.dialed)
         for transport in transports:
             nursery.start_soon(self._accept_loop, transport, arrivals, nursery)
+        for row in self.trust.accepted():
+            if (sighting := accepted_sighting(row)) is not None:
+                self._sighted(sighting)
         self.discoveries = tuple(discoveries)
         for discovery in self.discoveries:
             nursery.start_soon(self._discover, discovery, prospects)

@@ -14,6 +14,7 @@ from meshsync.ids import EndpointId
 from meshsync.store.base import PeerRow, Store
 
 KNOCK = "knock"
+ACCEPTED = "accepted"
 Mode = Literal["closed", "mesh-key", "open"]
 
 
@@ -39,6 +40,15 @@ class Knock:
         """Where it may be."""
         seen = [address for sighting in self.sightings.values() for address in sighting.addresses]
         return tuple(dict.fromkeys(seen if self.place is None else [self.place, *seen]))
+
+
+def accepted_sighting(row: PeerRow) -> Sighting | None:
+    """Where an endpoint was last that the owner accepted; None where that is not known, or was no number."""
+    host, _, port = row.address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal():
+        return None
+    return Sighting(EndpointId(row.id), (HostPort(host, int(port)),), ACCEPTED, row.name)
 
 
 class Trust:
@@ -84,7 +94,17 @@ class Trust:
     def is_known(self, peer: EndpointId) -> bool:
         """Whether the owner named or accepted this endpoint."""
         row = self._decided.get(peer)
-        return peer in self._named or (row is not None and row.trust == "accepted")
+        return peer in self._named or (row is not None and row.trust == ACCEPTED)
+
+    def met(self, peer: EndpointId, name: str, place: HostPort) -> None:
+        """An endpoint was connected: where one is that the owner accepted is remembered.  StoreError: the disk."""
+        row = self._decided.get(peer)
+        if row is None or row.trust != ACCEPTED or (row.address, row.name) == (str(place), name):
+            return
+        row = PeerRow(peer, ACCEPTED, name, str(place), self._now())
+        with self._store.transaction():
+            self._store.put_peer(row)
+        self._decided[peer] = row
 
     def is_banned(self, peer: EndpointId) -> bool:
         """Whether the owner banned this endpoint."""
@@ -131,7 +151,7 @@ class Trust:
 
     def accept(self, peer: EndpointId) -> Knock | None:
         """Let an endpoint in from now on; returns how it knocked or was seen, where it was."""
-        return self._decide(peer, "accepted")
+        return self._decide(peer, ACCEPTED)
 
     def ban(self, peer: EndpointId) -> None:
         """Keep an endpoint out from now on, even where the configuration names it."""
@@ -150,7 +170,7 @@ class Trust:
 
     def accepted(self) -> list[PeerRow]:
         """The endpoints that the owner accepted."""
-        return [row for row in self._decided.values() if row.trust == "accepted"]
+        return [row for row in self._decided.values() if row.trust == ACCEPTED]
 
     def known(self) -> set[EndpointId]:
         """Every endpoint of which anything is known."""

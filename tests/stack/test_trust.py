@@ -66,6 +66,39 @@ def test_an_accepted_peer_that_cannot_be_reached_comes_when_it_knocks_again() ->
     simulate(scenario)
 
 
+@pytest.mark.parametrize("accepted", [1, 2])
+def test_an_accepted_peer_is_dialled_where_it_was_after_a_restart(accepted: int) -> None:
+    """Otherwise the two never meet again when the one that knocked has lost the other's address."""
+
+    async def scenario(world: World) -> None:
+        other = 3 - accepted
+        a = await world.start(accepted, trust="closed")
+        b = await world.start(other, trust="closed", peers=[accepted])
+        await until(a, "pending")
+        await a.accept_peer(b.id)
+        await level(a, b)
+        await world.stop(other)
+        world.move(other, "10.0.0.77")
+        b = await world.start(other, trust="closed", peers=[accepted])
+        await level(a, b)
+        await world.stop(accepted)
+        await world.stop(other)
+        a = await world.start(accepted, trust="closed")
+        await trio.sleep(3600)
+        [peer] = a.peers()
+        assert (peer["id"], peer["via"], peer["state"]) == (b.id.hex(), "accepted", "waiting")
+        assert is_healthy(a), "nobody said that it has to be there"
+        b = await world.start(other, trust="closed", trusts=[accepted])
+        with trio.fail_after(LIMITS.aside_last_seconds + 10):
+            await level(a, b)
+        await a.forget_peer(b.id)
+        await world.stop(accepted)
+        a = await world.start(accepted, trust="closed")
+        assert a.peers() == []
+
+    simulate(scenario)
+
+
 def test_strangers_cannot_fill_the_pending_list() -> None:
     """Otherwise whoever makes keys fills the memory of every node."""
 
