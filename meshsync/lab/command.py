@@ -56,8 +56,7 @@ def new_command(folder: Path, shape: str, nodes: int | None, profile: str) -> No
     from meshsync.lab.shapes import make_shape
 
     count = nodes if nodes is not None else 2 if shape == "pair" else 5
-    comment = f"{count} nodes: {shape}, {profile} links."
-    write_lab(folder, make_shape(shape, count), profile, comment)
+    write_lab(folder, shape, make_shape(shape, count), profile)
     write_line(f"{folder} is ready; run it with: sudo meshsync lab run {folder}")
 
 

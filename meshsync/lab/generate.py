@@ -7,8 +7,8 @@ from pathlib import Path
 from meshsync.errors import ConfigError, LocalError
 from meshsync.lab.impairments import PROFILES
 from meshsync.lab.scenario import FILE_NAME
-from meshsync.lab.shapes import SWITCH, Shape
-from meshsync.lab.topology import SUFFIX
+from meshsync.lab.shapes import SWITCH, Shape, drawing
+from meshsync.lab.topology import LAB_NAME_FORM, SUFFIX, is_lab_name
 
 _HEAD = """\
 # {comment}
@@ -100,14 +100,35 @@ def scenario_text(shape: Shape, profile: str, comment: str) -> str:
     )
 
 
-def write_lab(folder: Path, shape: Shape, profile: str, comment: str) -> None:
+def readme_text(name: str, kind: str, shape: Shape, profile: str) -> str:
+    """README.md: a drawing, what happens, and how to run it."""
+    cut = f"the cable of {shape.nodes[-1]}" if shape.is_lan else f"the link {'-'.join(shape.links[-1])}"
+    ends = " and ".join(dict.fromkeys((shape.nodes[0], shape.nodes[-1])))
+    picture = "".join(f"    {line}\n" for line in drawing(kind, shape).splitlines())
+    return (
+        f"# {name}: {len(shape.nodes)} nodes, {kind}\n\n{picture}\n"
+        f"Every link: {profile}. {ends} write; {cut} is unplugged for four seconds, and they go on writing.\n\n"
+        f"    sudo meshsync lab run {name}\n"
+        f"    meshsync lab run --sim {name}\n"
+    )
+
+
+def write_lab(folder: Path, kind: str, shape: Shape, profile: str) -> None:
     """Write the files of a new lab into a new folder.  ConfigError: it is there, or cannot be written."""
-    scenario = scenario_text(shape, profile, comment)
+    name = folder.resolve().name
+    comment = f"{len(shape.nodes)} nodes: {kind}, {profile} links."
+    texts = {
+        f"{name}{SUFFIX}": topology_text(name, shape, comment),
+        FILE_NAME: scenario_text(shape, profile, comment),
+        "README.md": readme_text(name, kind, shape, profile),
+        ".gitignore": "# Keys and stores\n/.lab/\n/clab-*/\n",
+    }
+    if not is_lab_name(name):
+        raise ConfigError(f"{folder}: {name!r} is no name of a lab; expected {LAB_NAME_FORM}")
     try:
         folder.mkdir(parents=True)
-        (folder / f"{folder.name}{SUFFIX}").write_text(topology_text(folder.name, shape, comment), encoding="utf-8")
-        (folder / FILE_NAME).write_text(scenario, encoding="utf-8")
-        (folder / ".gitignore").write_text("# Keys and stores\n/.lab/\n/clab-*/\n", encoding="utf-8")
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
     except FileExistsError:
         raise ConfigError(f"{folder}: is there already; name a new folder") from None
     except OSError as error:

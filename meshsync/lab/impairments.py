@@ -49,7 +49,8 @@ class Impairment:
         for name, item in rest.items():
             if name not in defaults or isinstance(item, bool) != isinstance(defaults[name], bool):
                 raise LocalError(f"{name!r} cannot be {item!r} on a link")
-            if not isinstance(item, int | float) or math.isnan(item) or item < 0:
+            is_bound = isinstance(item, int | float) and item >= 0 and (item > 0 or name != "rate_bits_per_second")
+            if not is_bound:
                 raise LocalError(f"{name!r} cannot be {item!r} on a link")
         return cls(**rest, flap_seconds=None if flap is None else _flapping(flap))
 

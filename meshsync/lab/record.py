@@ -74,7 +74,7 @@ class Record:
         """
         self.statuses = {**self.statuses, **statuses}
         self.note_sent(statuses)
-        suspicions = {("synced", text) for pair, text in _false_synced(statuses).items() if pair not in blind}
+        suspicions = {("synced", text) for pair, text in _false_synced(statuses) if pair not in blind}
         suspicions |= {("connections", text) for text in _two_connections(statuses)}
         self._suspected = {one: self._suspected.get(one, now) for one in suspicions}
         for (kind, text), since in self._suspected.items():
@@ -99,6 +99,10 @@ class Record:
     def bytes_sent_by(self, node: str) -> int:
         """UDP payload that one node sent."""
         return sum(count for (name, _, _), count in self.sent.items() if name == node)
+
+    def connections_of(self, node: str) -> int:
+        """How many connections one node had, one after the other or at a time."""
+        return sum(name == node for name, _, _ in self.sent)
 
     def latencies(self) -> list[float]:
         """From each calm write to each other node, in ascending order; inf where it never came."""
@@ -159,21 +163,18 @@ def _roots(statuses: Statuses) -> dict[tuple[str, str], str]:
     }
 
 
-def _false_synced(statuses: Statuses) -> dict[frozenset[str], str]:
-    """By the pair of nodes, what one says of the other that is not so."""
+def _false_synced(statuses: Statuses) -> Iterator[tuple[frozenset[str], str]]:
+    """The pairs of nodes and what one says of the other that is not so."""
     roots = _roots(statuses)
     names = {status["id"]: name for name, status in statuses.items()}
-    found: dict[frozenset[str], str] = {}
     for name, status in statuses.items():
         for collection in status["collections"]:
             for peer in collection["peers"]:
                 other = roots.get((peer["id"], collection["id"]))
                 if peer["state"] == "synced" and other is not None and other != collection["root"]:
-                    found[frozenset((name, names[peer["id"]]))] = (
-                        f"{name} says that {collection['name']} is synced with {names[peer['id']]};"
-                        f" their roots are {collection['root'][:8]} and {other[:8]}"
-                    )
-    return found
+                    text = f"{name} says that {collection['name']} is synced with {names[peer['id']]}"
+                    text += f"; their roots are {collection['root'][:8]} and {other[:8]}"
+                    yield frozenset((name, names[peer["id"]])), text
 
 
 def _two_connections(statuses: Statuses) -> Iterable[str]:

@@ -1,11 +1,11 @@
-"""What `meshsync lab run` prints: progress, then a verdict a line, then figures."""
+"""What `meshsync lab run` prints: progress, then a verdict a line, figures, and a table of the nodes."""
 
 from __future__ import annotations
 
 import math
 import sys
 
-from meshsync.cli.output import print_json, write_line
+from meshsync.cli.output import print_json, print_table, printable, write_line
 from meshsync.lab.drivers.base import Lab
 from meshsync.lab.record import Record, percentile
 from meshsync.lab.verdicts import Verdict
@@ -25,7 +25,7 @@ class Report:
         if self._as_json:
             print_json({"v": 1, "event": "progress", "at_s": round(at, 3), "text": text})
         else:
-            sys.stderr.write(f"{at:8.2f} s  {text}\n")
+            sys.stderr.write(f"{at:8.2f} s  {printable(text, characters_max=500)}\n")
 
     def finish(self, record: Record, verdicts: list[Verdict]) -> None:
         """The run is over."""
@@ -43,13 +43,17 @@ class Report:
                     "seed": self._seed,
                     "pass": holds,
                     "figures": figures,
+                    "nodes": _nodes(record),
                 }
             )
             return
         for one in verdicts:
-            write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {one.detail}")
+            detail = printable(one.detail, characters_max=500)
+            write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {detail}")
         for name, value in figures.items():
-            write_line(f"      {name.replace('_', ' ')}: {value}")
+            write_line(f"      {name.replace('_', ' ')}: {'-' if value is None else value}")
+        rows = [["-" if cell is None else cell for cell in row.values()] for row in _nodes(record)]
+        print_table(("node", "documents", "entries", "bytes sent", "connections"), rows)
         write_line(f"{'PASS' if holds else 'FAIL'}  {self._lab.name}")
 
 
@@ -66,6 +70,23 @@ def _figures(record: Record) -> dict[str, object]:
         "bytes_sent": record.bytes_sent,
         "bytes_per_entry": None if each is None else round(each, 1),
     }
+
+
+def _nodes(record: Record) -> list[dict[str, object]]:
+    """A row for each node; what it held is unknown where it did not run in the end."""
+    rows: list[dict[str, object]] = []
+    for name in record.nodes:
+        held = record.held.get(name)
+        rows.append(
+            {
+                "name": name,
+                "documents": None if held is None else sum(map(len, held.values())),
+                "entries": record.statuses[name]["store"]["entries"] if name in record.statuses else None,
+                "bytes_sent": record.bytes_sent_by(name),
+                "connections": record.connections_of(name),
+            }
+        )
+    return rows
 
 
 def _milliseconds(seconds: float) -> float | None:

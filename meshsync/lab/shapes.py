@@ -95,6 +95,44 @@ SHAPES: Mapping[str, Callable[[int], Shape]] = {
 }
 
 
+_DRAWINGS: Mapping[str, str] = {
+    "pair": "n1 ---- n2",
+    "line": "n1 ---- n2 ---- n3 - . . . - {last}",
+    "ring": """\
+n1 ---- n2 ---- n3 - . . .
+ |                       |
+{last} ---- . . . ---------""",
+    "star": """\
+n2   n3   . . .   {last}
+  \\   |         /
+   +--+-- n1 --+""",
+    "tree": """\
+        n1
+      /    \\
+    n2      n3
+   /  \\    /  \\
+  n4  n5  n6  . . .  {last}""",
+    "clique": """\
+n1 ---- n2
+ |  \\/  |
+ |  /\\  |
+n3 - . . . - {last}      each with each""",
+    "lan": """\
+n1   n2   n3   . . .   {last}
+ |    |    |           |
+ ========== sw ==========""",
+    "web": """\
+n1 ---- n2 ---- n3 - . . .       a ring, and from every second node a chord
+ |  \\_____________  .   |
+{last} ---- . . . ----\\----""",
+}
+
+
+def drawing(name: str, shape: Shape) -> str:
+    """A network as a picture made of characters."""
+    return _DRAWINGS[name].format(last=shape.nodes[-1])
+
+
 def make_shape(name: str, count: int) -> Shape:
     """A network by the name of its shape.  LocalError: no such shape, or too few or too many nodes."""
     if name not in SHAPES:

@@ -23,6 +23,10 @@ INTERFACE_CHARACTERS_MAX = 15
 """IFNAMSIZ - 1 of Linux."""
 SUFFIX = ".clab.yml"
 
+_LAB_NAME_CHARACTERS_MAX = 63
+"""With the name of a node, itself a DNS label, it makes that of a namespace: a file's, of at most 255 bytes."""
+LAB_NAME_FORM = f"at most {_LAB_NAME_CHARACTERS_MAX} letters, digits, '-', '_' and '.', the first a letter or digit"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _SPECIAL = frozenset({"host", "mgmt-net", "macvlan", "vxlan", "dummy"})
@@ -142,8 +146,8 @@ def read_topology(path: Path) -> Topology:
     """Read NAME.clab.yml.  ConfigError: a line for each thing that is wrong, with file, line and key."""
     file = LabFile(path)
     name = file.text(file.values.get("name"), ("name",))
-    if not _NAME.fullmatch(name):
-        file.wrong(("name",), f"{name!r} is no name of a lab; expected letters, digits, '-', '_' and '.'")
+    if not is_lab_name(name):
+        file.wrong(("name",), f"{name!r} is no name of a lab; expected {LAB_NAME_FORM}")
     topology = file.mapping(file.values.get("topology"), ("topology",), "nodes and links")
     if not topology:
         file.wrong(("topology",), "is missing; expected nodes and links")
@@ -152,6 +156,11 @@ def read_topology(path: Path) -> Topology:
     _check_waits(file, nodes)
     file.close()
     return Topology(path, name, nodes, links)
+
+
+def is_lab_name(name: str) -> bool:
+    """Whether a lab may be called so."""
+    return _NAME.fullmatch(name) is not None and len(name) <= _LAB_NAME_CHARACTERS_MAX
 
 
 def find_topology(folder: Path) -> Path:

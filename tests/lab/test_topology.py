@@ -7,6 +7,7 @@ import pytest
 
 from meshsync.errors import ConfigError
 from meshsync.lab.command import read_lab
+from meshsync.lab.drivers.namespaces import NamespaceLab
 from meshsync.lab.generate import write_lab
 from meshsync.lab.shapes import SHAPES, make_shape
 from meshsync.lab.topology import End, find_topology, read_topology
@@ -50,7 +51,7 @@ def test_defaults_and_kinds_are_merged_as_containerlab_does_it(tmp_path: Path) -
 def test_a_bridge_joins_its_links_to_one_segment(tmp_path: Path) -> None:
     """Otherwise nodes on one switch do not know where the others are."""
     folder = tmp_path / "lan"
-    write_lab(folder, make_shape("lan", 3), "nominal", "Three on a switch.")
+    write_lab(folder, "lan", make_shape("lan", 3), "nominal")
     topology = read_topology(find_topology(folder))
     assert set(topology.segment(End("n1", "eth1"))) == {End("n1", "eth1"), End("n2", "eth1"), End("n3", "eth1")}
     assert [str(address.ip) for address in topology.addresses_towards("n3", "n1")] == ["10.0.0.3"]
@@ -126,10 +127,33 @@ def test_what_is_generated_is_right(tmp_path: Path, shape: str, count: int) -> N
     if shape == "pair" and count != 2:
         return
     folder = tmp_path / f"{shape}-{count}"
-    write_lab(folder, make_shape(shape, count), "tactical-radio", "Made.")
+    write_lab(folder, shape, make_shape(shape, count), "tactical-radio")
     lab = read_lab(folder)
     assert len(lab.scenario.nodes) == count
     assert all(lab.scenario.links[link.name].forward.loss == 0.05 for link in lab.topology.links)
+    readme = (folder / "README.md").read_text()
+    assert readme.startswith(f"# {folder.name}: {count} nodes, {shape}\n")
+    assert f"    sudo meshsync lab run {folder.name}\n" in readme
+
+
+@pytest.mark.parametrize("name", ["a b", "-x", "x" * 64, "lab\n"])
+def test_a_folder_that_cannot_name_a_lab_is_refused(tmp_path: Path, name: str) -> None:
+    """Otherwise `lab check` refuses it afterwards, or the kernel does: it bounds the names of namespaces."""
+    with pytest.raises(ConfigError, match="is no name of a lab; expected at most 63 letters"):
+        write_lab(tmp_path / name, "pair", make_shape("pair", 2), "nominal")
+    assert not (tmp_path / name).exists()
+
+
+def test_the_longest_names_make_a_name_that_a_file_may_have(tmp_path: Path) -> None:
+    """A namespace is a file, and its name has at most 255 bytes."""
+    node, folder = "n" * 63, tmp_path / ("l" * 63)
+    text = (
+        PAIR.replace("name: pair", f"name: {folder.name}").replace("    a:", f"    {node}:").replace('"a:', f'"{node}:')
+    )
+    lab = read_lab(
+        write_files(folder, text, "defaults: {collections: [notes], trust: open}\nexpect: [delivered >= 1%]\n")
+    )
+    assert len(NamespaceLab(lab).namespace(node).encode()) <= 255
 
 
 @pytest.mark.parametrize(

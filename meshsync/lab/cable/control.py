@@ -82,7 +82,7 @@ class _Order:
             order = json.loads(line)
             first, second = order["ends"]
             directions = [Impairment.from_json(order[key]) for key in ("forward", "backward")]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LocalError(f"no order for a cable: {error!r}") from None
         if not all(isinstance(one, str) and one for one in (order["link"], first, second)):
             raise LocalError("no order for a cable: link and ends are names")
