@@ -32,7 +32,7 @@ from meshsync.sync.introductions import Introductions
 from meshsync.transports.base import Transport
 from meshsync.transports.quic.endpoint import open_endpoint
 from meshsync.transports.quic.udp import DatagramSocket
-from meshsync.transports.routed import RoutedTransport
+from meshsync.transports.routed import RoutedTransport, routed_admit
 
 CLOCK_OFFSET = "MESHSYNC_CLOCK_OFFSET"
 """Seconds by which the wall clock of a node is to be off: labs try with it what wrong clocks do."""
@@ -67,7 +67,8 @@ async def start_node(
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
     `discoveries` makes what finds peers besides those of the configuration; `reachable_at` says where others find this
-    node, by default where its sockets are.  Dialling keeps to `interfaces`, and begins anew when they change.
+    node, by default where its sockets are.  Connections keep to `interfaces`; dialling begins anew when
+    they change.
     `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
     """
     async with AsyncExitStack() as stack:
@@ -76,6 +77,7 @@ async def start_node(
             stack.callback(socket.close)
         node = Node(config, identity, store, limits=limits, rng=rng, wall_ms=wall_ms, instance=instance)
         node.join_remembered()
+        admit = node.peering.admit if interfaces is None else routed_admit(node.peering.admit, interfaces.check_route)
         transports: list[Transport] = [
             await stack.enter_async_context(
                 open_endpoint(
@@ -83,7 +85,7 @@ async def start_node(
                     identity.private_key,
                     instance=instance,
                     name=config.name,
-                    admit=node.peering.admit,
+                    admit=admit,
                     mesh_key=mesh_key,
                     limits=limits,
                 )

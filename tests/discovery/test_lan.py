@@ -179,6 +179,10 @@ def test_a_machine_in_two_networks_stays_out_of_the_one_that_was_not_chosen(tmp_
         refused = b.run("connect", f"{c.id}@{clara.address}:4433")
         assert refused.returncode == 5
         assert f"the way to {clara.address} does not lead through eth0" in refused.stderr
+        refused = c.run("connect", f"{b.id}@{boris.ports[1].address}:4433")
+        assert refused.returncode == 5, "what comes in by the guests' network is refused as well"
+        assert [peer["id"] for peer in b.json("status")["peers"] if peer["state"] == "connected"] == [a.id]
+        assert b.json("peers", "pending")["peers"] == []
 
 
 def test_whoever_was_killed_is_found_again_at_another_port(tmp_path: Path) -> None:
