@@ -120,6 +120,8 @@ def _live_rate(link: LinkImpairment) -> float:
 
     The rate of a link that loses much is what its senders believe in: they take loss for a queue that overflows.
     """
+    if link.forward.flap_seconds is not None:
+        return _LIVE / (2 * sum(link.forward.flap_seconds))  # so that they meet what it does
     slowest = min(link.forward.rate_bits_per_second, link.backward.rate_bits_per_second)
     arriving = (1 - link.forward.loss) * (1 - link.backward.loss)
     return round(min(_LIVE_PER_SECOND_MAX, slowest / _LIVE_BITS) * arriving**2, 1)
