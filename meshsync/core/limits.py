@@ -59,6 +59,9 @@ class Limits:
     """How long a peer may leave a ping, or its own answers, lying."""
     unsaid_seconds_max: float = 5.0
     """How long a peer that does not say what it subscribes to counts as one that may be out of sync."""
+    patience_round_trips: float = 60.0
+    patience_seconds_max: float = 300.0
+    """So long the peer's messages and answers may take on a slow link, see `patience_seconds`."""
     first_ping_seconds: float = 2.0
     ping_seconds: float = 300.0
 
@@ -66,7 +69,14 @@ class Limits:
     clock_ahead_ms_max: int = 10 * 60 * 1000
 
     # Connections
-    handshake_seconds_max: float = 5.0
+    handshake_seconds_min: float = 5.0
+    """So long a handshake keeps its place, though others want it, and a dial waits for the first word; the next one
+    to the same address twice as long, up to `handshake_silence_seconds_max`."""
+    handshake_silence_seconds_max: float = 20.0
+    handshake_seconds_max: float = 80.0
+    """A link of 10 kbit/s with round trips of ten seconds, which loses every third datagram, needs so long."""
+    silent_addresses_max: int = 256
+    """Of which it is remembered that nobody answered there."""
     half_open_retry_above: int = 32
     half_open_max: int = 128
     half_open_per_address_max: int = 16
@@ -293,6 +303,14 @@ class Limits:
     request_head_bytes_max: int = 64 * 1024
     api_connections_max: int = 256
     load_writes_in_flight_max: int = 256
+
+    def patience_seconds(self, seconds: float, round_trip_seconds: float) -> float:
+        """A bound on what a peer may take, or more than that where the link takes it: some tens of round trips.
+
+        What is lost is sent again after a round trip or more, and on a link that loses half of all it may be lost
+        again ten times in a row.  A peer that feigns such a link gains time on its own connection, and nothing else.
+        """
+        return max(seconds, min(self.patience_round_trips * round_trip_seconds, self.patience_seconds_max))
 
 
 LIMITS = Limits()

@@ -121,7 +121,8 @@ class Arrivals:
     async def _answers(self, connection: Connection) -> bool:
         """Whether the peer at the other end of a connection is still there, without keeping anybody waiting."""
         least, most = PROBE_SECONDS
-        return await self.answers(connection, max(least, min(most, PROBE_ROUND_TRIPS * connection.rtt_seconds)))
+        rtt = connection.rtt_seconds
+        return await self.answers(connection, max(least, min(most, PROBE_ROUND_TRIPS * rtt), 2 * rtt))
 
     async def answers(self, connection: Connection, seconds: float) -> bool:
         """Whether the peer at the other end of a connection answers within a time."""

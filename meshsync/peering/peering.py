@@ -33,8 +33,9 @@ from meshsync.transports.base import Address, Connection, Transport
 
 _log = structlog.get_logger("meshsync.peering")
 
+NETWORK_PROBE_ROUND_TRIPS = 10
 NETWORK_PROBE_SECONDS = 5.0
-"""How long a connection has to answer after the network has changed."""
+"""How long a connection has to answer after the network has changed; where the link is slow, some round trips."""
 
 
 class Peering:
@@ -261,7 +262,8 @@ class Peering:
 
     async def _probe(self, arrivals: Arrivals, connection: Connection) -> None:
         """Give a connection up that leads nowhere, so that its peer is dialled where it is now."""
-        if not await arrivals.answers(connection, NETWORK_PROBE_SECONDS):
+        seconds = max(NETWORK_PROBE_SECONDS, NETWORK_PROBE_ROUND_TRIPS * connection.rtt_seconds)
+        if not await arrivals.answers(connection, seconds):
             connection.close(CloseCode.TIMEOUT, "it did not answer after the network changed")
 
     # Trust, as the transport asks for it
@@ -275,7 +277,7 @@ class Peering:
         taken = len(links) + len(self._welcomed.keys() - {id})
         if taken >= limits.connections_max - limits.connections_for_known:
             return False
-        self._welcomed[id] = now + limits.handshake_seconds_max
+        self._welcomed[id] = now + limits.handshake_seconds_min
         return True
 
     def _admit_self(self, hello: Hello) -> CloseCode:

@@ -85,12 +85,11 @@ class Control:
         # Not at once: most short connections then never need one.
         await trio.sleep(limits.first_ping_seconds * rng.uniform(0.5, 1.5))
         while True:
-            with trio.move_on_after(limits.answer_seconds_max) as scope:
+            patience = limits.patience_seconds(limits.answer_seconds_max, self._link.connection.rtt_seconds)
+            with trio.move_on_after(patience) as scope:
                 await self.ping()
             if scope.cancelled_caught:
-                raise TransportLost(
-                    f"the peer did not answer a ping in {limits.answer_seconds_max:g} seconds", CloseCode.TIMEOUT
-                )
+                raise TransportLost(f"the peer did not answer a ping in {patience:.0f} seconds", CloseCode.TIMEOUT)
             await trio.sleep(limits.ping_seconds * rng.uniform(0.75, 1.25))
 
     async def write(self) -> None:

@@ -84,7 +84,7 @@ class Connection(Protocol):
 
     @property
     def rtt_seconds(self) -> float:
-        """The smoothed round-trip time; 0.0 when none was measured."""
+        """The smoothed round-trip time; before one was measured a guess, 0.0 where there is nothing to go by."""
 
     @property
     def bytes_sent(self) -> int:

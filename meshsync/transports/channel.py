@@ -46,6 +46,10 @@ def _unknown() -> float:
     return math.inf
 
 
+def _no_round_trip() -> float:
+    return 0.0
+
+
 def _all_alike(_: Priority) -> None:
     pass
 
@@ -66,13 +70,14 @@ class MessageChannel:
         unacked: Callable[[], int] = _nothing_unacked,
         pace: Callable[[], float] = _unknown,
         prioritise: Callable[[Priority], None] = _all_alike,
+        round_trip: Callable[[], float] = _no_round_trip,
     ) -> None:
         """Take over `stream`.
 
         `reset` breaks both directions at once and tells the peer the code; `unacked` counts the bytes that were
         sent and not acknowledged; `pace` is how many bytes a second the path carries; `prioritise` sends what is
-        buffered before or behind other streams.  Streams that can do none of it are given up without a word, count
-        none, are fast, and are all alike.
+        buffered before or behind other streams; `round_trip` is that of the path, in seconds.  Streams that can do
+        none of it are given up without a word, count none, are fast, are all alike, and take no time.
         """
         self._stream = stream
         self._decoder = FrameDecoder(limits.frame_bytes_max if frame_bytes_max is None else frame_bytes_max)
@@ -81,6 +86,7 @@ class MessageChannel:
         self._unacked = unacked
         self._pace = pace
         self._prioritise = prioritise
+        self._round_trip = round_trip
         self._send_use = ExclusiveUse("another task is sending on this channel")
         self._receive_use = ExclusiveUse("another task is receiving from this channel")
         self._waited_seconds = 0.0  # for the rest of the frame that has begun
@@ -173,7 +179,8 @@ class MessageChannel:
         # Only the time spent waiting counts: a reader that pauses is no fault of the peer.
         began = trio.current_time()
         limits = self._limits
-        seconds_max = limits.message_seconds_max + self._decoder.held_bytes / limits.message_bytes_per_second_min
+        seconds_max = limits.patience_seconds(limits.message_seconds_max, self._round_trip())
+        seconds_max += self._decoder.held_bytes / limits.message_bytes_per_second_min
         try:
             with trio.move_on_at(began + seconds_max - self._waited_seconds):
                 return await self._stream.receive_some()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+import ssl
+from dataclasses import dataclass, replace
 
 import trio
 from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection as Library
 from aioquic.quic.packet import QuicErrorCode
 
 from meshsync.core.hello import Hello
@@ -15,6 +18,7 @@ from meshsync.errors import CloseCode
 from meshsync.ids import EndpointId
 from meshsync.transports.base import Address
 from meshsync.transports.quic.certificate import endpoint_id
+from meshsync.transports.quic.doorman import Doorman, Welcome
 from tests.transports.hostile import Stranger, application_code, assert_serves, running, target
 from tests.transports.support import key, quic_endpoint, running_net, virtual_time, welcome
 
@@ -22,14 +26,29 @@ INITIAL_BYTES = 1200
 
 
 @virtual_time
-async def test_stranger_who_says_nothing_is_dropped() -> None:
-    """Otherwise idle handshakes add up until nobody else gets in."""
+async def test_stranger_who_does_not_prove_anything_is_dropped() -> None:
+    """Otherwise handshakes without an end add up until nobody else gets in."""
     async with target() as (net, endpoint), running(Stranger(net.socket("10.0.0.3"), endpoint.address)) as stranger:
         await stranger.wait_for(events.HandshakeCompleted)
         began = trio.current_time()
+        with trio.move_on_after(LIMITS.handshake_seconds_max + 1):
+            while stranger.library._close_event is None:
+                stranger.library.send_ping(1)
+                stranger.flush()
+                await trio.sleep(1)
         assert application_code(await stranger.wait_refused()) is CloseCode.TIMEOUT
         assert trio.current_time() - began <= LIMITS.handshake_seconds_max + 1
         await trio.sleep(5)
+        assert endpoint._doorman.half_open == 0
+        assert not endpoint._connections
+
+
+@virtual_time
+async def test_stranger_who_says_nothing_is_dropped_sooner() -> None:
+    """Otherwise the time that slow links are given is held by those who left."""
+    async with target() as (net, endpoint), running(Stranger(net.socket("10.0.0.3"), endpoint.address)) as stranger:
+        await stranger.wait_for(events.HandshakeCompleted)
+        await trio.sleep(LIMITS.idle_seconds_max + 1)
         assert endpoint._doorman.half_open == 0
         assert not endpoint._connections
 
@@ -138,8 +157,73 @@ async def test_flood_of_first_packets_is_bounded() -> None:
         assert len(retries) == 300 - LIMITS.half_open_retry_above
         assert max(len(payload) for payload in retries) < 200
         await assert_serves(net, endpoint)
-        await trio.sleep(10)
+        await trio.sleep(LIMITS.idle_seconds_max + 1)
         assert endpoint._doorman.half_open == 0
+
+
+@virtual_time
+async def test_places_that_are_wanted_are_held_for_a_short_time() -> None:
+    """Otherwise the time that slow links need is a way to keep everybody out for a minute and a half."""
+    limits = replace(LIMITS, half_open_retry_above=0, half_open_max=5)
+    async with target(limits) as (net, endpoint), trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(Stranger(net.socket(f"10.0.3.{number}"), endpoint.address).run)
+        await trio.sleep(LIMITS.handshake_seconds_min + 1)
+        assert endpoint._doorman.half_open == 5
+        await assert_serves(net, endpoint)
+        assert endpoint._doorman.half_open < 5
+        nursery.cancel_scope.cancel()
+
+
+@virtual_time
+async def test_host_that_takes_its_places_can_still_connect() -> None:
+    """Otherwise one process keeps its whole machine, or all behind its router, out for a minute and a half."""
+    limits = replace(LIMITS, half_open_per_address_max=3)
+    async with target(limits) as (net, endpoint), trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(Stranger(net.socket("10.0.0.3", 5000 + number), endpoint.address).run)
+        nursery.start_soon(Stranger(net.socket("10.0.0.4"), endpoint.address).run)
+        await trio.sleep(LIMITS.handshake_seconds_min + 1)
+        async with quic_endpoint(net.socket("10.0.0.3"), 3) as dialer:
+            await dialer.dial(endpoint.address, endpoint.id)
+            await endpoint.accept()
+        left = sorted(caller.address[0] for caller in endpoint._doorman._half_open)
+        assert left == ["10.0.0.3", "10.0.0.3", "10.0.0.4"], "another host's place is not taken for it"
+        nursery.cancel_scope.cancel()
+
+
+@dataclass(eq=False)
+class SlowCaller:
+    """A handshake over a slow link."""
+
+    address: Address
+    began: float
+    is_address_proved: bool
+    has_given_way: bool = False
+
+    def give_way(self) -> None:
+        self.has_given_way = True
+
+
+def knock(doorman: Doorman, first: bytes, now: float) -> None:
+    """Someone new comes, and goes in if there is a place."""
+    if isinstance(doorman.judge_untrusted(first, ("10.7.7.7", int(now * 10) + 1), now), Welcome):
+        doorman.enter(SlowCaller((f"10.8.0.{doorman.half_open}", 1), now, is_address_proved=False))
+
+
+def test_forged_addresses_take_no_place_of_slow_links() -> None:
+    """Otherwise six forged packets a second keep everybody out who needs longer than five seconds."""
+    stranger = Library(configuration=QuicConfiguration(server_name="x", verify_mode=ssl.CERT_NONE))
+    stranger.connect(("10.0.0.2", 1), 0.0)
+    [(first, _)] = stranger.datagrams_to_send(0.0)
+    doorman = Doorman(LIMITS)
+    slow = [SlowCaller((f"10.0.0.{number}", 1), 0.0, is_address_proved=True) for number in range(10)]
+    for caller in slow:
+        doorman.enter(caller)
+    for tenth in range(600):
+        knock(doorman, first, tenth / 10)
+        assert doorman.half_open <= LIMITS.half_open_retry_above
+    assert not any(caller.has_given_way for caller in slow)
 
 
 @virtual_time

@@ -57,6 +57,7 @@ def test_release_is_one_that_was_looked_at() -> None:
         ("datagrams_to_send", ["self", "now"]),
         ("handle_timer", ["self", "now"]),
         ("_replenish_connection_ids", ["self"]),
+        ("_idle_timeout", ["self"]),
         ("_flush_builder", ["self", "builder", "network_path", "peer_cid", "now"]),
     ],
 )

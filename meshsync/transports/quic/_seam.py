@@ -42,6 +42,7 @@ CERTIFICATE_NOT_VERIFIED = ssl.CERT_NONE
 
 _PROBE_SIZE_AFTER_BYTES = 32_768
 _PROBES_BEFORE_SHRINKING = 3
+_IDLE_PROBE_TIMEOUTS = 6
 
 NO_COMMON_VERSION = "Could not find a common protocol version"
 """The library's only sign, apart from its log, that version negotiation failed."""
@@ -118,7 +119,12 @@ class Machine(ResettableConnection):
     @property
     def is_begun(self) -> bool:
         """True once a packet of the peer was understood; before that a server must not be driven."""
-        return self._state is not QuicConnectionState.FIRSTFLIGHT
+        return self._remote_initial_source_connection_id is not None
+
+    @property
+    def is_address_proved(self) -> bool:
+        """Whether the peer's address was proved (RFC 9000 section 8.1)."""
+        return bool(self._network_paths) and bool(self._network_paths[0].is_validated)
 
     @property
     def is_ending(self) -> bool:
@@ -218,6 +224,11 @@ class Machine(ResettableConnection):
     def _on_size_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
         if delivery is QuicDeliveryState.ACKED:
             self.raise_datagram_bytes(size)
+
+    def _idle_timeout(self) -> float:
+        # The standard asks for three probe timeouts (RFC 9000 section 10.1).  A link that loses every third datagram
+        # would then be given up again and again.
+        return max(super()._idle_timeout(), _IDLE_PROBE_TIMEOUTS * float(self._loss.get_probe_timeout()))
 
     def handle_timer(self, now: float) -> None:
         """Act on the timer."""

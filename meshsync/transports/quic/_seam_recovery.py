@@ -26,8 +26,8 @@ _TIME_THRESHOLDS = (9 / 8, 5 / 4, 3 / 2, 2.0)
 
 PROBE_SECONDS = 2.0
 HANDSHAKE_PROBE_SECONDS = 6.4
-"""How far probes may be apart, where nothing is heard and two doublings at least are over: see Recovery."""
-_DOUBLINGS_MIN = 2
+"""How far probes may be apart while nothing is heard, once the path's own probe timeout was doubled: see Recovery."""
+_DOUBLINGS_MIN = 1
 
 _REMEMBERED_MAX = 64  # packets taken for lost, in case they turn up
 
@@ -54,9 +54,10 @@ class Recovery(QuicPacketRecovery):
     Each probe that is not answered doubles the time to the next (RFC 9002 section 6.2.1), so that senders retreat
     from a path that is congested.  After a cut of half a minute the next probe would be half a minute away, though
     the path is free again.  So the doubling ends at PROBE_SECONDS.  That is less careful than the standard asks
-    for, and what is left of the care is this: a path is doubled at least twice, so one that is slow, or that a
-    queue has made slow, is probed every four of its own probe timeouts at most; and a probe is one datagram,
-    sent only while something is unacknowledged, and until the idle time is over.
+    for, and what is left of the care is this: the time is doubled once at least, so a path that is slow, or that a
+    queue has made slow, is probed every two of its own probe timeouts at most, which is less than the smallest
+    window allows (two datagrams a round trip, section 7.2); and a probe is one datagram, sent only while something
+    is unacknowledged, and until the idle time is over.
     """
 
     def __init__(self, *, max_datagram_size: int, **options: Any) -> None:

@@ -6,8 +6,6 @@ synchronously and kicks the pump; what is received is dispatched where it is rec
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import structlog
 import trio
 from aioquic.quic import events
@@ -22,26 +20,16 @@ from meshsync.transports.quic._seam_recovery import TIMER_GRANULARITY
 from meshsync.transports.quic.close import reason_of
 from meshsync.transports.quic.identity import Authentication, LocalIdentity
 from meshsync.transports.quic.outbox import Outbox
+from meshsync.transports.quic.patience import Deadlines
+from meshsync.transports.quic.registry import Registry
 from meshsync.transports.quic.stream import QuicStream
 from meshsync.transports.quic.stream_table import StreamTable
 from meshsync.transports.quic.udp import DatagramSocket, is_loopback
 
 _log = structlog.get_logger(__name__)
 
+_HANDSHAKE_ROUND_TRIPS = 2
 _CONTROL_STREAM = 0  # the first stream that the dialer opens
-
-
-class Registry(Protocol):
-    """What a connection tells the endpoint that it belongs to."""
-
-    def route(self, connection_id: bytes, connection: QuicConnection) -> None:
-        """Datagrams for this id are for this connection from now on."""
-
-    def unroute(self, connection_id: bytes) -> None:
-        """This id is used no more."""
-
-    def admit(self, connection: QuicConnection) -> CloseCode | None:
-        """Decide on a connection whose identity was just proved; None: welcome."""
 
 
 class QuicConnection:
@@ -62,6 +50,7 @@ class QuicConnection:
         expect: EndpointId | None,
         admit: Admit,
         limits: Limits,
+        silence_seconds: float,
     ) -> None:
         """Drive `machine`, whose first input has been given: aioquic cannot be asked for datagrams before."""
         self.machine = machine
@@ -85,11 +74,12 @@ class QuicConnection:
         self._peer_error: PeerError | None = None
         self._terminated = False
         now = trio.current_time()
-        self._prove_by = now + limits.handshake_seconds_max
-        self._active_at = now
+        self._deadlines = Deadlines(now, limits, silence_seconds)
         self._due = now
         self._nap = trio.CancelScope()
         self._bytes_received = 0
+        # On a slow link the first packets are sent again before their answers can come, and measure nothing.
+        self._round_trip_guess = 0.0
 
     # -- for the layers above
 
@@ -134,6 +124,11 @@ class QuicConnection:
         return self._control
 
     @property
+    def is_heard(self) -> bool:
+        """Whether anything of the peer was understood."""
+        return self.machine.is_begun
+
+    @property
     def is_proved(self) -> bool:
         """Whether the peer's identity was proved and the peer admitted."""
         return self._control is not None
@@ -145,8 +140,8 @@ class QuicConnection:
 
     @property
     def rtt_seconds(self) -> float:
-        """The smoothed round-trip time; 0.0 when none was measured."""
-        return self.machine.rtt_seconds
+        """The smoothed round-trip time; where none was measured yet, what the handshake lets expect."""
+        return self.machine.rtt_seconds or self._round_trip_guess
 
     @property
     def bytes_sent(self) -> int:
@@ -182,22 +177,21 @@ class QuicConnection:
             self._mark_closed(CloseReason(code=code, reason=reason, by_peer=False))
             self.kick()
 
-    # -- for the streams
+    # -- for the endpoint
 
     @property
-    def send_high_water_bytes(self) -> int:
-        """How much of a stream may be unacknowledged before its sender waits: what the path holds, twice.
+    def began(self) -> float:
+        """When the handshake began."""
+        return self._deadlines.began
 
-        More would only wait here, where no message of the same stream can overtake it.
-        """
-        limits, path = self.limits, self.machine.path_bytes
-        if not path:
-            return limits.send_high_water_bytes
-        return max(
-            min(limits.send_high_water_bytes, limits.send_slow_path_bytes), min(2 * path, limits.stream_window_bytes)
-        )
+    @property
+    def is_address_proved(self) -> bool:
+        """Whether the peer receives what is sent to its address."""
+        return self.machine.is_address_proved
 
-    # -- for the endpoint
+    def give_way(self) -> None:
+        """Others need the place of this handshake."""
+        self.close(CloseCode.BUSY, "the handshake took too long for a busy node")
 
     async def wait_proved(self) -> None:
         """Wait until the peer's identity is proved.  PeerError: the peer is to blame; TransportLost: nobody is."""
@@ -214,7 +208,7 @@ class QuicConnection:
     def take(self, datagram: bytes, address: Address, now: float) -> None:
         """Take one datagram; follow a batch of them with `after_input`.  Never raises."""
         self._bytes_received += len(datagram)
-        self._active_at = now
+        self._deadlines.active(now)
         if self._outbox.is_farewell_said:
             self._outbox.repeat_farewell()  # the peer still speaks, so it has not heard (RFC 9000 section 10.2.1)
             return
@@ -286,10 +280,11 @@ class QuicConnection:
         if self._close_reason is not None:
             return
         if self._control is None:
-            if now >= self._prove_by:
-                self.close(CloseCode.TIMEOUT, "the handshake took too long")
-        elif now >= self._active_at + self.limits.keepalive_seconds:
-            self._active_at = now
+            if now >= self._deadlines.handshake_due(is_heard=self.is_heard):
+                waited = "the handshake took too long" if self.is_heard else "nobody answered"
+                self.close(CloseCode.TIMEOUT, f"{waited}: {now - self.began:g} seconds")
+        elif now >= self._deadlines.keepalive_due():
+            self._deadlines.active(now)
             self.machine.send_ping(0)
 
     def _next_due(self) -> float:
@@ -297,7 +292,9 @@ class QuicConnection:
         due = self.machine.get_timer()
         deadline = float("inf") if due is None else due
         if self._close_reason is None:
-            own = self._prove_by if self._control is None else self._active_at + self.limits.keepalive_seconds
+            deadlines = self._deadlines
+            is_shaking = self._control is None
+            own = deadlines.handshake_due(is_heard=self.is_heard) if is_shaking else deadlines.keepalive_due()
             deadline = min(deadline, own)
         # The library's loss timer may stay armed in the past for a moment; asking again at once would spin.
         return deadline if deadline > now else now + TIMER_GRANULARITY
@@ -368,6 +365,7 @@ class QuicConnection:
             self.machine.raise_datagram_bytes(self.limits.datagram_bytes_loopback)
         else:
             self.machine.allow_datagram_bytes(self.limits.datagram_bytes_probed)
+        self._round_trip_guess = (trio.current_time() - self.began) / _HANDSHAKE_ROUND_TRIPS
         self._control = self._channel(self.streams.add(_CONTROL_STREAM), self.limits.control_frame_bytes_max)
         self._settled.set()
 
@@ -381,6 +379,7 @@ class QuicConnection:
             reset=stream.reset,
             unacked=lambda: stream.unacked_bytes,
             pace=lambda: self.machine.path_bytes_per_second,
+            round_trip=lambda: self.rtt_seconds,
             prioritise=stream.set_priority,
         )
 

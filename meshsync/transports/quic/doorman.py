@@ -2,6 +2,8 @@
 
 Until a handshake is over its source address may be forged, so a stranger's packet costs nothing that is kept
 beyond the bounds here, and above a threshold the address has to be proved first (Retry, RFC 9000 section 8.1.2).
+Slow links need a minute for a handshake.  They get it as long as nobody wants the place; where places are scarce,
+whoever had `handshake_seconds_min` gives way, so that a flood holds none of them for longer.
 """
 
 from __future__ import annotations
@@ -32,6 +34,17 @@ class Caller(Protocol):
     @property
     def address(self) -> Address:
         """Where it comes from, perhaps."""
+
+    @property
+    def began(self) -> float:
+        """When the handshake began."""
+
+    @property
+    def is_address_proved(self) -> bool:
+        """Whether it certainly comes from there."""
+
+    def give_way(self) -> None:
+        """End: others need the place."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,7 @@ class Doorman:
             )
         if header.packet_type is not QuicPacketType.INITIAL or len(header.destination_cid) < _CID_BYTES_MIN:
             return None
+        self._make_room(address, now)
         if self.half_open >= self._limits.half_open_max or self._is_crowded(address):
             return None
         if header.token:
@@ -118,6 +132,21 @@ class Doorman:
         except ValueError:
             return None
         return Welcome(destination_cid, original, destination_cid)
+
+    def _make_room(self, address: Address, now: float) -> None:
+        """Where there is no place for a newcomer, end one handshake that had its time."""
+        overdue = [one for one in self._half_open if now >= one.began + self._limits.handshake_seconds_min]
+        if self._is_crowded(address):
+            overdue = [one for one in overdue if one.address[0] == address[0]]
+        elif self.half_open < self._limits.half_open_retry_above:
+            return
+        elif self.half_open < self._limits.half_open_max:
+            # Forged addresses take no place of those that are proved, however slow these are.
+            overdue = [one for one in overdue if not one.is_address_proved]
+        if overdue:
+            last = min(overdue, key=lambda one: (one.is_address_proved, one.began))
+            last.give_way()
+            self.leave(last)
 
     def _is_crowded(self, address: Address) -> bool:
         if self.is_exempt(address[0]):

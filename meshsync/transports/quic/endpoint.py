@@ -22,6 +22,7 @@ from meshsync.transports.quic._seam import CERTIFICATE_NOT_VERIFIED, CID_BYTES, 
 from meshsync.transports.quic.connection import QuicConnection
 from meshsync.transports.quic.doorman import Doorman
 from meshsync.transports.quic.identity import LocalIdentity
+from meshsync.transports.quic.patience import Silences
 from meshsync.transports.quic.resets import Resets, is_short, token_of
 from meshsync.transports.quic.udp import Datagram, DatagramSocket
 
@@ -41,6 +42,7 @@ class QuicEndpoint:
         self._limits = limits
         self._nursery = nursery
         self._doorman = Doorman(limits)
+        self._silences = Silences(limits)
         self._resets = Resets(identity.private_key, socket.address, limits)
         self._routes: dict[bytes, QuicConnection] = {}
         self._connections: set[QuicConnection] = set()
@@ -85,6 +87,10 @@ class QuicEndpoint:
             await connection.wait_proved()
         except trio.Cancelled:
             connection.close(CloseCode.DISCONNECTED, "the dialer gave up")
+            raise
+        except TransportLost as error:
+            if error.code is CloseCode.TIMEOUT and not connection.is_heard:
+                self._silences.unanswered(address)
             raise
         return connection
 
@@ -187,6 +193,7 @@ class QuicEndpoint:
             expect=expect,
             admit=admit,
             limits=self._limits,
+            silence_seconds=self._silences.seconds(address),
         )
 
     def _start(self, connection: QuicConnection) -> None:

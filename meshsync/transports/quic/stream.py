@@ -168,7 +168,20 @@ class QuicStream(trio.abc.HalfCloseableStream):
 
     @property
     def _room(self) -> int:
-        return self._connection.send_high_water_bytes - self.unacked_bytes
+        return self._high_water_bytes - self.unacked_bytes
+
+    @property
+    def _high_water_bytes(self) -> int:
+        """How much may be unacknowledged before the sender waits: what the path holds, twice.
+
+        More would only wait here, where no message of the same stream can overtake it.
+        """
+        limits, path = self._connection.limits, self._machine.path_bytes
+        if not path:
+            return limits.send_high_water_bytes
+        return max(
+            min(limits.send_high_water_bytes, limits.send_slow_path_bytes), min(2 * path, limits.stream_window_bytes)
+        )
 
     async def _wait_writable(self) -> None:
         self._writable = trio.Event()
