@@ -64,7 +64,7 @@ def _show(graph: Graph) -> None:
     print_table(("NODE", "ID", "STATE", "COLLECTION", "ENTRIES", "SYNC", "HEARD"), _node_rows(graph, names))
     write_line("")
     if not graph["links"]:
-        write_line("no links; --peer HEX@HOST:PORT of `node` names a peer")
+        write_line("no links: no peer is known; meshsync status says where this node looks for some")
         return
     print_table(("FROM", "TO", "STATE", "RTT", "HEARD", "NOTE"), [_link_row(link, names) for link in graph["links"]])
     lost = [names[node["id"]] for node in graph["nodes"] if node["state"] == "unreachable"]

@@ -87,9 +87,9 @@ def _draw(titles: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     Console(no_color=not styled(), highlight=False).print(table)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: `1 document`, `2 documents`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """A number of things: `1 document`, `2 documents`, and with `nouns` `2 entries`."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -70,7 +70,9 @@ def _list(state: str | None, *, as_json: bool) -> None:
     elif answer["peers"]:
         print_table(("ID", "NAME", "STATE", "ADDRESS", "VIA", "NOTE"), map(peer_row, answer["peers"]))
     else:
-        write_line("nobody waits to be accepted" if state else "no peers; --peer HEX@HOST:PORT of `node` names one")
+        write_line(
+            "nobody waits to be accepted" if state else "no peers; meshsync status says where this node looks for some"
+        )
 
 
 def peer_row(peer: dict[str, Any]) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from meshsync.cli.client import Client
 from meshsync.cli.durations import Duration
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options, data_dir_option
-from meshsync.cli.output import colour, duration, print_json, print_table, printable, size, write_line
+from meshsync.cli.output import colour, counted, duration, print_json, print_table, printable, size, write_line
 from meshsync.cli.peers import peer_row
 
 _REFRESH_SECONDS = 1.0
+_LOOKS = {"mdns": "on the local network", "dns": "in the DNS"}
+"""Where a node looks for peers by itself, by the way's word."""
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -87,7 +89,8 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     name = f"{printable(status['name'])}  " if status["name"] else ""
     write_line(
         f"{name}{status['id']}\nup {duration(status['uptime_s'])}, listening on {', '.join(status['listen'])},"
-        f" {status['store']['entries']} entries in {size(status['store']['bytes'])}, trust {status['trust']}"
+        f" {counted(status['store']['entries'], 'entry', 'entries')} in {size(status['store']['bytes'])},"
+        f" trust {status['trust']}"
     )
     if status["peers"]:
         write_line("")
@@ -97,6 +100,10 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     if rows:
         write_line("")
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
+    relay = status["relay"]
+    if relay["enabled"]:
+        carried = counted(relay["collections"], "collection")
+        write_line(f"\nrelays {carried} for others, {size(relay['bytes'])} of {size(relay['bytes_max'])}")
     write_line("")
     _show_next(status, pending)
 
@@ -123,14 +130,18 @@ def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line(colour(printable(status["discovery"]["fault"], 400), "yellow"))
     for peer in pending:
         who = f"{printable(peer['name'])} ({peer['id'][:8]})" if peer["name"] else peer["id"][:8]
-        write_line(f"{who} at {printable(peer['address'])} wants to connect; to let it in:")
+        does = "wants to connect" if peer["via"] == "knock" else f"was found by {peer['via']}"
+        keyless = " and does not hold this mesh's key" if status["trust"] == "mesh-key" else ""
+        write_line(f"{who} at {printable(peer['address'])} {does}{keyless}; to let it in:")
         write_line(f"    meshsync peers accept {peer['id'][:16]}")
     if not status["collections"]:
         write_line("no collections yet; meshsync collections join NAME")
     elif not faults and any(peer["state"] == "connected" for peer in status["peers"]):
         write_line(colour("in sync with every connected peer", "green"))
     elif not faults and not pending:
-        write_line("no peer is connected; --peer HEX@HOST:PORT of `node` names one")
+        ways = [way["via"] for way in status["discovery"]["ways"] if way["via"] in _LOOKS]
+        looks = f"; looking {' and '.join(_LOOKS[way] for way in ways)}" if ways else ""
+        write_line(f"no peer is connected{looks}; --peer HEX@HOST:PORT of `node` names one")
 
 
 @click.group("wait")

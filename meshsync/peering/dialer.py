@@ -144,6 +144,8 @@ class Dialer:
         reason = str(error)
         if peer.is_pending_there:
             reason = f"{peer.id.short} has yet to accept this node: `meshsync peers accept {book.own}` there"
+            if book.trust.mode == "mesh-key":
+                reason += ", or the same mesh key on both"
         peer.last_error = reason
         if was_pending and peer.is_pending_there:
             return delay

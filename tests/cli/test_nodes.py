@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +49,28 @@ def test_a_stranger_knocks_is_accepted_and_gets_the_documents(tmp_path: Path) ->
         assert a.json("peers", "pending")["peers"] == []
 
 
+def test_two_keys_make_two_meshes_and_both_owners_read_why(tmp_path: Path) -> None:
+    """Who copied the wrong file sees two nodes that wait for each other, and looks for the fault in the network."""
+    keys = [tmp_path / "one.key", tmp_path / "other.key"]
+    for key in keys:
+        key.touch(0o600)
+        key.write_text(secrets.token_hex(32))
+    with (
+        running(tmp_path / "a", "--trust", "mesh-key", "--mesh-key-file", keys[0], "--name", "alpha", "--relay") as a,
+        running(tmp_path / "b", "--trust", "mesh-key", "--mesh-key-file", keys[1], "--peer", a.peer) as b,
+    ):
+        with b.streaming("events", "--since", "1", "--type", "dial_failed", "--json") as events:
+            assert events.stdout is not None
+            assert json.loads(events.stdout.readline())["reason"].endswith(" there, or the same mesh key on both")
+        assert "or the same mesh key on both" in b.out("status")
+        text = a.out("status")
+        assert "wants to connect and does not hold this mesh's key; to let it in:\n    meshsync peers accept" in text
+        assert "\nrelays 0 collections for others, 0 B of 1.1 GB\n" in text
+        assert ", 0 entries in " in text
+        with running(tmp_path / "c") as c:
+            assert c.out("status").endswith("\nno peer is connected; --peer HEX@HOST:PORT of `node` names one\n")
+
+
 def test_documents_travel_both_ways(pair: tuple[RunningNode, RunningNode]) -> None:
     """put, patch, get, rm and ls, on two nodes."""
     a, b = pair
@@ -74,7 +97,8 @@ def test_status_says_whether_all_is_in_sync(pair: tuple[RunningNode, RunningNode
     status = b.json("status")
     assert [(one["id"], one["state"], one["via"]) for one in status["peers"]] == [(a.id, "connected", "static")]
     assert [one["state"] for one in status["collections"][0]["peers"]] == ["synced"]
-    assert b.json("graph")["links"][0] == {**b.json("graph")["links"][0], "a": b.id, "b": a.id, "state": "connected"}
+    (link,) = b.json("graph")["links"]
+    assert (link["a"], link["b"], link["state"]) == (b.id, a.id, "connected")
     assert b.json("sync", "notes")["peers"] == 1
     assert b.out("connect", a.peer) == "True\n"
 
