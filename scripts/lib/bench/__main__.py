@@ -50,6 +50,7 @@ def run_labs(arguments: argparse.Namespace) -> int:
     """Run the labs that were asked for; 1 where one went wrong."""
     # Labs run nodes in this process; the other workloads must not depend on what the package does when it is imported.
     from bench import labs
+    from meshsync.errors import MeshsyncError
 
     names = labs.names() if arguments.lab == "all" else arguments.lab.split(",")
     if unknown := [name for name in names if name not in labs.names()]:
@@ -62,7 +63,11 @@ def run_labs(arguments: argparse.Namespace) -> int:
             continue
         for n in arguments.n or [labs.BEHIND]:
             for run in range(arguments.runs):
-                row, went_well = labs.run_one(name, n, arguments.seed + run, is_simulated=not arguments.real)
+                try:
+                    row, went_well = labs.run_one(name, n, arguments.seed + run, is_simulated=not arguments.real)
+                except MeshsyncError as error:
+                    print(f"bench: {error}", file=sys.stderr)
+                    return 1
                 well = well and went_well
                 print(as_line(row), flush=True)
     return 0 if well else 1
