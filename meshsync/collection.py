@@ -20,6 +20,7 @@ from meshsync.notifier import Notifier
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
+from meshsync.past.snapshots import Snapshot, take_snapshot
 from meshsync.store.base import DocumentRow, EntryRow
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
@@ -208,6 +209,19 @@ class Collection:
         Read in pages; cheap to abandon.  DamagedError: as `history`.
         """
         return conflicts(self._past)
+
+    async def snapshot(self, at: datetime | str) -> Snapshot:
+        """The documents as they were: `at` is a time (with its zone), or an entry, by 8 digits of its id or more.
+
+        At a time all entries up to it count, wherever they were written, and whenever they arrived here; at an entry,
+        it and all that its author had seen.  LocalError: there is no such entry.  Cancelling loses nothing.
+        """
+        return await take_snapshot(self._past, at)
+
+    async def restore(self, id: str, at: datetime | str) -> EntryId | None:
+        """Write a document as it was, as a new entry; None where it did not exist then.  See `snapshot`, `write`."""
+        document = (await self.snapshot(at)).get(id)
+        return None if document is None else await self.put(id, document.body)
 
     # Following
 

@@ -28,9 +28,14 @@ _CHUNK_CHARACTERS = 64 * 1024
 
 
 async def get_document(node: Node, request: Request) -> Response:
-    """One document with its author and time."""
-    refuse_unknown(request)
+    """One document with its author and time; with `at`, as it was then."""
+    refuse_unknown(request, "at")
     collection, id = collection_of(node, request), path_text(request, "id")
+    if (at := request.query_params.get("at")) is not None:
+        past = (await collection.snapshot(at)).get(id)
+        if past is None:
+            raise NotHereError("no_document", f"there was no document {id!r} in {collection.name} at {at}")
+        return answer(collection=collection.name, id=id, doc=past.body, **describe_write(past.write))
     document = collection.get(id)
     if document is None:
         raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
@@ -64,19 +69,23 @@ async def delete_document(node: Node, request: Request) -> Response:
 
 
 async def list_documents(node: Node, request: Request) -> Response:
-    """The documents of a collection, by id, a line each: its fields and `id`."""
-    refuse_unknown(request, "where", "query", "after", "limit", "ids")
+    """The documents of a collection, by id, a line each: its fields and `id`; with `at`, as they were then."""
+    refuse_unknown(request, "where", "query", "after", "limit", "ids", "at")
     collection, query = collection_of(node, request), query_of(request)
     after = request.query_params.get("after")
     limit = whole_number(request, "limit", 0, INT_MAX)
     ids_only = request.query_params.get("ids") in ("true", "1")
 
+    at = request.query_params.get("at")
+    snapshot = None if at is None else await collection.snapshot(at)
+
     async def produce(write: Write) -> None:
+        bodies = collection.bodies() if snapshot is None else ((one.id, one.body) for one in snapshot.documents())
         left = INT_MAX if limit is None else limit
         chunk: list[str] = []
         size = seen = 0
         began = trio.current_time()
-        for id, body in collection.bodies():
+        for id, body in bodies:
             # The clock is looked at now and then: a look costs as much as matching.
             seen += 1
             if seen % _SLICE_DOCUMENTS == 0 and trio.current_time() - began > _SLICE_SECONDS:
@@ -118,6 +127,16 @@ def describe_document(document: Document) -> dict[str, Any]:
         "time": time_text(document),
         "entry": str(document.entry),
         "conflict": document.conflict,
+    }
+
+
+def describe_write(write: WriteInfo) -> dict[str, Any]:
+    """Which entry wrote, whose it is, when and how."""
+    return {
+        "entry": str(write.entry),
+        "author": str(write.author),
+        "time": time_text(write),
+        "kind": write.kind,
     }
 
 

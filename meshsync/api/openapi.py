@@ -197,8 +197,18 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         links=_list(_ref("MeshLink")),
     ),
     "Body": {"type": "object", "description": "The document's fields, and optionally its `id`."},
-    "Document": _answer(
-        collection=_TEXT, id=_TEXT, doc=_ref("Body"), author=_HEX, time=_TIME, entry=_HEX, conflict=_FLAG
+    "Document": _object(
+        {
+            "v": {"const": 1},
+            "collection": _TEXT,
+            "id": _TEXT,
+            "doc": _ref("Body"),
+            "author": _HEX,
+            "time": _TIME,
+            "entry": _HEX,
+        },
+        conflict=_said(_FLAG, "of the present document"),
+        kind=_said(_WRITE["kind"], "of the write that contributed last to a past document"),
     ),
     "Write": _object(_WRITE),
     "Why": _answer(
@@ -210,6 +220,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "FieldOrigin": _object({"field": _TEXT, **_WRITE, "overrode": _list(_ref("Overridden"))}, value=_VALUE),
     "Overridden": _object({**_WRITE, "seen": _said(_FLAG, "whether whoever overrode it had seen it")}, value=_VALUE),
+    "Restore": _object({"at": _said(_TEXT, "a time such as 2026-05-04T12:30:00Z, or an entry's id")}),
     "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),
     "Loaded": _answer(stored=_COUNT, bad=_COUNT, bad_lines=_list({"type": "object"})),
 }

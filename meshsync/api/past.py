@@ -9,16 +9,17 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api.documents import time_text
+from meshsync.api.documents import describe_write
 from meshsync.api.errors import NotHereError
-from meshsync.api.requests import collection_of, flag, path_text, refuse_unknown
+from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
 from meshsync.api.responses import Lines, Write, answer, line
+from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.node import Node
     from meshsync.past.conflicts import Conflict
-    from meshsync.past.facts import Said, WriteInfo
+    from meshsync.past.facts import Said
     from meshsync.past.history import FieldChange, PastWrite
     from meshsync.past.origins import FieldOrigin
 
@@ -35,7 +36,7 @@ async def get_history(node: Node, request: Request) -> Response:
     refuse_unknown(request, "diff")
     collection, id = collection_of(node, request), path_text(request, "id")
     _require_written(collection, id)
-    return _lines(map(describe_past_write, collection.history(id, diff=flag(request, "diff"))))
+    return _lines(map(_describe_past_write, collection.history(id, diff=flag(request, "diff"))))
 
 
 async def get_why(node: Node, request: Request) -> Response:
@@ -75,6 +76,19 @@ async def list_conflicts(node: Node, request: Request) -> Response:
     return _lines(_describe_conflict(collection.name, conflict) for conflict in collection.conflicts())
 
 
+async def restore_document(node: Node, request: Request) -> Response:
+    """Write a document as it was at a time or an entry, as a new entry."""
+    refuse_unknown(request)
+    collection, id = collection_of(node, request), path_text(request, "id")
+    at = (await read_object(request, "at", required=("at",)))["at"]
+    if not isinstance(at, str):
+        raise LocalError("at must be a string: a time such as 2026-05-04T12:30:00Z, or an entry's id")
+    entry = await collection.restore(id, at)
+    if entry is None:
+        raise NotHereError("no_document", f"there was no document {id!r} in {collection.name} at {at}; delete it by rm")
+    return answer(collection=collection.name, id=id, entry=str(entry))
+
+
 def _require_written(collection: Collection, id: str) -> None:
     """NotHereError: nobody ever wrote this document."""
     if not collection.was_written(id):
@@ -95,17 +109,7 @@ def _lines(values: Iterable[Mapping[str, Any]]) -> Response:
     return Lines(produce)
 
 
-def describe_write(write: WriteInfo) -> dict[str, Any]:
-    """Which entry wrote, whose it is, when and how."""
-    return {
-        "entry": str(write.entry),
-        "author": str(write.author),
-        "time": time_text(write),
-        "kind": write.kind,
-    }
-
-
-def describe_past_write(past: PastWrite) -> dict[str, Any]:
+def _describe_past_write(past: PastWrite) -> dict[str, Any]:
     """A line of a history."""
     described = {**describe_write(past.write), "set": past.body, "visible": past.visible}
     if past.changes is not None:

@@ -55,6 +55,7 @@ _WHERE = (
     Parameter("where", "a condition such as `team=blue`; several are all required", many=True),
     Parameter("query", "a query as a JSON tree"),
 )
+_AT = Parameter("at", "as it was: a time such as 2026-05-04T12:30:00Z, or an entry's id (8 digits or more)")
 _COLLECTION = "/v1/collections/{collection}"
 _DOCUMENT = f"{_COLLECTION}/documents/{{id}}"
 _WRITE_ERRORS = ("no_collection", "refused", "too_large", "store_failed")
@@ -100,11 +101,12 @@ ROUTES = (
             Parameter("after", "only documents with an id after this one: the last one of the page before"),
             Parameter("limit", "at most so many", "integer"),
             Parameter("ids", "true: only the ids", "boolean"),
+            _AT,
         ),
         answer=JSON_LINES,
         errors=("no_collection",),
     ),
-    Route("GET", _DOCUMENT, documents.get_document, answer="Document", errors=("no_document", "no_collection")),
+    Route("GET", _DOCUMENT, documents.get_document, (_AT,), answer="Document", errors=("no_document", "no_collection")),
     Route("PUT", _DOCUMENT, documents.put_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
     Route("PATCH", _DOCUMENT, documents.patch_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
     Route("DELETE", _DOCUMENT, documents.delete_document, answer="Written", errors=("no_document", *_WRITE_ERRORS)),
@@ -123,6 +125,14 @@ ROUTES = (
         (Parameter("field", "only this field, also where the document does not have it any more"),),
         answer="Why",
         errors=("no_document", "no_collection"),
+    ),
+    Route(
+        "POST",
+        f"{_DOCUMENT}/restore",
+        past.restore_document,
+        body="Restore",
+        answer="Written",
+        errors=("no_document", *_WRITE_ERRORS),
     ),
     Route("GET", f"{_COLLECTION}/conflicts", past.list_conflicts, answer=JSON_LINES, errors=("no_collection",)),
     Route(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from meshsync.cli.documents import at_option, at_parameters
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
@@ -120,13 +121,14 @@ def _ignore(_fact: object) -> None:
 
 @click.command("dump")
 @client_options
+@at_option
 @click.argument("collection")
-def dump_command(*, as_json: bool, collection: str) -> None:  # noqa: ARG001  JSON lines are its only form
+def dump_command(*, as_json: bool, at: str | None, collection: str) -> None:  # noqa: ARG001  JSON lines are its only form
     """Print all documents as JSON lines, as load reads them."""
     import json
 
     on_terminal = sys.stdout.isatty()
-    with client().raw_lines("v1", "collections", collection, "documents") as lines:
+    with client().raw_lines("v1", "collections", collection, "documents", parameters=at_parameters(at)) as lines:
         for line in lines:
             if on_terminal:
                 write_line(to_json(json.loads(line)))

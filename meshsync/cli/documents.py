@@ -16,6 +16,15 @@ where_option = click.option(
     "--where", multiple=True, metavar="EXPR", help="Only documents that match, such as team=blue; again for more."
 )
 
+at_option = click.option(
+    "--at", metavar="TIME|ENTRY", help="As it was: at a time such as 2026-05-04T12:30:00Z, or at an entry (its id)."
+)
+
+
+def at_parameters(at: str | None) -> list[tuple[str, str]]:
+    """What `--at` asks of the API."""
+    return [] if at is None else [("at", at)]
+
 
 def _read_json(text: str) -> bytes:
     """The JSON argument, or standard input for `-`.  It is checked by the node, which has to anyway."""
@@ -59,11 +68,12 @@ def _write(method: str, collection: str, id: str, body: bytes | None, *, as_json
 
 @click.command("get")
 @client_options
+@at_option
 @click.argument("collection")
 @click.argument("id")
-def get_command(*, as_json: bool, collection: str, id: str) -> None:
+def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> None:
     """Print a document's fields as JSON.  Exits with 1 where there is none."""
-    answer = client().get("v1", "collections", collection, "documents", id)
+    answer = client().get("v1", "collections", collection, "documents", id, parameters=at_parameters(at))
     if as_json:
         print_json(answer)
     else:

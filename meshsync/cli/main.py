@@ -33,6 +33,7 @@ _COMMANDS = {
     "history": ("past", "Show every write to a document."),
     "why": ("past", "Show which write gave each field its value, and what lost."),
     "conflicts": ("past", "Show what was written by people who did not know of each other."),
+    "restore": ("past", "Write a document as it was."),
     "load": ("bulk", "Write many documents from JSON lines."),
     "dump": ("bulk", "Print all documents as JSON lines."),
     "watch": ("feeds", "Print changes as they happen."),

@@ -1,4 +1,4 @@
-"""`history`, `why` and `conflicts`: who wrote what, why it counts, and what lost."""
+"""`history`, `why`, `conflicts` and `restore`: who wrote what, why it counts, and what lost."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -
             how = "overrode" if one["seen"] else "overrode unseen"
             write_line(f"    {how} {_value(one)}  {_origin(one)}")
     _say_if_incomplete(found, collection, id)
+
+
+@click.command("restore")
+@client_options
+@click.option(
+    "--at", required=True, metavar="TIME|ENTRY", help="A time such as 2026-05-04T12:30:00Z, or an entry's id."
+)
+@click.argument("collection")
+@click.argument("id")
+def restore_command(*, as_json: bool, at: str, collection: str, id: str) -> None:
+    """Write a document as it was, as a new entry.  Exits with 1 where it did not exist then."""
+    answer = client().request("POST", "v1", "collections", collection, "documents", id, "restore", body={"at": at})
+    if as_json:
+        print_json(answer)
 
 
 @click.command("conflicts")

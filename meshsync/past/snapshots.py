@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import trio
+
+from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState
+from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
+from meshsync.errors import LocalError
 from meshsync.past.facts import WriteInfo
 from meshsync.store.base import DocumentRow
 from meshsync.store.past import Past, Write
+
+_ENTRY = re.compile("[0-9a-f]{8,64}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SEARCH_ENTRIES = 4096
+"""Looked at in one go for their ids: a millisecond or two."""
+_EXPLORE_STEPS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +70,52 @@ class Snapshot:
 
     def _counts(self, write: Write) -> bool:
         return self.reached is None or write.place.seq <= self.reached.get(write.place.branch, 0)
+
+
+async def take_snapshot(past: Past, at: datetime | str) -> Snapshot:
+    """The documents as the entries up to a time make them, or one entry and all that its author had seen.
+
+    `at`: a time with its zone, as a datetime or in ISO 8601, or the digits of an entry's id, at least 8 of them.  Of a
+    time all of its millisecond counts.  An entry is looked for among all of the collection: a second for a few
+    millions.  LocalError: it is neither, or there is no such entry, or more than one.  Cancelling loses nothing.
+    """
+    await trio.lowlevel.checkpoint()
+    if isinstance(at, str) and _ENTRY.fullmatch(at):
+        place = await _find(past, at)
+        explored = past.explore(place)
+        reached = next(explored)  # and filled on from here
+        for step, _ in enumerate(explored):
+            if step % _EXPLORE_STEPS == _EXPLORE_STEPS - 1:
+                await trio.lowlevel.checkpoint()
+        return Snapshot(past, place.hlc, reached)
+    milliseconds = (_time_of(at) - _EPOCH) // timedelta(milliseconds=1)
+    return Snapshot(past, min((milliseconds + 1 << COUNTER_BITS) - 1, HLC_MAX), None)
+
+
+def _time_of(at: datetime | str) -> datetime:
+    try:
+        time = datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        raise LocalError(
+            f"{at!r:.80} is neither a time nor an entry; write 2026-05-04T12:30:00Z, or 8 digits or more of an entry's"
+            " id"
+        ) from None
+    if time.tzinfo is None:
+        raise LocalError(f"{time.isoformat()} names no time zone; add Z for UTC, or its offset, such as +02:00")
+    return time
+
+
+async def _find(past: Past, digits: str) -> Place:
+    found: list[Place] = []
+    for places in past.find(
+        bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f")), _SEARCH_ENTRIES
+    ):
+        found += places
+        if len(found) > 1:
+            raise LocalError(f"more than one entry begins with {digits}; give more digits of its id")
+        if found and len(digits) == 64:
+            break
+        await trio.lowlevel.checkpoint()
+    if not found:
+        raise LocalError(f"there is no entry {digits} here; meshsync log COLLECTION lists them")
+    return found[0]

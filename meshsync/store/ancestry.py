@@ -43,6 +43,28 @@ class Ancestry:
             self._walk(new, wanted)
         return result + [old for places in wanted.values() for old in places]
 
+    def explore(self, new: Place) -> Iterator[dict[int, int]]:
+        """How far an entry has seen each branch, by its number, itself included: complete when the iterator ends.
+
+        It yields the same dict again and again, so that whoever has others to serve can stop in between.
+        """
+        explored: dict[int, int] = {}
+        todo = {new.branch: new.seq}
+        while todo:
+            number, seq = todo.popitem()
+            branch, low = self._replica.branches[number], explored.get(number, 0)
+            if branch.base is not None:
+                below = min(seq, branch.first_seq - 1)
+                if below > max(explored.get(branch.base, 0), todo.get(branch.base, 0)):
+                    todo[branch.base] = below
+            if seq > low:
+                explored[number] = seq
+                for parent, at in self._parents(self._replica.tables, number, seq, low, 0):
+                    if at > max(explored.get(parent, 0), todo.get(parent, 0)):
+                        todo[parent] = at
+                    yield explored
+            yield explored
+
     def _walk(self, new: Place, wanted: dict[int, list[Place]]) -> None:
         """Take out of `wanted` what is met on the way down from `new`."""
         branches, tables = self._replica.branches, self._replica.tables

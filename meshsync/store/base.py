@@ -200,6 +200,9 @@ class CollectionTables(Protocol):
     def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
         """At most `limit` entries of a branch with a seq above `after_seq`, by seq."""
 
+    def entries_named(self, first: bytes, last: bytes, arrival: int, count: int) -> list[int]:
+        """The arrivals of the entries with ids from `first` to `last`, among the `count` from `arrival` on."""
+
     def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
         """At most `limit` entries with arrival numbers from `arrival` on, in that order."""
 

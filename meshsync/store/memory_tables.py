@@ -205,6 +205,10 @@ class MemoryTables:
         start = max(0, after_seq + 1 - self._branches[branch - 1].first_seq)
         return self._sound([self._entries[arrival - 1] for arrival in self._chains[branch - 1][start : start + limit]])
 
+    def entries_named(self, first: bytes, last: bytes, arrival: int, count: int) -> list[int]:
+        rows = self._entries[max(0, arrival - 1) : arrival - 1 + count]
+        return [row.arrival for row in rows if first <= row.id <= last]
+
     def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
         start = max(0, arrival - 1)
         return self._sound(self._entries[start : start + limit])

@@ -115,3 +115,14 @@ class Past:
         """Those of some writes that the author of one knew when it was written, itself included."""
         asked = set(places)
         return asked - set(self._replica.ancestry.unseen(write, asked - {write}))
+
+    def explore(self, write: Place) -> Iterator[dict[int, int]]:
+        """See `Ancestry.explore`."""
+        return self._replica.ancestry.explore(write)
+
+    def find(self, first: bytes, last: bytes, page: int) -> Iterator[list[Place]]:
+        """The entries with ids from `first` to `last`, looked for among `page` entries at a time."""
+        tables = self._replica.tables
+        for arrival in range(1, tables.next_arrival(), page):
+            rows = [tables.entry(one) for one in tables.entries_named(first, last, arrival, page)]
+            yield [Place(row.branch, row.seq, row.hlc) for row in rows if row is not None]

@@ -77,3 +77,31 @@ async def test_why_of_what_is_not_there_says_so(served: Served) -> None:
     await notes.delete("n1")
     found = await served.get(f"{DOCUMENTS}/n1/why")
     assert (found["deleted"]["kind"], found["fields"]) == ("delete", [])
+
+
+async def test_documents_are_shown_and_restored_as_they_were(served: Served) -> None:
+    """Otherwise a slip that was written over cannot be taken back."""
+    notes = served.node.collection("notes")
+    first = await notes.put("n1", {"n": 1})
+    await notes.put("n2", {"n": 2})
+    await notes.patch("n1", {"n": 3})
+    await notes.delete("n2")
+    found = await served.get(f"{DOCUMENTS}/n1", at=str(first))
+    assert (found["doc"], found["entry"], found["kind"]) == ({"n": 1}, str(first), "put")
+    assert (await served.get(f"{DOCUMENTS}/n1", at=str(first)[:8]))["doc"] == {"n": 1}
+    assert await served.lines(DOCUMENTS, at=str(first)) == [{"id": "n1", "n": 1}]
+    time = (await served.lines(f"{DOCUMENTS}/n2/history"))[-1]["time"]
+    assert await served.lines(DOCUMENTS, at=time) == [{"id": "n1", "n": 3}]
+    status, error = await served.error("GET", f"{DOCUMENTS}/n2", params={"at": str(first)})
+    assert (status, error["code"]) == (404, "no_document")
+    status, error = await served.error("GET", DOCUMENTS, params={"at": "2026-05-04"})
+    assert (status, error["code"]) == (400, "bad_request")
+
+    restored = (await served.client.post(f"{DOCUMENTS}/n1/restore", json={"at": str(first)})).json()
+    document = notes.get("n1")
+    assert document is not None
+    assert (document.body, str(document.entry)) == ({"n": 1}, restored["entry"])
+    for body, expected in (({"at": "0" * 64}, 400), ({"at": 1}, 400), ({}, 400)):
+        assert (await served.error("POST", f"{DOCUMENTS}/n1/restore", json=body))[0] == expected
+    status, error = await served.error("POST", f"{DOCUMENTS}/n2/restore", json={"at": str(first)})
+    assert (status, error["code"]) == (404, "no_document")

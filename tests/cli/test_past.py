@@ -61,3 +61,18 @@ def test_two_who_wrote_apart_see_what_lost(tmp_path: Path) -> None:
             a.out("patch", "notes", "n1", '{"title":"ours"}')
             assert a.out("conflicts") == ""
             assert a.out("why", "notes", "n1", "title").count("overrode") == 1, "it had seen what won"
+
+
+def test_what_was_is_printed_and_restored(node: RunningNode) -> None:
+    """The way back from a slip."""
+    entry = node.json("put", "notes", "r1", '{"n":1}')["entry"]
+    node.out("put", "notes", "r1", '{"n":2}')
+    time = json.loads(node.out("history", "notes", "r1", "--json").splitlines()[-1])["time"]
+    assert node.out("get", "notes", "r1", "--at", entry) == '{"n":1}\n'
+    assert node.out("get", "notes", "r1", "--at", time) == '{"n":2}\n'
+    assert '{"n":1,"id":"r1"}\n' in node.out("dump", "notes", "--at", entry)
+    assert node.run("get", "notes", "r2", "--at", entry).returncode == 1
+    assert node.json("restore", "notes", "r1", "--at", entry[:10])["id"] == "r1"
+    assert node.out("get", "notes", "r1") == '{"n":1}\n'
+    done = node.run("restore", "notes", "r1", "--at", "yesterday")
+    assert (done.returncode, "neither a time nor an entry" in done.stderr) == (2, True)

@@ -340,3 +340,16 @@ def test_rows_of_documents_come_in_pages_with_the_deleted_ones(store: Store) -> 
     assert tables.document_rows("", 9, contested=True) == [rows[1], rows[3]]
     assert tables.document_rows("d000002", 9, contested=True) == [rows[3]]
     assert tables.document_rows("é", 9) == []
+
+
+def test_entries_are_found_by_the_beginning_of_their_ids(store: Store) -> None:
+    """Otherwise nobody can say at which entry to look."""
+    tables = fill(store, 20)
+    ids = {row.arrival: row.id for row in tables.entries_from(1, 20)}
+    first, last = bytes(32), b"\xff" * 32
+    assert tables.entries_named(first, last, 5, 3) == [5, 6, 7]
+    assert tables.entries_named(first, last, 19, 9) == [19, 20]
+    assert tables.entries_named(ids[7], ids[7], 1, 20) == [7]
+    assert tables.entries_named(ids[7], ids[7], 8, 20) == []
+    middle = b"\x80" + bytes(31)
+    assert tables.entries_named(middle, last, 1, 20) == [arrival for arrival, id in ids.items() if id >= middle]

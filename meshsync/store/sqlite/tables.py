@@ -89,6 +89,10 @@ class SqliteTables:
         self._entry = f"{row} WHERE arrival = ?"
         self._entries_of = f"{row} WHERE branch = ? AND seq > ? ORDER BY seq LIMIT ?"
         self._entries_from = f"{row} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
+        self._entries_named = (
+            f"SELECT arrival FROM entries_{n} "
+            "WHERE arrival >= ? AND arrival < ? AND id BETWEEN ? AND ? ORDER BY arrival"
+        )
         self._inspect_entries = (
             f"SELECT {INSPECTED_COLUMNS} FROM entries_{n} WHERE arrival >= ? ORDER BY arrival LIMIT ?"
         )
@@ -227,6 +231,10 @@ class SqliteTables:
 
     def entries_of(self, branch: int, after_seq: int, limit: int) -> list[EntryRow]:
         return self._entries(self._entries_of, (branch, after_seq, limit))
+
+    def entries_named(self, first: bytes, last: bytes, arrival: int, count: int) -> list[int]:
+        rows = self._database.rows(self._entries_named, (arrival, arrival + count, first, last))
+        return [arrival for (arrival,) in rows]
 
     def entries_from(self, arrival: int, limit: int) -> list[EntryRow]:
         return self._entries(self._entries_from, (arrival, limit))
