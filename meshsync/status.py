@@ -33,7 +33,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "synced": node.sync.is_synced(),
         "peers": peer_list(node),
         "pending": len(node.trust.knocks),
-        "collections": [_collection(node, replica) for replica in replicas],
+        "collections": [_collection(node, replica) for replica in [*replicas, *node.relay.idle()]],
         "relay": node.relay.status(),
         "discovery": _discovery(node),
     }
@@ -127,11 +127,14 @@ def _peer(node: Node, peer: Peer) -> dict[str, Any]:
 def _collection(node: Node, replica: Replica) -> dict[str, Any]:
     entries, documents, _ = replica.tables.counts()
     exchanged = node.sync.exchanged(replica.id)
+    is_exchanged = node.sync.is_subscribed(replica)
+    partners = node.sync.sharing.partners(replica.id) if is_exchanged else []
     redundancy = exchanged.redundancy
     return {
         "name": replica.name,
         "id": replica.id.hex(),
         "relayed": not node.sync.is_own(replica.id),
+        "idle": not is_exchanged,
         "bytes": replica.tables.size_bytes(),
         "root": replica.root().hex(),
         "entries": entries,
@@ -140,7 +143,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None,
-        "peers": [_session(node, replica, peer) for peer in node.sync.sharing.partners(replica.id)],
+        "peers": [_session(node, replica, peer) for peer in partners],
         "subscribers": node.sync.subscribers(replica.id),
         "payload_bytes": {"received": exchanged.payload_bytes, "new": exchanged.payload_bytes_new},
         "redundancy": None if redundancy is None else round(redundancy, 3),

@@ -102,6 +102,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "logs": _COUNT,
             "forks": _COUNT,
             "relayed": _FLAG,
+            "idle": _said(_FLAG, "it was relayed for others, and this node relays no longer"),
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),

@@ -10,7 +10,7 @@ import click
 from meshsync.cli.documents import where_option
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options
-from meshsync.cli.output import counted, print_json, print_table, printable, write_line
+from meshsync.cli.output import counted, print_json, print_table, printable, relayed_text, write_line
 
 
 @click.group("collections", invoke_without_command=True)
@@ -35,7 +35,7 @@ def _list(*, as_json: bool) -> None:
         print_json(answer)
     elif answer["collections"]:
         rows = [
-            (one["name"], "(relayed)" if one["relayed"] else one["documents"], one["entries"], one["priority"])
+            (one["name"], relayed_text(one) or one["documents"], one["entries"], one["priority"])
             for one in answer["collections"]
         ]
         print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY"), rows)

@@ -87,6 +87,13 @@ def _draw(titles: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     Console(no_color=not styled(), highlight=False).print(table)
 
 
+def relayed_text(collection: Mapping[str, Any]) -> str:
+    """What stands in the place of a collection's documents where it is only carried for others; else nothing."""
+    if not collection["relayed"]:
+        return ""
+    return "(relayed, idle)" if collection["idle"] else "(relayed)"
+
+
 def counted(count: int, noun: str, nouns: str = "") -> str:
     """A number of things: `1 document`, `2 documents`, and with `nouns` `2 entries`."""
     return f"{count} {noun if count == 1 else nouns or noun + 's'}"

@@ -12,7 +12,17 @@ from meshsync.cli.client import Client
 from meshsync.cli.durations import Duration
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options, data_dir_option
-from meshsync.cli.output import colour, counted, duration, print_json, print_table, printable, size, write_line
+from meshsync.cli.output import (
+    colour,
+    counted,
+    duration,
+    print_json,
+    print_table,
+    printable,
+    relayed_text,
+    size,
+    write_line,
+)
 from meshsync.cli.peers import peer_row
 
 _REFRESH_SECONDS = 1.0
@@ -116,8 +126,8 @@ def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[
         if session["state"] == "synced":
             ago = "now"
         rows.append(("", "", names.get(session["id"], session["id"][:8]), _session_text(session), ago))
-    rows = rows or [("", "", "", "no peer is connected", "")]
-    documents = "(relayed)" if collection["relayed"] else collection["documents"]
+    rows = rows or [("", "", "", "" if collection["idle"] else "no peer is connected", "")]
+    documents = relayed_text(collection) or collection["documents"]
     return [(collection["name"], documents, *rows[0][2:]), *rows[1:]]
 
 

@@ -180,6 +180,10 @@ class Carrier:
         self._wake()
         await self._ended.wait_until(lambda: id not in self._carried)
 
+    def idle(self) -> list[Replica]:
+        """What was carried for others and is kept, though this node relays no longer: the owner may leave it."""
+        return [] if self.relays else [one.replica for one in self._foreign()]
+
     def status(self) -> dict[str, Any]:
         """What `status --json` says under `relay`."""
         return {

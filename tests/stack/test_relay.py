@@ -238,6 +238,28 @@ def test_entries_beyond_the_quota_are_held_back_until_it_is_raised() -> None:
     simulate(scenario)
 
 
+def test_what_was_carried_is_listed_when_the_node_relays_no_longer_and_can_be_left() -> None:
+    """Otherwise it takes room for ever, and nobody sees what to leave."""
+
+    async def scenario(world: World) -> None:
+        r = await world.start(2, relay=True, collections=())
+        a = await world.start(1, peers=[2])
+        await write(a, "one", "two")
+        await until_level(a, r)
+        await world.stop(2)
+        r = await world.start(2, collections=["own"])
+        await until(a, "connected", 2)
+        found = carried(r)
+        assert (found["id"], found["idle"], found["entries"], found["peers"]) == (NOTES.hex(), True, 2, [])
+        assert [one["idle"] for one in r.status()["collections"]] == [False, True]
+        assert r.status()["relay"]["bytes"] > 0
+        await r.leave(NOTES.hex()[:8])
+        assert [one["name"] for one in r.status()["collections"]] == ["own"]
+        assert r.status()["relay"]["bytes"] == 0
+
+    simulate(scenario)
+
+
 def test_leaving_what_is_carried_removes_it_and_makes_room() -> None:
     """Otherwise the owner cannot get rid of what others put there."""
     little = replace(LIMITS, relay_bytes_max=QUOTA)
