@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,10 +18,16 @@ from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.lab.drivers.base import Lab
-    from meshsync.lab.drivers.namespaces import NamespaceLab
+    from meshsync.lab.drivers.built import BuiltLab
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+driver_option = click.option(
+    "--driver",
+    type=click.Choice(["auto", "namespaces", "containerlab"]),
+    default="auto",
+    help="What runs the nodes; auto is containerlab where that is installed.  [auto]",
+)
 folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 
 
@@ -41,7 +46,8 @@ def lab_command() -> None:
     """Run emulated networks of nodes, with impairments and verdicts.
 
     A lab is a folder with a containerlab topology, NAME.clab.yml, and a scenario.yml.  It runs in network namespaces
-    of this machine (Linux, root, iproute2), or simulated in virtual time.
+    of this machine (Linux, root, iproute2), in containers (Linux, root, Docker, containerlab), or simulated in virtual
+    time.
     """
 
 
@@ -81,8 +87,9 @@ def check_command(folder: Path, as_json: bool) -> None:
 @folder_argument
 @click.option("--sim", is_flag=True, help="Simulate it in virtual time: no root, hours in seconds, repeatable.")
 @click.option("--seed", type=int, default=None, help="Of what is drawn at random; it repeats a simulation.")
+@driver_option
 @json_option
-def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> None:
+def run_command(folder: Path, sim: bool, seed: int | None, driver: str, as_json: bool) -> None:
     """Bring a lab up, run its scenario, take it down, and say what held.
 
     The exit code is 0 if everything held that was expected, 1 if something did not, 2 if the files are wrong, and 4 if
@@ -91,6 +98,7 @@ def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> Non
     With --json a line for each thing that happens, {"event": "progress", "at_s", "text"}; then for each expectation
     {"expect", "holds", "detail"}; last {"lab", "folder", "seed", "pass", "figures", "nodes"}.
     """
+    from meshsync.lab.drivers.choose import chosen
     from meshsync.lab.report import Report
     from meshsync.lab.running import run_lab
     from meshsync.lab.verdicts import judge
@@ -98,7 +106,9 @@ def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> Non
     lab = read_lab(folder)
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     report = Report(lab, as_json=as_json, seed=seed if sim else None)
-    record = run_lab(lab, seed, report.progress, is_simulated=sim)
+    kind = chosen(driver)
+    report.progress(0.0, f"{lab.name}: {'simulated' if sim else kind(lab).DRIVER}")
+    record = run_lab(lab, seed, report.progress, is_simulated=sim, kind=kind)
     verdicts = judge(lab.scenario, record)
     report.finish(record, verdicts)
     if not all(verdict.holds for verdict in verdicts):
@@ -109,25 +119,28 @@ def run_command(folder: Path, sim: bool, seed: int | None, as_json: bool) -> Non
 
 @lab_command.command("up")
 @folder_argument
-def up_command(folder: Path) -> None:
+@driver_option
+def up_command(folder: Path, driver: str) -> None:
     """Bring a lab up, and leave it running; `meshsync lab down` takes it down."""
     import trio
 
     from meshsync.groups import unwrapped
-    from meshsync.lab.drivers.namespaces import bring_up, wait_ready
+    from meshsync.lab.drivers.choose import chosen
+    from meshsync.lab.drivers.lifecycle import bring_up, wait_ready
     from meshsync.lab.interruption import tidy_at_the_end
 
     lab = read_lab(folder)
     with tidy_at_the_end():
-        driver = bring_up(lab)
+        up = bring_up(lab, chosen(driver))
         try:
             with unwrapped():
-                trio.run(wait_ready, driver)
+                trio.run(wait_ready, up)
         except BaseException:
-            driver.built.destroy()
+            up.built.destroy()
             raise
     write_line(
-        f"{lab.name} is up: {', '.join(driver.nodes)}; a node's own commands: meshsync lab exec {folder} NODE -- status"
+        f"{lab.name} is up ({up.built.DRIVER}): {', '.join(up.nodes)}; "
+        f"a node's own commands: meshsync lab exec {folder} NODE -- status"
     )
 
 
@@ -135,8 +148,8 @@ def up_command(folder: Path) -> None:
 @folder_argument
 @click.option("--keep", is_flag=True, help="Keep the keys, stores and logs in .lab for the next time.")
 def down_command(folder: Path, keep: bool) -> None:
-    """Take a lab down: end its processes, remove its namespaces and what they left."""
-    from meshsync.lab.drivers.namespaces import forget, take_down
+    """Take a lab down: end its processes, remove its namespaces or containers and what they left."""
+    from meshsync.lab.drivers.lifecycle import forget, take_down
 
     lab = read_lab(folder)
     was = take_down(lab)
@@ -160,12 +173,12 @@ def status_command(folder: Path, as_json: bool) -> None:
         write_line(f"{row['name']:12}  {state:12}  {len(row['connected'])} connected: {', '.join(row['connected'])}")
 
 
-def _row(built: NamespaceLab, name: str) -> dict[str, Any]:
+def _row(built: BuiltLab, name: str) -> dict[str, Any]:
     from meshsync.cli.client import Client
     from meshsync.datadir import DataDir
 
     row: dict[str, Any] = {"name": name, "running": False, "synced": False, "connected": [], "status": None}
-    if built.processes[name].pid is None:
+    if not built.processes[name].is_running:
         return row
     try:
         status = Client(DataDir(built.state / name)).get("v1", "status")
@@ -196,25 +209,24 @@ def exec_command(folder: Path, node: str, command: tuple[str, ...]) -> None:
     `meshsync lab exec DIR a -- status` asks the node, `meshsync lab exec DIR a -- ip address` looks into its network.
     """
     from meshsync.cli.main import COMMAND_NAMES
-    from meshsync.lab import namespaces
 
     built = _up(folder)
     if node not in built.lab.topology.nodes:
         raise LocalError(f"{node!r} is no node of {built.lab.name}; it has {', '.join(built.lab.topology.nodes)}")
     if command[0] in COMMAND_NAMES and node in built.processes:
-        command = (sys.executable, "-P", "-m", "meshsync", "--data-dir", str(built.state / node), *command)
-    done = subprocess.run(namespaces.inside(built.namespace(node), *command), check=False)
+        command = ("meshsync", *command)
+    done = subprocess.run(built.inside(node, *command), check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
 
 
-def _built(folder: Path) -> NamespaceLab:
-    from meshsync.lab.drivers.namespaces import NamespaceLab
+def _built(folder: Path) -> BuiltLab:
+    from meshsync.lab.drivers.choose import found
 
-    return NamespaceLab(read_lab(folder))
+    return found(read_lab(folder))
 
 
-def _up(folder: Path) -> NamespaceLab:
+def _up(folder: Path) -> BuiltLab:
     built = _built(folder)
     if not built.is_up:
         raise CommandError(Exit.NO_NODE, f"{built.lab.name} is not up; bring it up with: meshsync lab up {folder}")

@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meshsync.lab.drivers.base import LabError
@@ -83,23 +83,34 @@ def ip(*arguments: str) -> str:
     return run(["ip", *arguments])
 
 
-def run(command: Sequence[str]) -> str:
-    """Run a command, and return what it printed.  CommandFailedError."""
+def run(
+    command: Sequence[str],
+    *,
+    seconds_max: float = _COMMAND_SECONDS_MAX,
+    environ: Mapping[str, str] | None = None,
+    with_errors: bool = False,
+) -> str:
+    """Run a command, and return what it printed; `with_errors`, what it printed to standard error, too.
+
+    CommandFailedError.
+    """
     try:
         # In a session of its own: what a terminal sends must not break off half a clean-up.
         done = subprocess.run(
             command,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_COMMAND_SECONDS_MAX,
+            timeout=seconds_max,
             check=False,
+            env={**os.environ, **(environ or {})},
             start_new_session=True,
         )
     except OSError as error:
         raise CommandFailedError(f"`{' '.join(command)}` cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise CommandFailedError(f"`{' '.join(command)}` did not end in {_COMMAND_SECONDS_MAX} s") from None
+        raise CommandFailedError(f"`{' '.join(command)}` did not end in {seconds_max:g} s") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise CommandFailedError(f"`{' '.join(command)}` ended with {done.returncode}: {said}")
-    return done.stdout
+    return done.stderr + done.stdout if with_errors else done.stdout

@@ -68,6 +68,11 @@ class ProcessFile:
         # 0 was noted where it had ended already.
         return pid if started_at(pid) == started != 0 else None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.pid is not None
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing where it has ended."""
         pid = self.pid

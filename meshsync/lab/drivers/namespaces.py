@@ -9,50 +9,43 @@ own; every other link is a plain pair of virtual interfaces.
 
 from __future__ import annotations
 
-import logging
-import os
 import shlex
-import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import trio
 
 from meshsync.lab import namespaces
 from meshsync.lab.cable.control import order_cable
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.processes import LOG, ProcessNode, threads
-from meshsync.lab.impairments import DOWN, LinkImpairment
-from meshsync.lab.ownership import alone, mark_of, run_of
-from meshsync.lab.prepare import STATE, PreparedNode, prepare
+from meshsync.lab.drivers.built import cable_ends, cabled
+from meshsync.lab.drivers.processes import LOG
+from meshsync.lab.impairments import LinkImpairment
+from meshsync.lab.ownership import mark_of, run_of
+from meshsync.lab.prepare import STATE, PreparedNode
 from meshsync.lab.processes import ProcessFile
-from meshsync.lab.scenario import Cut, Impair, Unplug
 from meshsync.lab.topology import End, LinkSpec
 from meshsync.launch import CLOCK_OFFSET
 
 MTU = 9500
 """containerlab's default for links."""
-_CUT = LinkImpairment.both(DOWN)
 _CABLES = "cables"
 _SOCKET_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 
 
 class NamespaceLab:
-    """The kernel's side of a lab: what `up` makes and `down` removes, known by the lab's folder."""
+    """The kernel's side of a lab: what `up` makes and `down` removes.  See `meshsync.lab.drivers.built.BuiltLab`."""
+
+    DRIVER = "namespaces"
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.state = lab.folder / STATE
         # Two checkouts may hold labs of one name.
         self._prefix = f"mslab-{mark_of(lab.folder)}-{lab.name}"
-        self.cabled = _cabled(lab)
+        self.cabled = cabled(lab)
         self.processes = {name: ProcessFile(self.state / name / "node.pid") for name in lab.scenario.nodes}
         self.cables = ProcessFile(self.state / "cables.pid")
         self.run = run_of(self.state)
@@ -69,14 +62,19 @@ class NamespaceLab:
         return any(namespaces.exists(self.namespace(name)) for name in (*self.lab.topology.nodes, _CABLES))
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether it is what a `lab run` left that was killed."""
-        return self.is_up and self.run.is_noted and self.run.pid is None
-
-    @property
     def cable_socket(self) -> Path:
         """Where the cables are laid and impaired."""
         return self.state / "cables.sock"
+
+    def require(self) -> None:
+        """See `BuiltLab.require`."""
+        namespaces.require()
+
+    def inside(self, node: str, *command: str) -> list[str]:
+        """See `BuiltLab.inside`."""
+        if command[0] == "meshsync" and node in self.processes:
+            command = (*_MESHSYNC, "--data-dir", str(self.state / node), *command[1:])
+        return namespaces.inside(self.namespace(node), *command)
 
     # Up
 
@@ -94,7 +92,7 @@ class NamespaceLab:
             namespaces.add(self.namespace(_CABLES))
         for number, link in enumerate(topology.links):
             if link in self.cabled:
-                near, far = self.cable_ends(link)
+                near, far = cable_ends(self.lab, link)
                 for end, cable in ((link.a, near), (link.b, far)):
                     self._lay(end, End(_CABLES, cable), link.mtu, f"{number}")
             else:
@@ -149,20 +147,15 @@ class NamespaceLab:
 
     # While it is up
 
-    def cable_ends(self, link: LinkSpec) -> tuple[str, str]:
-        """The interfaces of a link's cable."""
-        number = self.lab.topology.links.index(link)
-        return f"l{number}a", f"l{number}b"
-
     def impair(self, link: LinkSpec, impairment: LinkImpairment) -> dict[str, Any]:
         """Have a link's cable do this; what it carried so far.  LabError: it has no cable, or that does not answer."""
         if link not in self.cabled:
             raise LabError(f"{link.name} has no cable: only links that the scenario names can be impaired")
-        return order_cable(self.cable_socket, f"{link.a}-{link.b}", self.cable_ends(link), impairment)
+        return order_cable(self.cable_socket, f"{link.a}-{link.b}", cable_ends(self.lab, link), impairment)
 
     def plug(self, link: LinkSpec, *, plugged: bool) -> None:
         """Give both interfaces of a link their carrier, or take it."""
-        for end in self.cable_ends(link):
+        for end in cable_ends(self.lab, link):
             namespaces.ip("-n", self.namespace(_CABLES), "link", "set", end, "up" if plugged else "down")
 
     # Down
@@ -189,153 +182,6 @@ class NamespaceLab:
         if failed is not None:
             raise failed
         self.run.forget()
-
-
-class NamespaceDriver:
-    """A lab that is up.  See `meshsync.lab.drivers.base.Driver`."""
-
-    def __init__(self, built: NamespaceLab, prepared: Mapping[str, PreparedNode]) -> None:
-        limiter = threads()
-        self.built = built
-        self.nodes: Mapping[str, ProcessNode] = {
-            name: ProcessNode(name, node.directory, built.processes[name], limiter) for name, node in prepared.items()
-        }
-        self._prepared = prepared
-        self._impairments = dict(built.lab.scenario.links)
-        self._parted: set[str] = set()
-        self._offsets: dict[str, float] = {}
-
-    def now(self) -> float:
-        """See `Driver.now`."""
-        return time.perf_counter()
-
-    async def impair(self, link: str, impairment: LinkImpairment) -> None:
-        """See `Driver.impair`."""
-        self._impairments[link] = impairment
-        if link not in self._parted:
-            await self._order(link, impairment)
-
-    async def cut(self, link: str) -> None:
-        """See `Driver.cut`."""
-        self._parted.add(link)
-        await self._order(link, _CUT)
-
-    async def unplug(self, link: str) -> None:
-        """See `Driver.unplug`."""
-        for one in self._links(link):
-            await trio.to_thread.run_sync(lambda one=one: self.built.plug(one, plugged=False))  # type: ignore[misc]
-
-    async def heal(self, link: str) -> None:
-        """See `Driver.heal`."""
-        self._parted.discard(link)
-        for one in self._links(link):
-            await trio.to_thread.run_sync(lambda one=one: self.built.plug(one, plugged=True))  # type: ignore[misc]
-        await self._order(link, self._impairments.get(link, LinkImpairment()))
-
-    async def _order(self, link: str, impairment: LinkImpairment) -> None:
-        for one in self._links(link):
-            await trio.to_thread.run_sync(self.built.impair, one, impairment)
-
-    def _links(self, name: str) -> Iterator[LinkSpec]:
-        """The links of a name that something can be done to; `heal: all` names others, too."""
-        return (link for link in self.built.cabled if link.name == name)
-
-    async def kill(self, node: str) -> None:
-        """See `Driver.kill`."""
-        await trio.to_thread.run_sync(self.built.processes[node].kill)
-
-    async def restart(self, node: str, clock_offset_seconds: float | None = None) -> None:
-        """See `Driver.restart`."""
-        if clock_offset_seconds is not None:
-            self._offsets[node] = clock_offset_seconds
-        await self.kill(node)
-        await trio.to_thread.run_sync(self.built.start, self._prepared[node], self._offsets.get(node, 0.0))
-        await self.nodes[node].wait_ready()
-
-
-@asynccontextmanager
-async def open_namespaces(lab: Lab) -> AsyncIterator[NamespaceDriver]:
-    """Bring a lab up with empty stores for the block, and take it down whatever happens.  See `OpenDriver`.
-
-    What the nodes left, logs above all, stays in the folder's `.lab` until the next time.
-    """
-    driver = await trio.to_thread.run_sync(partial(bring_up, lab, for_run=True))
-    try:
-        await wait_ready(driver)
-        yield driver
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(driver.built.destroy)
-
-
-def bring_up(lab: Lab, *, for_run: bool = False) -> NamespaceDriver:
-    """Build a lab and start its nodes; blocks.  What a run left that was killed is removed first.
-
-    `for_run`: with new keys and empty stores, and to be removed by whoever comes next should this process be killed.
-    LabError: it is up already, or something is missing here; then nothing is left of it.
-    """
-    namespaces.require()
-    with alone(lab.folder):
-        built = NamespaceLab(lab)
-        if built.is_abandoned:
-            logging.getLogger(__name__).warning("removing what a run of %s left that was killed", lab.name)
-            built.destroy()
-        if built.is_up:
-            raise LabError(f"the lab {lab.name} is up already; take it down with: meshsync lab down {lab.folder}")
-        if for_run:
-            forget(lab)
-        prepared = prepare(lab)
-        try:
-            if for_run:
-                built.run.note(os.getpid())
-            built.build()
-            for node in prepared.values():
-                built.start(node)
-        except BaseException:
-            built.destroy()
-            raise
-    return NamespaceDriver(built, prepared)
-
-
-def take_down(lab: Lab) -> str:
-    """Take a lab down, whatever became of who brought it up; blocks.  What it was, in words.  LabError."""
-    namespaces.require()
-    with alone(lab.folder):
-        built = NamespaceLab(lab)
-        was = "left by a run that was killed" if built.is_abandoned else "up" if built.is_up else "not up"
-        built.destroy()
-    return was
-
-
-async def wait_ready(driver: NamespaceDriver) -> None:
-    """Wait until every node answers.  LabError: what became of each that does not come up, a line each."""
-    failures: list[str] = []
-
-    async def wait(node: ProcessNode) -> None:
-        try:
-            await node.wait_ready()
-        except LabError as error:
-            failures.append(str(error))
-
-    async with trio.open_nursery() as nursery:
-        for node in driver.nodes.values():
-            nursery.start_soon(wait, node)
-    if failures:
-        raise LabError("\n".join(failures))
-
-
-def forget(lab: Lab) -> None:
-    """Remove the state of a lab that is down: keys, stores and logs."""
-    shutil.rmtree(lab.folder / STATE, ignore_errors=True)
-
-
-def _cabled(lab: Lab) -> tuple[LinkSpec, ...]:
-    """The links that something is done to."""
-    named = set(lab.scenario.links)
-    for step in lab.scenario.steps:
-        if isinstance(step.action, Cut | Unplug | Impair):
-            named |= set(step.action.links)
-    return tuple(link for link in lab.topology.links if link.name in named)
 
 
 _MESHSYNC = (sys.executable, "-P", "-m", "meshsync")

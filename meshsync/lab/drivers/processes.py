@@ -22,7 +22,7 @@ from meshsync.cli.client import Client
 from meshsync.cli.exits import CommandError
 from meshsync.datadir import DataDir
 from meshsync.lab.drivers.base import LabError, Seen
-from meshsync.lab.processes import ProcessFile
+from meshsync.lab.drivers.built import Process
 
 READY_SECONDS_MAX = 30.0
 _LOOK_SECONDS = 0.05
@@ -38,7 +38,7 @@ T = TypeVar("T")
 class ProcessNode:
     """A node that runs in a process.  See `meshsync.lab.drivers.base.LabNode`."""
 
-    def __init__(self, name: str, directory: Path, process: ProcessFile, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, name: str, directory: Path, process: Process, limiter: trio.CapacityLimiter) -> None:
         self.name = name
         self.directory = directory
         self.process = process
@@ -48,7 +48,7 @@ class ProcessNode:
     @property
     def is_running(self) -> bool:
         """Whether its process runs."""
-        return self.process.pid is not None
+        return self.process.is_running
 
     async def put(self, collection: str, id: str, body: Mapping[str, Any]) -> None:
         """See `LabNode.put`."""
