@@ -26,7 +26,8 @@ driver_option = click.option(
     "--driver",
     type=click.Choice(["auto", "namespaces", "containerlab"]),
     default="auto",
-    help="What runs the nodes; auto is containerlab where that is installed.  [auto]",
+    envvar="MESHSYNC_LAB_DRIVER",
+    help="What runs the nodes; auto is containerlab where that is installed.  [MESHSYNC_LAB_DRIVER; auto]",
 )
 folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 

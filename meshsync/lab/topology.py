@@ -47,6 +47,7 @@ class NodeSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[str, ...] = ()
     network_mode: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
 
     @property
@@ -211,20 +212,23 @@ def _node(file: LabFile, name: str, kind: str, layers: list[tuple[Mapping[str, o
     def joined(key: str) -> tuple[str, ...]:
         return tuple(text for layer, at in layers for text in file.texts(layer.get(key), (*at, key)))
 
-    env = {
-        key: file.text(value, (*at, "env", key))
-        for layer, at in layers
-        for key, value in file.mapping(layer.get("env"), (*at, "env")).items()
-    }
+    def merged(key: str) -> dict[str, str]:
+        return {
+            name: file.text(value, (*at, key, name))
+            for layer, at in layers
+            for name, value in file.mapping(layer.get(key), (*at, key)).items()
+        }
+
     return NodeSpec(
         name,
         kind,
         last("image"),
         last("cmd"),
         joined("exec"),
-        env,
+        merged("env"),
         joined("binds"),
         last("network-mode"),
+        merged("sysctls"),
         tuple(_waits_for(file, layers)),
     )
 

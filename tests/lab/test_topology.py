@@ -33,7 +33,7 @@ def test_defaults_and_kinds_are_merged_as_containerlab_does_it(tmp_path: Path) -
         """
         name: merged
         topology:
-          defaults: {kind: linux, env: {A: all, B: all}, exec: [first]}
+          defaults: {kind: linux, env: {A: all, B: all}, exec: [first], sysctls: {net.ipv4.ip_forward: 1}}
           kinds:
             linux: {image: one, env: {B: kind}, exec: [second]}
           nodes:
@@ -46,6 +46,7 @@ def test_defaults_and_kinds_are_merged_as_containerlab_does_it(tmp_path: Path) -
         {"A": "all", "B": "kind", "C": "own"},
         ("first", "second", "third"),
     )
+    assert node.sysctls == {"net.ipv4.ip_forward": "1"}
 
 
 def test_a_bridge_joins_its_links_to_one_segment(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,13 +26,14 @@ pytestmark = needs_namespaces
 
 _MESHSYNC = (sys.executable, "-P", "-m", "meshsync")
 _SECONDS_MAX = 180
+_ENVIRON = {**os.environ, "MESHSYNC_LAB_DRIVER": "namespaces"}
 SHIPPED = ("pair", "tree", "lan-mdns", "island-hop", "split-heal", "nat")
 
 
 def lab(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `meshsync lab …`."""
     command = [*_MESHSYNC, "lab", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False, env=_ENVIRON)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -132,7 +134,9 @@ expect: [converged within 30s]
 def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """`meshsync lab …`, under way."""
     command = [*_MESHSYNC, "lab", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_ENVIRON
+    ) as process:
         try:
             yield process
         finally:

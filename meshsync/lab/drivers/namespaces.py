@@ -98,6 +98,8 @@ class NamespaceLab:
             else:
                 self._lay(link.a, link.b, link.mtu, f"{number}")
         for node in topology.machines:
+            for name, value in node.sysctls.items():
+                self._exec(node.name, shlex.join(["sysctl", "-qw", f"{name}={value}"]))
             for line in node.exec:
                 self._exec(node.name, line)
         if self.cabled:

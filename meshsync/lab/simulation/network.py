@@ -226,7 +226,7 @@ def _is_near(address: ipaddress.IPv4Interface | ipaddress.IPv6Interface, source:
 
 def _refuse_routers(topology: Topology) -> None:
     for node in topology.machines:
-        for line in node.exec:
+        for line in (*(f"sysctl {name}={value}" for name, value in node.sysctls.items()), *node.exec):
             if line.startswith(_ROUTERS):
                 raise LabError(
                     f"{node.name} is a router (`{line}`), and the simulation has none:"
