@@ -15,28 +15,15 @@ import contextlib
 import os
 import re
 import secrets
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from meshsync.lab.namespaces import CommandFailedError, add, inside, ip, remove, run
+from meshsync.lab.processes import started_at
 
 _PREFIX = "meshsync"
 _OURS = re.compile(rf"{_PREFIX}-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]+-\S+")
-_CAPABILITIES = 1 << 12 | 1 << 21  # linux/capability.h: CAP_NET_ADMIN, CAP_SYS_ADMIN
-_NAMES = Path("/run/netns")
-_COMMAND_SECONDS_MAX = 60
-
-
-class CommandFailed(Exception):
-    """A command ended with another exit code than 0; the message has what it said."""
-
-
-def is_privileged() -> bool:
-    """Whether this process may make namespaces and give them interfaces."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return found is not None and int(found[1], 16) & _CAPABILITIES == _CAPABILITIES
 
 
 @dataclass
@@ -60,11 +47,11 @@ class Port:
 
     def unplug(self) -> None:
         """Pull the cable: the machine sees that the carrier is gone, and keeps its IPv4 address."""
-        _ip("-n", self.switch.namespace, "link", "set", self._far, "down")
+        ip("-n", self.switch.namespace, "link", "set", self._far, "down")
 
     def plug(self) -> None:
         """Put the cable back."""
-        _ip("-n", self.switch.namespace, "link", "set", self._far, "up")
+        ip("-n", self.switch.namespace, "link", "set", self._far, "up")
 
     @property
     def _far(self) -> str:
@@ -73,11 +60,11 @@ class Port:
     def lay(self) -> None:
         """Lay the cable, and bring the interface up with its address."""
         inside, switch = self.machine.namespace, self.switch.namespace
-        _ip("link", "add", self.interface, "netns", inside, "type", "veth", "peer", "name", self._far, "netns", switch)
-        _ip("-n", switch, "link", "set", self._far, "master", "br0", "up")
-        _ip("-n", inside, "address", "add", f"{self.address}/24", "brd", "+", "dev", self.interface)
-        _ip("-n", inside, "link", "set", self.interface, "up")
-        _ip("-n", inside, "route", "add", "224.0.0.0/4", "dev", self.interface, "metric", str(len(self.machine.ports)))
+        ip("link", "add", self.interface, "netns", inside, "type", "veth", "peer", "name", self._far, "netns", switch)
+        ip("-n", switch, "link", "set", self._far, "master", "br0", "up")
+        ip("-n", inside, "address", "add", f"{self.address}/24", "brd", "+", "dev", self.interface)
+        ip("-n", inside, "link", "set", self.interface, "up")
+        ip("-n", inside, "route", "add", "224.0.0.0/4", "dev", self.interface, "metric", str(len(self.machine.ports)))
 
 
 @dataclass
@@ -104,18 +91,18 @@ class Machine:
 
     def command(self, *arguments: str) -> list[str]:
         """The arguments of a process that runs a command on this machine; it replaces itself with the command."""
-        return ["ip", "netns", "exec", self.namespace, *arguments]
+        return inside(self.namespace, *arguments)
 
     def run(self, *arguments: str) -> str:
-        """Run a command on this machine; what it printed.  CommandFailed."""
-        return _run(self.command(*arguments))
+        """Run a command on this machine; what it printed.  CommandFailedError."""
+        return run(self.command(*arguments))
 
 
 class Network:
     """Switches and machines, all removed when the block of `network` ends."""
 
     def __init__(self) -> None:
-        self._tag = f"{_PREFIX}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(3)}"
+        self._tag = f"{_PREFIX}-{os.getpid()}-{started_at(os.getpid())}-{secrets.token_hex(3)}"
         self._machines = 0
         self._switches = 0
         self._namespaces: list[str] = []
@@ -124,20 +111,19 @@ class Network:
         """Another switch; without a cable between them, two switches are two networks."""
         self._switches += 1
         namespace = self._namespace(f"switch{self._switches}")
-        _ip("-n", namespace, "link", "add", "br0", "type", "bridge")
-        _ip("-n", namespace, "link", "set", "br0", "up")
+        ip("-n", namespace, "link", "add", "br0", "type", "bridge")
+        ip("-n", namespace, "link", "set", "br0", "up")
         return Switch(namespace, self._switches)
 
     def machine(self, name: str) -> Machine:
         """A machine that is connected to nothing but itself."""
         namespace = self._namespace(name)
-        _ip("-n", namespace, "link", "set", "lo", "up")
         self._machines += 1
         return Machine(name, namespace, self._machines)
 
     def _namespace(self, name: str) -> str:
         namespace = f"{self._tag}-{name}"
-        _ip("netns", "add", namespace)
+        add(namespace)
         self._namespaces.append(namespace)
         return namespace
 
@@ -169,47 +155,15 @@ def lan(*names: str) -> Iterator[tuple[Machine, ...]]:
         yield machines
 
 
-def remove(namespace: str) -> None:
-    """Remove a namespace, and kill what runs in it."""
-    inode = (_NAMES / namespace).stat().st_ino
-    # The name first: whoever is about to enter finds no way in, and ends by itself.
-    _ip("netns", "delete", namespace)
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
-            if (process / "ns" / "net").stat().st_ino == inode:
-                os.kill(int(process.name), signal.SIGKILL)
-
-
 def remove_stale() -> None:
     """Remove the namespaces whose maker is gone.  Several processes may do so at once."""
     for namespace, (pid, started) in existing():
-        if _started(pid) != started:
-            with contextlib.suppress(CommandFailed, FileNotFoundError):  # another process was faster
+        if started_at(pid) != started:
+            with contextlib.suppress(CommandFailedError):  # another process was faster
                 remove(namespace)
 
 
 def existing() -> list[tuple[str, tuple[int, int]]]:
     """The namespaces that this module made and that are there: name, and pid and start of the process that did."""
-    names = [line.split()[0] for line in _ip("netns", "list").splitlines() if line.strip()]
+    names = [line.split()[0] for line in ip("netns", "list").splitlines() if line.strip()]
     return [(name, (int(found["pid"]), int(found["started"]))) for name in names if (found := _OURS.fullmatch(name))]
-
-
-def _started(pid: int) -> int | None:
-    """When a process began, in ticks since boot; None: it has ended.  Pids come again, pairs of both do not."""
-    try:
-        # proc_pid_stat(5): the command's name, in brackets, may hold anything; these are fields 3 and 22.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def _ip(*arguments: str) -> str:
-    return _run(["ip", *arguments])
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS_MAX, check=False)
-    if done.returncode:
-        raise CommandFailed(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()}")
-    return done.stdout

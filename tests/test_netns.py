@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.netns import CommandFailed, existing, is_privileged, lan, network, remove_stale
+from meshsync.lab.namespaces import CommandFailedError, is_privileged
+from tests.netns import existing, lan, network, remove_stale
 
 pytestmark = pytest.mark.skipif(not is_privileged(), reason="network namespaces need root")
 
@@ -38,7 +39,7 @@ def test_machines_reach_each_other_until_a_cable_is_pulled() -> None:
         reach = (sys.executable, "-c", REACH, b.address, "7777")
         a.run(*reach, PATIENCE)
         b.ports[0].unplug()
-        with pytest.raises(CommandFailed, match=r"timed out|No route to host"):
+        with pytest.raises(CommandFailedError, match=r"timed out|No route to host"):
             a.run(*reach, "0.2")
         b.ports[0].plug()
         a.run(*reach, PATIENCE)
@@ -56,9 +57,9 @@ def test_networks_are_apart_and_a_machine_may_be_in_both() -> None:
             "10.77.2.2",
             "10.77.2.3",
         ]
-        with pytest.raises(CommandFailed, match="unreachable"):
+        with pytest.raises(CommandFailedError, match="unreachable"):
             a.run(sys.executable, "-c", REACH, c.address, "7777", PATIENCE)
-        with pytest.raises(CommandFailed, match="refused"):
+        with pytest.raises(CommandFailedError, match="refused"):
             a.run(sys.executable, "-c", REACH, b.address, "7777", PATIENCE)
 
 
@@ -76,7 +77,7 @@ def test_nothing_is_left_behind() -> None:
 
 def test_what_a_killed_run_left_is_removed_by_the_next_one() -> None:
     """Otherwise each run that is killed costs namespaces and processes until somebody looks."""
-    script = "import signal, subprocess, sys\nfrom tests.netns import lan\nwith lan('a') as (a,):\n"
+    script = "import signal, subprocess, sys\nfrom tests.netns import lan\nwith lan('a') as (a, ):\n"
     script += " sleeper = subprocess.Popen(a.command('sleep', '1000'), stdout=subprocess.DEVNULL)\n"
     script += " print(a.namespace, flush=True)\n signal.pause()\n"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as killed:

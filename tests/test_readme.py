@@ -27,7 +27,8 @@ import pytest
 
 from meshsync.cli.exits import Exit
 from meshsync.cli.main import group
-from tests.netns import Machine, is_privileged, lan
+from meshsync.lab.namespaces import is_privileged
+from tests.netns import Machine, lan
 
 ROOT = Path(__file__).resolve().parent.parent
 _WHOLE = (ROOT / "README.md").read_text()

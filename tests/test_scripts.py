@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from meshsync.core.entry import PUT, Operation, encode_operations
-from tests.netns import is_privileged
+from meshsync.lab.namespaces import is_privileged
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "scripts" / "lib"

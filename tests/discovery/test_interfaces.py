@@ -12,8 +12,9 @@ import trio
 
 from meshsync.errors import LocalError
 from meshsync.interfaces import Interface, Interfaces, read_interfaces
+from meshsync.lab.namespaces import is_privileged
 from tests.cli.processes import ROOT
-from tests.netns import is_privileged, network
+from tests.netns import network
 
 LO = Interface("lo", 1, ("127.0.0.1", "::1"), is_loopback=True)
 ETH = Interface("eth0", 2, ("10.0.0.1", "fe80::1"))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from meshsync.lab.namespaces import is_privileged
 from tests.cli.processes import COMMAND, PATIENCE_SECONDS, ROOT, RunningNode, running
 from tests.discovery.test_processes import mesh_key, options
-from tests.netns import Machine, is_privileged, lan, network
+from tests.netns import Machine, lan, network
 
 pytestmark = pytest.mark.skipif(not is_privileged(), reason="network namespaces need root")
 

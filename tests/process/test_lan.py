@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from meshsync.lab.namespaces import is_privileged
 from tests.cli.processes import PATIENCE_SECONDS, RunningNode, running
-from tests.netns import Port, is_privileged, lan
+from tests.netns import Port, lan
 
 pytestmark = pytest.mark.skipif(not is_privileged(), reason="network namespaces need root")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import trio
 
 from demo.nodes import Shell, chapter, say
-from tests.netns import Machine, is_privileged, lan
+from meshsync.lab.namespaces import is_privileged
+from tests.netns import Machine, lan
 
 _NAMES = ("anna", "boris", "clara")
 _KEY = "(umask 077; od -An -v -N32 -tx1 /dev/urandom | tr -d ' \\n' >mesh.key)"
