@@ -7,18 +7,21 @@ Of each peer is kept what it is known to have: what it sent, and what was sent t
 as long as the peer's process does, so that a link that comes and goes costs the difference.  What was sent shortly
 before a connection was lost may not have arrived and counts as not sent.
 
-Over lazy links, which do not belong to the tree over which entries spread, a summary goes now and then: what such a
-peer heard by the tree meanwhile it need not be told, and where the tree is broken it hears at last.
+Over lazy links, which do not belong to the tree over which entries spread, the ends compare now and then what they
+know: a digest of it goes each way.  Where both are equal nothing waits any more.  Where they differ, a summary goes now
+and then: what such a peer heard by the tree meanwhile it need not be told, and where the tree is broken it hears at
+last.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from meshsync.core.limits import LIMITS, Limits
+from meshsync.core.limits import LIMITS, SUMMARY_DIGEST_BYTES, Limits
 from meshsync.core.summary import SignedSummary
 from meshsync.ids import CollectionId, EndpointId
 
@@ -78,6 +81,21 @@ class _Neighbour:
     lazy: set[CollectionId] = field(default_factory=set)
     lazy_at: float = 0.0
     """When the next one may go over a lazy link."""
+    told: dict[CollectionId, bytes] = field(default_factory=dict)
+    """The digest that was sent last,"""
+    heard: dict[CollectionId, bytes] = field(default_factory=dict)
+    """and the one that came last."""
+    asked: set[CollectionId] = field(default_factory=set)
+    """Where the peer is to be told the digest at once."""
+    compared: set[CollectionId] = field(default_factory=set)
+    """Where it was told the digest since the last summary that went over the lazy link."""
+
+    def unshare(self, collection: CollectionId) -> None:
+        """It no longer subscribes, or is no longer connected."""
+        for kept in (self.queues, self.told, self.heard):
+            kept.pop(collection, None)
+        for marked in (self.lazy, self.asked, self.compared):
+            marked.discard(collection)
 
 
 class Gossip:
@@ -88,6 +106,8 @@ class Gossip:
         self._limits = limits
         self._facts: dict[CollectionId, dict[EndpointId, Fact]] = {}
         self._neighbours: dict[EndpointId, _Neighbour] = {}
+        self._digests: dict[CollectionId, bytes] = {}
+        """What was worked out of what is known now."""
         self._met: dict[CollectionId, int] = {}
         """The greatest version of this node's own that was ever seen."""
 
@@ -113,13 +133,21 @@ class Gossip:
         """The collections of which anything is known."""
         return set(self._facts) | {one for peer in self._neighbours.values() for one in peer.queues}
 
+    def digest(self, collection: CollectionId) -> bytes:
+        """Of all that is known of a collection; equal at two nodes that know the same."""
+        if collection not in self._digests:
+            facts = self._facts.get(collection, {})
+            whole = b"".join([author + facts[author].signed.signature for author in sorted(facts)])
+            self._digests[collection] = hashlib.sha256(whole).digest()[:SUMMARY_DIGEST_BYTES]
+        return self._digests[collection]
+
     # Summaries come
 
     def issue(self, signed: SignedSummary, now: float) -> None:
         """This node says something new of itself."""
         collection = signed.summary.collection
         self._met[collection] = max(self.own_version(collection), signed.summary.version)
-        self._keep(signed, now, None)
+        self._keep(signed, now, None, now)
 
     def is_news(self, peer: EndpointId, signed: SignedSummary, age: float) -> bool:
         """Whether a summary is worth checking its signature and taking it; notes what the peer has otherwise."""
@@ -143,7 +171,7 @@ class Gossip:
             self._met[summary.collection] = max(self.own_version(summary.collection), summary.version)
             return Taken.OWN
         self._make_room(summary.collection, summary.author)
-        self._keep(signed, now - age, peer)
+        self._keep(signed, now - age, peer, now)
         return Taken.NEWS
 
     def _note_known(self, peer: EndpointId, signed: SignedSummary, fact: Fact) -> None:
@@ -152,6 +180,8 @@ class Gossip:
         key = (signed.summary.collection, signed.summary.author)
         if neighbour is None:
             return
+        if key[0] in neighbour.lazy:
+            neighbour.asked.add(key[0])  # it does not know that this is known here
         queue = neighbour.queues.get(key[0], {})
         if signed.order == fact.signed.order:
             neighbour.known[key] = (signed.order, -math.inf)
@@ -159,19 +189,23 @@ class Gossip:
         elif neighbour.known.get(key, ((-1, b""), 0.0))[0] < fact.signed.order and key[0] in neighbour.queues:
             queue[key[1]] = None
 
-    def _keep(self, signed: SignedSummary, at: float, source: EndpointId | None) -> None:
+    def _keep(self, signed: SignedSummary, at: float, source: EndpointId | None, now: float) -> None:
         summary, order = signed.summary, signed.order
         key = (summary.collection, summary.author)
         before = self.fact(*key)
         is_same = before is not None and before.signed.summary.has_links_of(summary)
         fact = Fact(signed, at, source, before.links_at if before is not None and is_same else at)
         self._facts.setdefault(summary.collection, {})[summary.author] = fact
+        self._digests.pop(summary.collection, None)
         for peer, neighbour in self._neighbours.items():
             if peer == fact.source:
                 neighbour.known[key] = (order, -math.inf)
                 neighbour.queues.get(summary.collection, {}).pop(summary.author, None)
             elif summary.collection in neighbour.queues and peer != summary.author:
-                neighbour.queues[summary.collection][summary.author] = None
+                queue = neighbour.queues[summary.collection]
+                if not queue and summary.collection in neighbour.lazy:  # the tree is given time to bring it
+                    neighbour.lazy_at = max(neighbour.lazy_at, now + self._limits.summary_lazy_seconds)
+                queue[summary.author] = None
 
     def _make_room(self, collection: CollectionId, author: EndpointId) -> None:
         """Whoever told of the most authors pays for one more: a flood of invented ones displaces only its like."""
@@ -190,6 +224,7 @@ class Gossip:
     def _drop(self, collection: CollectionId, author: EndpointId) -> None:
         facts = self._facts[collection]
         del facts[author]
+        self._digests.pop(collection, None)
         if not facts:
             del self._facts[collection]
         for neighbour in self._neighbours.values():
@@ -214,8 +249,7 @@ class Gossip:
         for author in self.authors(collection):
             self._drop(collection, author)
         for neighbour in self._neighbours.values():
-            neighbour.queues.pop(collection, None)
-            neighbour.lazy.discard(collection)
+            neighbour.unshare(collection)
 
     # Links come and go
 
@@ -235,8 +269,8 @@ class Gossip:
             return
         certain = now - self._limits.summary_certain_seconds
         neighbour.known = {key: one for key, one in neighbour.known.items() if one[1] < certain}
-        neighbour.queues.clear()
-        neighbour.lazy.clear()
+        for collection in list(neighbour.queues):
+            neighbour.unshare(collection)
         neighbour.connected = False
         absent = [one for one, other in self._neighbours.items() if not other.connected]
         for one in absent[: max(0, len(absent) - self._limits.summary_absent_peers_max)]:
@@ -256,8 +290,7 @@ class Gossip:
     def unshare(self, peer: EndpointId, collection: CollectionId) -> None:
         """A connected peer no longer subscribes to a collection, and forgets what it knew of it."""
         neighbour = self._neighbours[peer]
-        neighbour.queues.pop(collection, None)
-        neighbour.lazy.discard(collection)
+        neighbour.unshare(collection)
         neighbour.known = {key: one for key, one in neighbour.known.items() if key[0] != collection}
 
     def shared(self, peer: EndpointId) -> set[CollectionId]:
@@ -274,13 +307,55 @@ class Gossip:
         elif not lazy:
             neighbour.lazy.discard(collection)
 
+    # Lazy links compare what is known
+
+    def compared(self, peer: EndpointId, collection: CollectionId, digest: bytes) -> None:
+        """A peer told the digest of what it knows."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None or collection not in neighbour.queues:
+            return
+        neighbour.heard[collection] = digest
+        neighbour.asked.add(collection)
+
+    def next_digest(self, peer: EndpointId, now: float) -> tuple[CollectionId, bytes] | None:
+        """What to compare with a peer now, and this node's digest; it counts as sent."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            return None
+        lazy = {one for one in neighbour.lazy - neighbour.compared if neighbour.queues[one]}
+        if lazy and now >= neighbour.lazy_at:
+            neighbour.asked |= lazy
+            neighbour.compared |= lazy
+            neighbour.lazy_at = now + self._limits.summary_answer_seconds
+        while neighbour.asked:
+            collection = min(neighbour.asked)
+            neighbour.asked.remove(collection)
+            digest = self.digest(collection)
+            if neighbour.heard.get(collection) == digest:
+                self._level(neighbour, collection)
+            if neighbour.told.get(collection) != digest:
+                neighbour.told[collection] = digest
+                return collection, digest
+        return None
+
+    def _level(self, neighbour: _Neighbour, collection: CollectionId) -> None:
+        """A peer knows what this node knows."""
+        for author, fact in self._facts.get(collection, {}).items():
+            neighbour.known[collection, author] = (fact.signed.order, -math.inf)
+        neighbour.queues[collection].clear()
+
     # Summaries go
 
     def ready_at(self, peer: EndpointId, now: float) -> float:
         """When there will be something to send to a peer: now, or when its budget allows; inf: there is nothing."""
         neighbour = self._neighbours.get(peer)
-        key = self._next_key(neighbour) if neighbour is not None else None
-        if neighbour is None or key is None:
+        if neighbour is not None and neighbour.asked:
+            return now
+        return self._fact_at(neighbour, now) if neighbour is not None else math.inf
+
+    def _fact_at(self, neighbour: _Neighbour, now: float) -> float:
+        key = self._next_key(neighbour)
+        if key is None:
             return math.inf
         self._refill(neighbour, now)
         wait = 0.0 if neighbour.level > 0 else -neighbour.level / self._limits.summary_bytes_per_second + 0.001
@@ -288,9 +363,9 @@ class Gossip:
 
     def next_for(self, peer: EndpointId, now: float) -> Fact | None:
         """What to send to a peer now; it counts as sent."""
-        if self.ready_at(peer, now) > now:
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None or self._fact_at(neighbour, now) > now:
             return None
-        neighbour = self._neighbours[peer]
         key = self._next_key(neighbour)
         assert key is not None
         collection, author = key
@@ -301,6 +376,7 @@ class Gossip:
         neighbour.known[key] = (fact.signed.order, now)
         neighbour.level -= fact.signed.size
         if collection in neighbour.lazy:
+            neighbour.compared.discard(collection)
             neighbour.lazy_at = now + self._limits.summary_lazy_seconds
         return fact
 

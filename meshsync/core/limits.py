@@ -22,6 +22,7 @@ SUMMARY_BYTES_MAX = 2048
 SUMMARY_ADDRESSES_MAX = 8
 SUMMARY_LINKS_MAX = 16
 SUMMARY_MARKS_MAX = 24
+SUMMARY_DIGEST_BYTES = 8
 SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
@@ -238,6 +239,8 @@ class Limits:
     summary_burst_bytes: int = 16 * 1024
     summary_lazy_seconds: float = 30.0
     """Between two summaries on a link over which entries are only announced."""
+    summary_answer_seconds: float = 10.0
+    """For the peer at such a link to tell what it knows, before it is sent a summary."""
     summary_checks_per_second: float = 50.0
     """Signatures of summaries that one peer may have checked."""
     summary_certain_seconds: float = 60.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from meshsync.core import cbor
-from meshsync.core.limits import LIMITS, SUMMARY_BYTES_MAX, Limits
+from meshsync.core.limits import LIMITS, SUMMARY_BYTES_MAX, SUMMARY_DIGEST_BYTES, Limits
 from meshsync.core.wirefields import (
     blob,
     blob_up_to,
@@ -221,8 +221,17 @@ class Carry:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A digest of the summaries of one collection that the sender knows: equal where the receiver knows the same."""
+
+    NUMBER: ClassVar[int] = 22
+    tag: bytes
+    digest: bytes
+
+
 CollectionMessage = Open | Batch | Have | Locate | Want | Payloads | Close | Prune | Graft
-ControlMessage = Subscribed | Ping | Pong | Summary | Relay | Carry
+ControlMessage = Subscribed | Ping | Pong | Summary | Relay | Carry | Known
 Message = CollectionMessage | ControlMessage
 
 
@@ -265,6 +274,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Summary: (blob(16), uint(AGE_MS_MAX), blob_up_to(SUMMARY_BYTES_MAX), blob(64)),
     Relay: (),
     Carry: (carried,),
+    Known: (blob(16), blob(SUMMARY_DIGEST_BYTES)),
 }
 _TYPES: dict[int, type] = {message.NUMBER: message for message in _FIELDS}  # type: ignore[attr-defined]
 _NAMES = {message: tuple(one.name for one in fields(message)) for message in _FIELDS}

@@ -8,6 +8,7 @@ import trio
 
 from meshsync.core.messages import (
     Carry,
+    Known,
     Message,
     Ping,
     Pong,
@@ -133,6 +134,8 @@ class Control:
                     self._engine.progressed.notify()
                 case Summary():
                     await self._engine.summaries.take(self._link, message)
+                case Known():
+                    self._engine.summaries.compare(self._link, message)
                 case Relay():
                     self.peer_relays = True
                     self._engine.carrier.tell(self._link)

@@ -16,7 +16,7 @@ import trio
 from meshsync.addresses import HostPort
 from meshsync.core.gossip import Gossip, Taken
 from meshsync.core.limits import SUMMARY_ADDRESSES_MAX, SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
-from meshsync.core.messages import AGE_MS_MAX, Summary, encode_message
+from meshsync.core.messages import AGE_MS_MAX, Known, Summary, encode_message
 from meshsync.core.summary import (
     COUNT_MAX,
     RTT_US_MAX,
@@ -214,6 +214,9 @@ class Summaries:
         if self._links.get(link.peer) is not link:
             return None
         now = trio.current_time()
+        if (compared := self.gossip.next_digest(link.peer, now)) is not None:
+            self._news.set()
+            return encode_message(Known(link.tag(compared[0]), compared[1]))
         fact = self.gossip.next_for(link.peer, now)
         if fact is None:
             if self.gossip.ready_at(link.peer, now) < math.inf:
@@ -222,6 +225,16 @@ class Summaries:
         age_ms = min(AGE_MS_MAX, int(fact.age(now) * 1000))
         signed = fact.signed
         return encode_message(Summary(link.tag(signed.summary.collection), age_ms, signed.body, signed.signature))
+
+    def compare(self, link: Link, message: Known) -> None:
+        """Compare what is known with what a peer knows.  PeerError: it does not share the collection."""
+        replica = link.replica_of(message.tag)
+        if replica is None:
+            return  # this node has left the collection, and the peer has yet to hear of it
+        if not link.has_shared(replica.id):
+            raise PeerError("a digest of a collection that the peer does not share")
+        self.gossip.compared(link.peer, replica.id, message.digest)
+        link.control.wake()
 
     async def take(self, link: Link, message: Summary) -> None:
         """Take what a peer sent.  PeerError: it does not belong here, or its author did not sign it."""

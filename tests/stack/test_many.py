@@ -66,3 +66,26 @@ def test_entries_take_a_short_way_and_come_once(count: int) -> None:
         assert redundancy <= 1.2
 
     simulate(scenario)
+
+
+IDLE_BYTES_A_MINUTE_MAX = 750
+"""Of a link: 540 are QUIC's own keep-alive, and what is beyond has its bound."""
+
+
+def test_a_mesh_comes_to_rest() -> None:
+    """Otherwise many nodes talk of themselves for minutes after each write, over each of their links."""
+
+    async def scenario(world: World) -> None:
+        nodes = await start(world, 10)
+        await some_writes(world, nodes, 10)
+        await trio.sleep(60)
+        before = bytes_sent(nodes)
+        await trio.sleep(300)
+        links = len(nodes) * (len(nodes) - 1) / 2
+        assert (bytes_sent(nodes) - before) / links / 5 <= IDLE_BYTES_A_MINUTE_MAX
+
+    simulate(scenario)
+
+
+def bytes_sent(nodes: Sequence[Node]) -> int:
+    return sum(peer["bytes_sent"] for node in nodes for peer in node.peers())

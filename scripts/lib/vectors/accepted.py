@@ -17,6 +17,7 @@ from meshsync.core.messages import (
     Close,
     Graft,
     Have,
+    Known,
     Locate,
     Message,
     Open,
@@ -124,6 +125,7 @@ def messages() -> list[Vector]:
         Summary(bytes(range(16)), 1500, summaries_made()[0].body, summaries_made()[0].signature),
         Relay(),
         Carry(((COLLECTION, 0), (CollectionId(bytes(32)), 86_400))),
+        Known(bytes(range(16)), bytes(range(8))),
     ]
     vectors: list[Vector] = []
     for message in samples:
