@@ -220,7 +220,7 @@ class Collection:
 
     async def restore(self, id: str, at: datetime | str) -> EntryId | None:
         """Write a document as it was, as a new entry; None where it did not exist then.  See `snapshot`, `write`."""
-        document = (await self.snapshot(at)).get(id)
+        document = await (await self.snapshot(at)).get(id)
         return None if document is None else await self.put(id, document.body)
 
     # Following

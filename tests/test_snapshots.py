@@ -34,9 +34,9 @@ def at(past: Past, when: datetime | str) -> dict[str, Any]:
 
     async def take() -> None:
         snapshot = await take_snapshot(past, when)
-        documents = {one.id: one.body for one in snapshot.documents()}
+        documents = {one.id: one.body async for one in snapshot.documents()}
         for id in "dx":
-            one = snapshot.get(id)
+            one = await snapshot.get(id)
             assert (None if one is None else one.body) == documents.get(id)
         found.append(documents)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,9 +18,11 @@ from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.collection import Change, Document
+    from meshsync.core.query import Query
     from meshsync.ids import EntryId
     from meshsync.node import Node
     from meshsync.past.facts import WriteInfo
+    from meshsync.past.snapshots import Snapshot
 
 _SLICE_SECONDS = 0.005
 """How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
@@ -32,7 +35,7 @@ async def get_document(node: Node, request: Request) -> Response:
     refuse_unknown(request, "at")
     collection, id = collection_of(node, request), path_text(request, "id")
     if (at := request.query_params.get("at")) is not None:
-        past = (await collection.snapshot(at)).get(id)
+        past = await (await collection.snapshot(at)).get(id)
         if past is None:
             raise NotHereError("no_document", f"there was no document {id!r} in {collection.name} at {at}")
         return answer(collection=collection.name, id=id, doc=past.body, **describe_write(past.write))
@@ -77,15 +80,15 @@ async def list_documents(node: Node, request: Request) -> Response:
     ids_only = request.query_params.get("ids") in ("true", "1")
 
     at = request.query_params.get("at")
-    snapshot = None if at is None else await collection.snapshot(at)
+    if at is not None:
+        return _list_past(await collection.snapshot(at), query, after, limit, ids_only=ids_only)
 
     async def produce(write: Write) -> None:
-        bodies = collection.bodies() if snapshot is None else ((one.id, one.body) for one in snapshot.documents())
         left = INT_MAX if limit is None else limit
         chunk: list[str] = []
         size = seen = 0
         began = trio.current_time()
-        for id, body in bodies:
+        for id, body in collection.bodies():
             # The clock is looked at now and then: a look costs as much as matching.
             seen += 1
             if seen % _SLICE_DOCUMENTS == 0 and trio.current_time() - began > _SLICE_SECONDS:
@@ -105,6 +108,22 @@ async def list_documents(node: Node, request: Request) -> Response:
                 size = 0
         if chunk:
             await write("".join(chunk))
+
+    return Lines(produce)
+
+
+def _list_past(snapshot: Snapshot, query: Query, after: str | None, limit: int | None, *, ids_only: bool) -> Response:
+    """The same of documents as they were.  The snapshot lets others run by itself."""
+
+    async def produce(write: Write) -> None:
+        left = INT_MAX if limit is None else limit
+        async with aclosing(snapshot.documents()) as documents:
+            async for one in documents:
+                if left == 0:
+                    break
+                if (after is None or one.id > after) and query.matches(one.body, one.id):
+                    left -= 1
+                    await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
 
     return Lines(produce)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import trio
 
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState
+from meshsync.core.entry import PATCH
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.errors import LocalError
 from meshsync.past.facts import WriteInfo
@@ -23,6 +24,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEARCH_ENTRIES = 4096
 """Looked at in one go for their ids: a millisecond or two."""
 _EXPLORE_STEPS = 1024
+_DOCUMENTS = 32
+_WRITES = 128
+"""So many are read before others run: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +49,41 @@ class Snapshot:
     reached: Mapping[int, int] | None
     """How far each branch counts; None: all of it."""
 
-    def get(self, id: str) -> PastDocument | None:
-        """A document as it was; None where it did not exist.  DamagedError: one of its writes cannot be read."""
-        row = self.past.row(id)
-        return None if row is None else self._document(row)
+    async def get(self, id: str) -> PastDocument | None:
+        """A document as it was; None where it did not exist.  DamagedError: one of its writes cannot be read.
 
-    def documents(self) -> Iterator[PastDocument]:
+        Cancelling loses nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        row = self.past.row(id)
+        return None if row is None else await self._document(row)
+
+    async def documents(self) -> AsyncGenerator[PastDocument, None]:
         """The documents that existed, by id, read in pages; cheap to abandon.  DamagedError: as `get`."""
-        for row in self.past.rows():
-            if (document := self._document(row)) is not None:
+        for number, row in enumerate(self.past.rows()):
+            if number % _DOCUMENTS == 0:
+                await trio.lowlevel.checkpoint()
+            if (document := await self._document(row)) is not None:
                 yield document
 
-    def _document(self, row: DocumentRow) -> PastDocument | None:
+    async def _document(self, row: DocumentRow) -> PastDocument | None:
         state = DocumentState()
         last: Write | None = None
-        for write in self.past.writes(row):
-            if write.stamp.hlc > self.until_hlc:
-                break
+        # Backwards, because nothing below the last put or delete counts.
+        for number, write in enumerate(self.past.writes(row, reverse=True), 1):
+            if number % _WRITES == 0:
+                await trio.lowlevel.checkpoint()
             if self._counts(write):
                 write.apply_to(state)
-                last = write
+                last = last or write
+                if write.kind != PATCH:
+                    break
         body = state.visible()
         return None if body is None or last is None else PastDocument(row.id, body, WriteInfo.of(last))
 
     def _counts(self, write: Write) -> bool:
+        if write.stamp.hlc > self.until_hlc:
+            return False
         return self.reached is None or write.place.seq <= self.reached.get(write.place.branch, 0)
 
 
