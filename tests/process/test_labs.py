@@ -126,7 +126,7 @@ defaults: {collections: [notes], trust: open, discovery: {mdns: false}}
 nodes: {a: {peers: [b]}}
 links: {a-b: nominal}
 steps: [{at: 0s, write: {node: a, count: COUNT, rate: 10}}]
-expect: [converged within 30s]
+expect: [converged within 3s]
 """
 
 
