@@ -12,6 +12,8 @@ _PULSES = 200
 _PULSES_QUICK = 50
 _PULSE_SECONDS = 0.1
 _WRITERS = 4
+_WARMING_WRITES = 10
+_WARMING_SECONDS = 0.2
 _STEADY_PULSES = 20
 _STEADY_PULSES_QUICK = 5
 _STEADY_SECONDS = 1.0
@@ -51,6 +53,8 @@ async def spread(stage: Stage, n: int) -> list[Row]:
 async def cost(stage: Stage, n: int) -> list[Row]:
     """M2: what n nodes, each linked with each, send while four of them write once a second each; then while none does.
 
+    Counted is from when each of the four has written some entries, so that the links have turned eager or lazy.
+
     Control bytes are those of frames that are not payloads of entries.
     """
     pulses = _STEADY_PULSES_QUICK if stage.is_quick else _STEADY_PULSES
@@ -58,11 +62,13 @@ async def cost(stage: Stage, n: int) -> list[Row]:
     edges = full(n)
     async with open_mesh(n, edges) as mesh:
         writers = range(min(_WRITERS, n))
-        await mesh.at_once({one: ("write", {"first": one, "count": 1}) for one in writers})
+        # Over what the first entries come decides which links are eager from then on.
+        warming = {"count": _WARMING_WRITES, "pause": _WARMING_SECONDS}
+        await mesh.at_once({one: ("pulse", {"first": one * _WARMING_WRITES, **warming}) for one in writers})
         await mesh.settle()
         before = await mesh.usage()
-        pulse = {"count": pulses, "pause": _STEADY_SECONDS}
-        await mesh.at_once({one: ("pulse", {"first": _WRITERS + one * pulses, **pulse}) for one in writers})
+        first, pulse = _WRITERS * _WARMING_WRITES, {"count": pulses, "pause": _STEADY_SECONDS}
+        await mesh.at_once({one: ("pulse", {"first": first + one * pulses, **pulse}) for one in writers})
         await mesh.settle()
         steady = await mesh.used_since(before)
         await trio.sleep(_CALM_SECONDS)
