@@ -52,7 +52,11 @@ def test_a_quota_that_is_reached_is_said_and_can_be_raised(tmp_path: Path) -> No
     config.write_text(f"relay: true\ntrust: open\nlisten: ['127.0.0.1:{port}']\nlimits: {{relay_bytes: 50000}}\n")
     lines = "".join(f'{{"id": "n{number}", "text": "{"x" * 900}"}}\n' for number in range(1000))
     start = (*QUIET, "--listen", f"127.0.0.1:{port}", "--config", config)
-    with running(tmp_path / "r", *start, collections=()) as r, running(tmp_path / "a", *QUIET, "--peer", r.peer) as a:
+    with (
+        running(tmp_path / "r", *start, collections=()) as r,
+        # At the port that the relay has again when it comes back.
+        running(tmp_path / "a", *QUIET, "--peer", f"{r.id}@127.0.0.1:{port}") as a,
+    ):
         a.out("load", "notes", text=lines)
         late = a.run("wait", "synced", "--timeout", "3s")
         assert late.returncode == 1
