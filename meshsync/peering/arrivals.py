@@ -69,6 +69,10 @@ class Arrivals:
         peer refused it.  That shows only now: a dialer is done before the acceptor has looked at its proof.
         """
         if not await self._register(connection):
+            if connection.is_closed:
+                reason = await connection.wait_closed()
+                if reason.by_peer and reason.code is not CloseCode.DUPLICATE:
+                    raise reason.as_error()  # refused sooner than it could be taken
             return False
         peer = self._book.peer(connection.peer)
         link = self._engine.links[connection.peer]

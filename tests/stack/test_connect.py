@@ -10,7 +10,7 @@ from meshsync.ids import EndpointId
 from meshsync.node import Node
 from meshsync.transports.base import Address, Admit, Connection
 from meshsync.transports.quic.endpoint import QuicEndpoint
-from tests.stack.world import World, level, simulate
+from tests.stack.world import PORT, World, level, simulate
 
 
 def test_connect_to_peer_answers_true_false_or_raises() -> None:
@@ -127,5 +127,22 @@ def test_disconnecting_in_the_moment_in_which_a_dial_succeeds() -> None:
         assert a.peers()[0]["state"] == "down"
         assert not a.sync.links
         assert not b.sync.links
+
+    simulate(scenario)
+
+
+def test_who_is_refused_at_once_is_told_so() -> None:
+    """A refusal that came before the dialer had taken the connection passed for "the peer connects to us"."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        async with world.endpoint(2) as dialer, world.endpoint(3) as acceptor:
+            connection = await dialer.dial((world.machine(3).host, PORT), world.id(3))
+            (await acceptor.accept()).close(CloseCode.BUSY)
+            await connection.wait_closed()
+            assert a.peering._arrivals is not None
+            with pytest.raises(TransportLost) as refused:
+                await a.peering._arrivals.dialed(connection)
+            assert refused.value.code is CloseCode.BUSY
 
     simulate(scenario)

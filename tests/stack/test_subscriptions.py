@@ -127,7 +127,7 @@ def test_what_was_joined_is_joined_after_a_restart_and_what_was_left_is_not() ->
 
     async def scenario(world: World) -> None:
         a = await world.start(1, collections=["notes", "old"])
-        await a.join("two\nlines", priority=Priority.HIGH)
+        await a.join("two words, naïve", priority=Priority.HIGH)
         await a.join("left")
         await a.leave("left")
         await a.join("notes", priority=Priority.CRITICAL)
@@ -135,12 +135,12 @@ def test_what_was_joined_is_joined_after_a_restart_and_what_was_left_is_not() ->
             await a.leave("never joined")
         await world.stop(1)
         a = await world.start(1, collections=["notes"])
-        assert a.collections() == ["notes", "two\nlines"]
-        assert a.sync.priority(a.sync.replica("two\nlines")) is Priority.HIGH
-        await a.join("two\nlines", priority=Priority.LOW)
+        assert a.collections() == ["notes", "two words, naïve"]
+        assert a.sync.priority(a.sync.replica("two words, naïve")) is Priority.HIGH
+        await a.join("two words, naïve", priority=Priority.LOW)
         await world.stop(1)
         a = await world.start(1)
-        assert a.sync.priority(a.sync.replica("two\nlines")) is Priority.LOW
+        assert a.sync.priority(a.sync.replica("two words, naïve")) is Priority.LOW
 
     simulate(scenario)
 
