@@ -1,7 +1,8 @@
 """The rule that leaves one connection with each peer, and the task that serves it.
 
 Both ends decide alike and without a word (`meshsync.core.dialing.replaces`).  A connection of another process with
-the peer's identity takes the place of the present one only when that no longer answers.
+the peer's identity takes the place of the present one only when that no longer answers.  So does one that would come
+second by the rule, long after the first: its peer would not have begun it, had it not lost the first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SUCCESSOR_SECONDS = 2.0
 PROBE_SECONDS = (0.5, 2.0)
 """How long a connection has to answer when a second process with the peer's identity shows up, at least and at most."""
 PROBE_ROUND_TRIPS = 10
+SETTLED_SECONDS = 2.0
+"""From when on a connection is not one of two that were dialled at once; where the link is slow, some round trips."""
 
 
 class Arrivals:
@@ -116,11 +119,18 @@ class Arrivals:
         is_dialed = connection.origin is Origin.DIALED
         was_dialed = existing.origin is Origin.DIALED
         if not replaces(self._book.own, peer.id, existing_dialed=was_dialed, new_dialed=is_dialed):
-            return CloseCode.DUPLICATE
+            if is_dialed or not self._is_settled(peer, existing) or await self._answers(existing):
+                return CloseCode.DUPLICATE
+            return None  # the peer has given it up: it has moved, or lost its state of it
         if not is_dialed and not was_dialed and not peer.redials.take(trio.current_time()):
             self._book.punish(peer.id, PeerError("it connects again and again", CloseCode.LIMIT))
             return CloseCode.BUSY
         return None
+
+    def _is_settled(self, peer: Peer, connection: Connection) -> bool:
+        """Whether a connection has been there for so long that its peer knows of it."""
+        seconds = max(SETTLED_SECONDS, PROBE_ROUND_TRIPS * connection.rtt_seconds)
+        return peer.adopted_at is not None and trio.current_time() >= peer.adopted_at + seconds
 
     async def _answers(self, connection: Connection) -> bool:
         """Whether the peer at the other end of a connection is still there, without keeping anybody waiting."""
@@ -139,7 +149,7 @@ class Arrivals:
 
     def _adopt(self, peer: Peer, connection: Connection) -> None:
         """From now on this is the connection with the peer."""
-        before, peer.connection = peer.connection, connection
+        before, peer.connection, peer.adopted_at = peer.connection, connection, trio.current_time()
         if before is not None and before.hello.instance != connection.hello.instance:
             self._say_disconnected(peer, "the peer was started anew")
         peer.changed.notify()

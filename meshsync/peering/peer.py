@@ -43,6 +43,8 @@ class Peer:
     via: str = ""
     """How it was found: static, manual, accepted, or a way of discovery."""
     connection: Connection | None = None
+    adopted_at: float | None = None
+    """trio time when `connection` was taken."""
     since: float | None = None
     """Seconds since the epoch (UTC) when it was connected; None: nobody was told that it is."""
     dialing: trio.CancelScope | None = None

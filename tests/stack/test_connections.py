@@ -151,6 +151,31 @@ def test_a_new_port_in_front_of_a_peer_costs_nothing() -> None:
     simulate(scenario)
 
 
+@pytest.mark.parametrize("is_lower", [True, False])
+def test_a_peer_that_moves_while_it_runs_is_connected_again_soon(is_lower: bool) -> None:
+    """Otherwise it depends on the ids: where the one that stays began the connection, it refuses every other one.
+
+    A server that has another address is lost to its clients (RFC 9000 section 9).
+    """
+
+    async def scenario(world: World) -> None:
+        low, high = sorted((1, 2), key=world.id)
+        b = await world.start(high)
+        a = await world.start(low, peers=[high])
+        await level(a, b)
+        b.peering.add(a.id, [HostPort(world.machine(low).host, PORT)], "static")
+        await trio.sleep(20)
+        moving, number = (a, low) if is_lower else (b, high)
+        world.net.rebind(world.machine(number).host, PORT, 5555)
+        moving.peering.network_changed()
+        await write(moving, "moved")
+        with trio.fail_after(15):
+            await level(a, b)
+        assert not events(a, "peer_error") + events(b, "peer_error")
+
+    simulate(scenario)
+
+
 class Names(trio.abc.HostnameResolver):
     """A name service whose answers a test changes."""
 
