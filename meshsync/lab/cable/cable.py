@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import math
 import random
 
 import trio
 
+from meshsync.lab.agenda import Agenda
 from meshsync.lab.cable.ends import End, require_right
 from meshsync.lab.cable.frames import datagrams, frame_bytes
 from meshsync.lab.impairments import Impairment, LinkImpairment
@@ -24,10 +23,8 @@ class Direction:
         self.wire = Wire(rng, impairment, trio.current_time())
         self._source = source
         self._target = target
-        self._agenda: list[tuple[float, int, bytes]] = []
-        self._count = 0
+        self._agenda: Agenda[bytes] = Agenda()
         self._bytes = 0
-        self._news = trio.Event()
 
     async def take_in(self) -> None:
         """Take in frames for ever."""
@@ -39,22 +36,16 @@ class Direction:
     def _put(self, due: float, frame: bytes) -> None:
         if self._bytes + len(frame) > UNDER_WAY_BYTES_MAX:
             return
-        self._count += 1
         self._bytes += len(frame)
-        heapq.heappush(self._agenda, (due, self._count, frame))
-        if self._agenda[0][1] == self._count:
-            self._news.set()
+        self._agenda.add(due, frame)
 
     async def let_out(self) -> None:
         """Let out frames for ever, each when it is due."""
         while True:
-            self._news = trio.Event()
-            while self._agenda and self._agenda[0][0] <= trio.current_time():
-                _, _, frame = heapq.heappop(self._agenda)
+            await self._agenda.wait()
+            for frame in self._agenda.take():
                 self._bytes -= len(frame)
                 await self._target.send(frame)
-            with trio.move_on_at(self._agenda[0][0] if self._agenda else math.inf):
-                await self._news.wait()
 
 
 class Cable:
