@@ -6,15 +6,15 @@ pass in no time and a failing seed fails again.
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
+from meshsync.lab.agenda import Agenda
+from meshsync.lab.simulation.sockets import SimulatedSocket
 from meshsync.transports.base import Address
 from meshsync.transports.quic.udp import Datagram
 
@@ -46,17 +46,15 @@ class SimNet:
     dropped: int = 0
     tamper: Callable[[bytes, Address, Address], bytes | None] | None = None
     """Sees each datagram (payload, from, to) and returns what to deliver instead, None for nothing."""
-    _sockets: dict[Address, SimSocket] = field(default_factory=dict)
+    _sockets: dict[Address, SimulatedSocket] = field(default_factory=dict)
     _cuts: set[tuple[str, str]] = field(default_factory=set)
-    _agenda: list[tuple[float, int, Address, Address, bytes]] = field(default_factory=list)
+    _agenda: Agenda[tuple[Address, Datagram]] = field(default_factory=Agenda)
     _busy_until: dict[tuple[str, str], float] = field(default_factory=dict)
     """When the last datagram of a pair and direction will have left."""
-    _serial: int = 0
-    _changed: trio.Event = field(default_factory=trio.Event)
 
-    def socket(self, host: str, port: int = 4000) -> SimSocket:
+    def socket(self, host: str, port: int = 4000) -> SimulatedSocket:
         """Bind a socket."""
-        socket = self._sockets[host, port] = SimSocket(self, (host, port))
+        socket = self._sockets[host, port] = SimulatedSocket(self, host, (host, port))
         return socket
 
     def cut(self, source: str, target: str) -> None:
@@ -81,15 +79,15 @@ class SimNet:
         socket.address = (host, new_port)
         self._sockets[socket.address] = socket
 
-    def forget(self, socket: SimSocket) -> None:
+    def forget(self, socket: SimulatedSocket) -> None:
         """Nobody is bound there any more."""
         if self._sockets.get(socket.address) is socket:
             del self._sockets[socket.address]
 
-    def transmit(self, payload: bytes, source: Address, target: Address) -> None:
+    def transmit(self, payload: bytes, sender: SimulatedSocket, target: Address) -> None:
         """Send one datagram on its way."""
         self.datagrams += 1
-        profile = self.profile
+        source, profile = sender.address, self.profile
         changed = payload if self.tamper is None else self.tamper(payload, source, target)
         lost = self.rng.random() < profile.loss or (source[0], target[0]) in self._cuts
         if changed is None or lost or len(changed) > profile.mtu_bytes:
@@ -102,9 +100,7 @@ class SimNet:
         copies = 2 if self.rng.random() < profile.duplication else 1
         for _ in range(copies):
             delay = profile.latency_seconds + self.rng.random() * profile.jitter_seconds
-            self._serial += 1
-            heapq.heappush(self._agenda, (left_at + delay, self._serial, source, target, changed))
-        self._changed.set()
+            self._agenda.add(left_at + delay, (target, (changed, source)))
 
     def queued_seconds(self, source: str, target: str) -> float:
         """How long the datagram that is sent next would wait before it begins to leave."""
@@ -125,64 +121,8 @@ class SimNet:
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
-            self._changed = trio.Event()
-            now = trio.current_time()
-            while self._agenda and self._agenda[0][0] <= now:
-                _, _, source, target, payload = heapq.heappop(self._agenda)
+            await self._agenda.wait()
+            for target, datagram in self._agenda.take():
                 socket = self._sockets.get(target)
                 if socket is not None:
-                    socket.deliver(payload, source)
-            with trio.move_on_at(self._agenda[0][0] if self._agenda else float("inf")):
-                await self._changed.wait()
-
-
-class SimSocket:
-    """A DatagramSocket on the simulated network."""
-
-    def __init__(self, network: SimNet, address: Address) -> None:
-        """Be bound to `address`."""
-        self.address = address
-        self._network = network
-        self._queue: deque[Datagram] = deque(maxlen=4096)
-        self._ready = trio.Event()
-        self._closed = False
-        self._unplugged = False
-
-    def send(self, datagrams: Sequence[bytes], address: Address) -> int:
-        """Send; the simulated system always has room."""
-        if not self._unplugged:
-            for datagram in datagrams:
-                self._network.transmit(datagram, self.address, address)
-        return len(datagrams)
-
-    async def wait_sendable(self) -> None:
-        """Return: there is always room."""
-        await trio.lowlevel.checkpoint()
-
-    async def receive(self) -> list[Datagram]:
-        """Return what has arrived."""
-        await trio.lowlevel.checkpoint()
-        while not self._queue:
-            if self._closed:
-                raise trio.ClosedResourceError("this socket is closed")
-            self._ready = trio.Event()
-            await self._ready.wait()
-        batch = list(self._queue)
-        self._queue.clear()
-        return batch
-
-    def deliver(self, payload: bytes, source: Address) -> None:
-        """Take a datagram from the network."""
-        self._queue.append((payload, source))
-        self._ready.set()
-
-    def unplug(self) -> None:
-        """From now on nothing leaves and nothing arrives, as when the process was killed."""
-        self._unplugged = True
-        self._network.forget(self)
-
-    def close(self) -> None:
-        """Close; a waiting `receive` fails."""
-        self._closed = True
-        self._network.forget(self)
-        self._ready.set()
+                    socket.deliver(datagram)

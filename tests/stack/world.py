@@ -31,12 +31,13 @@ from meshsync.errors import CloseCode
 from meshsync.events import Event
 from meshsync.identity import Identity
 from meshsync.ids import EndpointId
+from meshsync.lab.simulation.sockets import SimulatedSocket
 from meshsync.launch import start_node
 from meshsync.node import Node
 from meshsync.store.memory import MemoryStore
 from meshsync.transports.quic.endpoint import QuicEndpoint, open_endpoint
 from tests.simlan import SimDiscovery, SimLan
-from tests.simnet import LinkProfile, SimNet, SimSocket
+from tests.simnet import LinkProfile, SimNet
 
 EPOCH_MS = 1_800_000_000_000
 PORT = 4000
@@ -61,7 +62,7 @@ class Machine:
     skew_ms: int = 0
     starts: int = 0
     node: Node | None = None
-    socket: SimSocket | None = None
+    socket: SimulatedSocket | None = None
     station: SimDiscovery | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -193,7 +194,7 @@ class World:
         """End the process: not another word of it leaves the machine.  A power cut also takes what was not synced."""
         machine = self.machine(number)
         assert machine.socket is not None
-        machine.socket.unplug()
+        machine.socket.kill()
         if machine.station is not None:
             machine.station.is_silenced = True
         machine.store = machine.store.crash() if power_cut else machine.store.kill()

@@ -17,10 +17,11 @@ from meshsync.core.framing import FrameDecoder, encode_frame
 from meshsync.core.hello import Hello, HelloExchange, Role
 from meshsync.core.limits import ALPN, LIMITS, Limits
 from meshsync.errors import CloseCode
+from meshsync.lab.simulation.sockets import SimulatedSocket
 from meshsync.transports.base import Address
 from meshsync.transports.quic import QuicEndpoint
 from meshsync.transports.quic.certificate import make_certificate, party_of_untrusted
-from tests.simnet import SimNet, SimSocket
+from tests.simnet import SimNet
 from tests.transports.support import key, quic_endpoint, running_net
 
 NUMBER = 13
@@ -32,7 +33,7 @@ class Stranger:
 
     def __init__(
         self,
-        socket: SimSocket,
+        socket: SimulatedSocket,
         address: Address | None = None,
         *,
         alpn: str = ALPN,

@@ -8,11 +8,12 @@ import trio
 
 from meshsync.core.limits import LIMITS
 from meshsync.errors import CloseCode
+from meshsync.lab.simulation.sockets import SimulatedSocket
 from meshsync.transports.base import Address
 from meshsync.transports.quic import QuicEndpoint
 from meshsync.transports.quic.connection import QuicConnection
 from meshsync.transports.quic.resets import RESET_BYTES_MAX, RESET_BYTES_MIN, Resets, is_short, token_of
-from tests.simnet import SimNet, SimSocket
+from tests.simnet import SimNet
 from tests.transports.support import Pair, connected, key, quic_endpoint, running_net, virtual_time
 
 HERE = ("10.0.0.2", 4000)
@@ -85,9 +86,9 @@ def test_flood_of_strays_is_answered_rarely() -> None:
     assert len(one._by_host) <= LIMITS.reset_hosts_max
 
 
-def restart(net: SimNet, host: str) -> SimSocket:
+def restart(net: SimNet, host: str) -> SimulatedSocket:
     """Return a new socket in the place of one whose process was killed."""
-    net._sockets[host, 4000].unplug()
+    net._sockets[host, 4000].kill()
     return net.socket(host)
 
 

@@ -5,18 +5,18 @@ There is no routing between networks: a datagram reaches those who are on a segm
 
 from __future__ import annotations
 
-import heapq
 import ipaddress
-import math
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
 
+from meshsync.lab.agenda import Agenda
 from meshsync.lab.drivers.base import LabError
 from meshsync.lab.impairments import DOWN, LinkImpairment
+from meshsync.lab.simulation.sockets import SimulatedSocket
 from meshsync.lab.topology import End, LinkSpec, Topology
 from meshsync.lab.wire import Wire
 from meshsync.transports.base import Address
@@ -25,7 +25,6 @@ from meshsync.transports.quic.udp import Datagram
 _HEADER_BYTES = 14 + 20 + 8
 """Ethernet, IPv4 and UDP."""
 _MTU = 9500
-_QUEUE_DATAGRAMS_MAX = 4096
 _ROUTERS = ("nft ", "sysctl ", "iptables ")
 
 Hop = tuple[LinkSpec, bool]
@@ -56,9 +55,7 @@ class Network:
             self._wires[link, False] = Wire(rng, impairment.backward)
         self._paths = {node.name: dict(self._paths_from(node.name)) for node in topology.machines}
         self._sockets: dict[tuple[str, int], SimulatedSocket] = {}
-        self._agenda: list[tuple[float, int, str, int, Datagram]] = []
-        self._count = 0
-        self._news = trio.Event()
+        self._agenda: Agenda[tuple[str, int, Datagram]] = Agenda()
 
     # Links
 
@@ -76,13 +73,14 @@ class Network:
 
     def socket(self, host: str, port: int) -> SimulatedSocket:
         """Bind a socket on all addresses of a host."""
-        socket = self._sockets[host, port] = SimulatedSocket(self, host, port)
+        socket = self._sockets[host, port] = SimulatedSocket(self, host, ("0.0.0.0", port))
         return socket
 
     def forget(self, socket: SimulatedSocket) -> None:
         """Nobody is bound there any more."""
-        if self._sockets.get((socket.host, socket.port)) is socket:
-            del self._sockets[socket.host, socket.port]
+        bound = socket.host, socket.address[1]
+        if self._sockets.get(bound) is socket:
+            del self._sockets[bound]
 
     def addresses(self, host: str) -> tuple[str, ...]:
         """All addresses of a host."""
@@ -104,30 +102,24 @@ class Network:
             times = [due for time in times for due in self._wires[hop].carry(size_bytes + _HEADER_BYTES, time)]
         return (path, times) if times else None
 
-    def transmit(self, payload: bytes, host: str, port: int, target: Address) -> None:
+    def transmit(self, payload: bytes, sender: SimulatedSocket, target: Address) -> None:
         """Send one datagram on its way."""
-        carried = self.carry(host, target[0], len(payload))
+        carried = self.carry(sender.host, target[0], len(payload))
         if carried is None:
             return
         path, times = carried
         for due in times:
-            self._count += 1
-            datagram = (payload, (path.source_address, port))
-            heapq.heappush(self._agenda, (due, self._count, path.target, target[1], datagram))
-        self._news.set()
+            datagram = (payload, (path.source_address, sender.address[1]))
+            self._agenda.add(due, (path.target, target[1], datagram))
 
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
-            self._news = trio.Event()
-            now = trio.current_time()
-            while self._agenda and self._agenda[0][0] <= now:
-                _, _, host, port, datagram = heapq.heappop(self._agenda)
+            await self._agenda.wait()
+            for host, port, datagram in self._agenda.take():
                 socket = self._sockets.get((host, port))
                 if socket is not None:
                     socket.deliver(datagram)
-            with trio.move_on_at(self._agenda[0][0] if self._agenda else math.inf):
-                await self._news.wait()
 
     # Paths
 
@@ -164,59 +156,6 @@ class Network:
                     if interface == there.interface and _is_near(address, source_address):
                         found.append((str(address.ip), Path(there.node, source_address, way, mtu)))
         return found
-
-
-class SimulatedSocket:
-    """A DatagramSocket on all addresses of a host."""
-
-    def __init__(self, network: Network, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
-        self.address: Address = ("0.0.0.0", port)
-        self._network = network
-        self._queue: deque[Datagram] = deque(maxlen=_QUEUE_DATAGRAMS_MAX)
-        self._ready = trio.Event()
-        self._is_closed = False
-        self._is_dead = False
-
-    def send(self, datagrams: Sequence[bytes], address: Address) -> int:
-        """Send; the simulated system always has room."""
-        if not self._is_dead:
-            for datagram in datagrams:
-                self._network.transmit(datagram, self.host, self.port, address)
-        return len(datagrams)
-
-    async def wait_sendable(self) -> None:
-        """Return: there is always room."""
-        await trio.lowlevel.checkpoint()
-
-    async def receive(self) -> list[Datagram]:
-        """Return what has arrived."""
-        await trio.lowlevel.checkpoint()
-        while not self._queue:
-            if self._is_closed:
-                raise trio.ClosedResourceError("this socket is closed")
-            self._ready = trio.Event()
-            await self._ready.wait()
-        batch = list(self._queue)
-        self._queue.clear()
-        return batch
-
-    def deliver(self, datagram: Datagram) -> None:
-        """Take a datagram from the network."""
-        self._queue.append(datagram)
-        self._ready.set()
-
-    def kill(self) -> None:
-        """From now on nothing leaves and nothing arrives: the process is dead."""
-        self._is_dead = True
-        self._network.forget(self)
-
-    def close(self) -> None:
-        """Close; a waiting `receive` fails."""
-        self._is_closed = True
-        self._network.forget(self)
-        self._ready.set()
 
 
 def _is_near(address: ipaddress.IPv4Interface | ipaddress.IPv6Interface, source: str) -> bool:
