@@ -6,29 +6,21 @@ machines parts their announcements too.
 
 from __future__ import annotations
 
-import heapq
-import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from meshsync.addresses import HostPort
 from meshsync.discovery.base import Sighting
-from meshsync.discovery.board import Board
-from meshsync.groups import unwrapped
 from meshsync.ids import EndpointId
+from meshsync.lab.simulation.station import Station
 from tests.simnet import SimNet
-
-ANNOUNCE_SECONDS = 45.0
-FIRST_ANNOUNCEMENTS = (0.0, 1.0, 3.0)
 
 
 @dataclass
 class SimLan:
-    """What all announcements go through; probabilities from 0 to 1, change them at any time."""
+    """A `Medium` of stations; probabilities from 0 to 1, change them at any time."""
 
     rng: random.Random
     net: SimNet
@@ -36,14 +28,15 @@ class SimLan:
     """At most; each announcement and listener draws anew, so they overtake each other."""
     loss: float = 0.0
     duplication: float = 0.0
-    ttl_seconds: float = 120.0
+    again_seconds: float = 45.0
+    keep_seconds: float = 120.0
     stale: list[Sighting] = field(default_factory=list)
     """What somebody keeps on announcing although nobody is there any more."""
-    stations: list[SimDiscovery] = field(default_factory=list)
+    stations: list[Station] = field(default_factory=list)
 
-    def discovery(self, id: EndpointId, address: HostPort, name: str = "") -> SimDiscovery:
+    def discovery(self, id: EndpointId, address: HostPort, name: str = "") -> Station:
         """A machine's way of finding the others, for one start of its node."""
-        return SimDiscovery(self, id, address, name)
+        return Station(self, address.host, Sighting(id, (address,), Station.via, name))
 
     def send(self, source: str, sighting: Sighting) -> None:
         """Let all who hear `source` hear of a sighting."""
@@ -53,77 +46,20 @@ class SimLan:
             if self.net.is_cut(source, station.host):
                 continue
             for _ in range(2 if self.rng.random() < self.duplication else 1):
-                station.hear(sighting, self.rng.uniform(0, self.delay_seconds))
+                station.hear(sighting, trio.current_time() + self.rng.uniform(0, self.delay_seconds))
 
+    def join(self, station: Station) -> None:
+        """See `Medium.join`."""
+        self.stations.append(station)
 
-class SimDiscovery:
-    """One machine on the simulated network."""
+    def leave(self, station: Station) -> None:
+        """See `Medium.leave`.  Whoever was not killed says goodbye."""
+        self.stations.remove(station)
+        if not station.is_dead:
+            self.send(station.host, replace(station.sighting, addresses=()))
 
-    via = "mdns"
-    fault: str | None = None
-
-    def __init__(self, lan: SimLan, id: EndpointId, address: HostPort, name: str) -> None:
-        self.host = address.host
-        self.is_silenced = False
-        """The process was killed: not even a goodbye leaves it."""
-        self._lan = lan
-        self._sighting = Sighting(id, (address,), self.via, name)
-        self._coming: list[tuple[float, float, Sighting]] = []
-        self._wake = trio.Event()
-
-    def hear(self, sighting: Sighting, delay: float) -> None:
-        """An announcement arrives in so many seconds."""
-        if sighting.endpoint != self._sighting.endpoint:
-            heapq.heappush(self._coming, (trio.current_time() + delay, self._lan.rng.random(), sighting))
-            self._wake.set()
-
-    @asynccontextmanager
-    async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
-        """See Discovery."""
-        board = Board()
-        self._lan.stations.append(self)
-        with unwrapped():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._announce)
-                nursery.start_soon(self._listen, board)
-                try:
-                    yield board
-                finally:
-                    nursery.cancel_scope.cancel()
-                    self._lan.stations.remove(self)
-                    if not self.is_silenced:
-                        gone = Sighting(self._sighting.endpoint, (), self.via, self._sighting.name)
-                        self._lan.send(self.host, gone)
-
-    async def _announce(self) -> None:
-        rng = self._lan.rng
-        began = trio.current_time()
-        for seconds in FIRST_ANNOUNCEMENTS:
-            await trio.sleep_until(began + seconds + rng.uniform(0, 0.1))
-            self._say()
-        while True:
-            await trio.sleep(ANNOUNCE_SECONDS * rng.uniform(0.75, 1.25))
-            self._say()
-
-    def _say(self) -> None:
-        self._lan.send(self.host, self._sighting)
-        for sighting in self._lan.stale:
-            self._lan.send("", sighting)
-
-    async def _listen(self, board: Board) -> None:
-        known: dict[EndpointId | None, tuple[Sighting, float]] = {}
-        while True:
-            self._wake = trio.Event()
-            now = trio.current_time()
-            while self._coming and self._coming[0][0] <= now:
-                _, _, sighting = heapq.heappop(self._coming)
-                if known.get(sighting.endpoint, (None, 0.0))[0] != sighting:
-                    board.post(sighting)
-                known[sighting.endpoint] = sighting, now + self._lan.ttl_seconds if sighting.addresses else math.inf
-            for id, (sighting, until) in list(known.items()):
-                if until <= now:
-                    board.post(Sighting(id, (), self.via, sighting.name))
-                    del known[id]
-            times = [until for _, until in known.values()] + [self._coming[0][0] if self._coming else math.inf]
-            with trio.move_on_at(min(times)):
-                await self._wake.wait()
+    def announce(self, station: Station) -> None:
+        """See `Medium.announce`."""
+        self.send(station.host, station.sighting)
+        for sighting in self.stale:
+            self.send("", sighting)

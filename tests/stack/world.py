@@ -32,11 +32,12 @@ from meshsync.events import Event
 from meshsync.identity import Identity
 from meshsync.ids import EndpointId
 from meshsync.lab.simulation.sockets import SimulatedSocket
+from meshsync.lab.simulation.station import Station
 from meshsync.launch import start_node
 from meshsync.node import Node
 from meshsync.store.memory import MemoryStore
 from meshsync.transports.quic.endpoint import QuicEndpoint, open_endpoint
-from tests.simlan import SimDiscovery, SimLan
+from tests.simlan import SimLan
 from tests.simnet import LinkProfile, SimNet
 
 EPOCH_MS = 1_800_000_000_000
@@ -63,7 +64,7 @@ class Machine:
     starts: int = 0
     node: Node | None = None
     socket: SimulatedSocket | None = None
-    station: SimDiscovery | None = None
+    station: Station | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -196,7 +197,7 @@ class World:
         assert machine.socket is not None
         machine.socket.kill()
         if machine.station is not None:
-            machine.station.is_silenced = True
+            machine.station.is_dead = True
         machine.store = machine.store.crash() if power_cut else machine.store.kill()
         machine.scope.cancel()
         await machine.ended.wait()

@@ -23,9 +23,10 @@ from meshsync.identity import Identity
 from meshsync.lab.drivers.base import Lab, LabError, OpenDriver, Seen
 from meshsync.lab.impairments import LinkImpairment
 from meshsync.lab.prepare import configuration
-from meshsync.lab.simulation.multicast import Segments, Station
+from meshsync.lab.simulation.multicast import Segments
 from meshsync.lab.simulation.network import Network
 from meshsync.lab.simulation.sockets import SimulatedSocket
+from meshsync.lab.simulation.station import Station
 from meshsync.lab.topology import LinkSpec
 from meshsync.launch import start_node
 from meshsync.node import Node
