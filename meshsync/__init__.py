@@ -16,14 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from meshsync.collection import Change, Collection, Document
+    from meshsync.collection import Collection
     from meshsync.config import Config
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
+    from meshsync.documents import Change, Document
     from meshsync.errors import (
         ConfigError,
         LocalError,
         MeshsyncError,
+        MovedOnError,
         PeerError,
         RefusedError,
         StoreError,
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from meshsync.launch import open_node
     from meshsync.node import Node
     from meshsync.sync.engine import SyncEngine
+    from meshsync.writes import Batch
 
 __all__ = [
+    "Batch",
     "Change",
     "Collection",
     "CollectionId",
@@ -46,6 +50,7 @@ __all__ = [
     "LocalError",
     "LogId",
     "MeshsyncError",
+    "MovedOnError",
     "Node",
     "PeerError",
     "Priority",
@@ -58,13 +63,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "meshsync.collection": ("Change", "Collection", "Document"),
+    "meshsync.collection": ("Collection",),
     "meshsync.config": ("Config",),
     "meshsync.core.query": ("Query",),
+    "meshsync.documents": ("Change", "Document"),
     "meshsync.errors": (
         "ConfigError",
         "LocalError",
         "MeshsyncError",
+        "MovedOnError",
         "PeerError",
         "RefusedError",
         "StoreError",
@@ -75,6 +82,7 @@ _HOMES = {
     "meshsync.node": ("Node",),
     "meshsync.sync.engine": ("SyncEngine",),
     "meshsync.core.priority": ("Priority",),
+    "meshsync.writes": ("Batch",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from meshsync.core import cbor
 from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
+from meshsync.documents import Change, Document
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
@@ -25,40 +26,12 @@ from meshsync.store.base import DocumentRow, EntryRow
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
+from meshsync.writes import Batch, Expectation, expect, without_id
 
 _PAGE = 256
 _POSITION = re.compile("[0-9]{1,20}")
 _OPERATION_BITS = 9
 """A cursor counts operations; an entry has at most 256."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document as it stands now, and the write that contributed last."""
-
-    id: str
-    body: dict[str, Any]
-    author: EndpointId
-    time: datetime
-    entry: EntryId
-    conflict: bool
-    """Whether writes that did not know of each other stand side by side, unseen by a later one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One operation that was stored, and the document as it stood when it was read."""
-
-    cursor: str
-    """Where to continue: the next change, never this one."""
-    collection: str
-    id: str
-    document: dict[str, Any] | None
-    author: EndpointId
-    time: datetime
-    kind: str
-    """put, patch or delete."""
-    conflict: bool
 
 
 class Collection:
@@ -101,30 +74,65 @@ class Collection:
 
     # Writing
 
-    async def put(self, id: str, body: Mapping[str, Any]) -> EntryId:
-        """Write a whole document.  See `write`."""
-        return await self.write([Operation(PUT, id, _without_id(id, body))])
+    async def put(
+        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+    ) -> EntryId:
+        """Write a whole document.  See `write`.
 
-    async def patch(self, id: str, body: Mapping[str, Any]) -> EntryId:
-        """Set some fields of a document; None removes one.  See `write`."""
-        return await self.write([Operation(PATCH, id, _without_id(id, body))])
+        `if_entry`: only if this is the document's revision (8 digits or more); `if_absent`: only if it does not exist.
+        MovedOnError: it is not so, and nothing was written.  Nothing at this node comes between the look and the
+        write; somebody at another node may write at the same time, and that is a conflict as ever.
+        """
+        operation = Operation(PUT, id, without_id(id, body))
+        return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
-    async def delete(self, id: str) -> EntryId | None:
-        """Delete a document; None where there is no such document.  See `write`."""
-        if self._row(id) is None:
+    async def patch(
+        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+    ) -> EntryId:
+        """Set some fields of a document; None removes one.  The rest as `put`."""
+        operation = Operation(PATCH, id, without_id(id, body))
+        return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
+
+    async def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> EntryId | None:
+        """Delete a document; None where there is no such document.  The rest as `put`."""
+        if self._row(id) is None and if_entry is None:
             await trio.lowlevel.checkpoint()
             return None
-        return await self.write([Operation(DELETE, id)])
+        return await self.write([Operation(DELETE, id)], expect(id, if_entry, if_absent=False))
 
-    async def write(self, operations: Sequence[Operation]) -> EntryId:
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[Batch]:
+        """Several operations as one entry, all or nothing on every node, written at the end of the `async with` block.
+
+        An exception inside of the block writes nothing, and so does cancelling it.  The end is `write`: it raises
+        what that raises, and then nothing was written either.  What is read meanwhile is the collection as it stands.
+        """
+        batch = Batch()
+        try:
+            yield batch
+        finally:
+            operations, expectations = batch.close()
+        absent = {one.id for one in operations if one.kind == DELETE and self._row(one.id) is None}
+        operations = [one for one in operations if one.id not in absent]
+        self._require(expectations)
+        if operations:
+            batch.entry = self.write_soon(operations)
+        await self.wait_durable()
+
+    async def write(self, operations: Sequence[Operation], expectations: Sequence[Expectation] = ()) -> EntryId:
         """Write one entry, all of it or nothing, and return when it is as durable as the node was configured.
 
         The write is done before the first wait: cancelling stops only the waiting for the disk.  LocalError,
         RefusedError: the operations cannot be written, and nothing was.  StoreError: the disk does not take them.
         """
+        self._require(expectations)
         entry = self.write_soon(operations)
         await self.wait_durable()
         return entry
+
+    def _require(self, expectations: Sequence[Expectation]) -> None:
+        for expectation in expectations:
+            expectation.check(self.name, self.get(expectation.id))
 
     def write_soon(self, operations: Sequence[Operation]) -> EntryId:
         """`write` without its wait: for many writes in a row, before one `wait_durable` for all of them."""
@@ -181,7 +189,10 @@ class Collection:
     def _document(self, row: DocumentRow, merged: MergedDocument) -> Document:
         stamp = merged.stamp
         author = EndpointId(stamp.author)
-        return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict)
+        revision = merged.entry
+        if row.state is not None and (last := self._replica.tables.entry(row.arrival)) is not None:
+            revision = EntryId(last.id)
+        return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict, revision)
 
     # Looking into documents
 
@@ -293,14 +304,3 @@ class Collection:
             f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
             ' it is another node\'s; begin anew with "0"'
         )
-
-
-def _without_id(id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A body as it is stored.  `id` is no field of its own, and must not name another document."""
-    if not isinstance(body, Mapping):
-        raise LocalError(f"document {id!r:.80}: a document must be a JSON object")
-    if "id" not in body:
-        return body
-    if body["id"] != id:
-        raise LocalError(f"document {id!r:.80}: its body names another id, {body['id']!r:.80}")
-    return {name: value for name, value in body.items() if name != "id"}

@@ -62,6 +62,13 @@ class RefusedError(LocalError):
     """The request is well formed, and this node will not do it (not trusted, not subscribed, too large)."""
 
 
+class MovedOnError(LocalError):
+    """A write was to happen only if its document still was what the writer had read, and it is not.
+
+    Nothing was written; read the document again and decide anew.
+    """
+
+
 class StoreError(MeshsyncError):
     """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
 

@@ -9,9 +9,10 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshsync.collection import Change, Collection
+from meshsync.collection import Collection
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.query import Query
+from meshsync.documents import Change
 from meshsync.errors import LocalError, MeshsyncError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.notifier import Notifier

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from meshsync.api.errors import NotHereError
-from meshsync.api.requests import collection_of, path_text, query_of, read_body, refuse_unknown, whole_number
+from meshsync.api.requests import collection_of, flag, path_text, query_of, read_body, refuse_unknown, whole_number
 from meshsync.api.responses import Lines, Write, answer, line
 from meshsync.core.limits import INT_MAX
 from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
-    from meshsync.collection import Change, Document
     from meshsync.core.query import Query
+    from meshsync.documents import Change, Document
     from meshsync.ids import EntryId
     from meshsync.node import Node
     from meshsync.past.facts import WriteInfo
@@ -46,26 +46,28 @@ async def get_document(node: Node, request: Request) -> Response:
 
 
 async def put_document(node: Node, request: Request) -> Response:
-    """Write a whole document."""
-    refuse_unknown(request)
+    """Write a whole document; with `if_entry` or `if_absent`, only if that is so."""
+    refuse_unknown(request, "if_entry", "if_absent")
     collection, id = collection_of(node, request), path_text(request, "id")
+    if_entry, if_absent = request.query_params.get("if_entry"), flag(request, "if_absent")
     body = body_of(await read_body(request), id)
-    return _written(collection.name, id, await collection.put(id, body))
+    return _written(collection.name, id, await collection.put(id, body, if_entry=if_entry, if_absent=if_absent))
 
 
 async def patch_document(node: Node, request: Request) -> Response:
-    """Set some fields; null removes one."""
-    refuse_unknown(request)
+    """Set some fields; null removes one.  `if_entry` and `if_absent` as for PUT."""
+    refuse_unknown(request, "if_entry", "if_absent")
     collection, id = collection_of(node, request), path_text(request, "id")
+    if_entry, if_absent = request.query_params.get("if_entry"), flag(request, "if_absent")
     body = body_of(await read_body(request), id)
-    return _written(collection.name, id, await collection.patch(id, body))
+    return _written(collection.name, id, await collection.patch(id, body, if_entry=if_entry, if_absent=if_absent))
 
 
 async def delete_document(node: Node, request: Request) -> Response:
-    """Delete a document."""
-    refuse_unknown(request)
+    """Delete a document; with `if_entry`, only if that is its revision."""
+    refuse_unknown(request, "if_entry")
     collection, id = collection_of(node, request), path_text(request, "id")
-    entry = await collection.delete(id)
+    entry = await collection.delete(id, if_entry=request.query_params.get("if_entry"))
     if entry is None:
         raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
     return _written(collection.name, id, entry)
@@ -146,6 +148,7 @@ def describe_document(document: Document) -> dict[str, Any]:
         "time": time_text(document),
         "entry": str(document.entry),
         "conflict": document.conflict,
+        "revision": str(document.revision),
     }
 
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from meshsync.errors import LocalError, MeshsyncError, PeerError, RefusedError, StoreError, TransportLost
+from meshsync.errors import LocalError, MeshsyncError, MovedOnError, PeerError, RefusedError, StoreError, TransportLost
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -25,6 +25,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "no_peer": 404,
     "no_route": 404,
     "bad_method": 405,
+    "moved_on": 412,
     "too_large": 413,
     "internal": 500,
     "network": 502,
@@ -57,6 +58,8 @@ def code_of(error: Exception) -> str:
             return "too_large"
         case UnauthorizedError():
             return "unauthorized"
+        case MovedOnError():
+            return "moved_on"
         case RefusedError():
             return "refused"
         case LocalError():

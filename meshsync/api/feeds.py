@@ -19,7 +19,7 @@ from meshsync.errors import LocalError
 from meshsync.events import EVENT_TYPES
 
 if TYPE_CHECKING:
-    from meshsync.collection import Change
+    from meshsync.documents import Change
     from meshsync.events import Event
     from meshsync.node import Node
 

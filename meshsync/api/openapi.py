@@ -209,6 +209,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entry": _HEX,
         },
         conflict=_said(_FLAG, "of the present document"),
+        revision=_said(_HEX, "the entry that changed the present document last at this node, for `if_entry`"),
         kind=_said(_WRITE["kind"], "of the write that contributed last to a past document"),
     ),
     "Write": _object(_WRITE),
@@ -223,6 +224,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Overridden": _object({**_WRITE, "seen": _said(_FLAG, "whether whoever overrode it had seen it")}, value=_VALUE),
     "Restore": _object({"at": _said(_TEXT, "a time such as 2026-05-04T12:30:00Z, or an entry's id")}),
     "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),
+    "Batch": _answer(collection=_TEXT, entry=_maybe(_HEX), documents=_COUNT),
     "Loaded": _answer(stored=_COUNT, bad=_COUNT, bad_lines=_list({"type": "object"})),
 }
 

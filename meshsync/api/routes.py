@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api import bulk, control, documents, feeds, metrics, openapi, past
+from meshsync.api import batches, bulk, control, documents, feeds, metrics, openapi, past
 from meshsync.api.responses import EVENT_STREAM, JSON, JSON_LINES
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ _WHERE = (
     Parameter("query", "a query as a JSON tree"),
 )
 _AT = Parameter("at", "as it was: a time such as 2026-05-04T12:30:00Z, or an entry's id (8 digits or more)")
+_IF_ENTRY = Parameter("if_entry", "only if this is the document's `revision` (8 digits or more)")
+_IF = (_IF_ENTRY, Parameter("if_absent", "true: only if the document does not exist", "boolean"))
 _COLLECTION = "/v1/collections/{collection}"
 _DOCUMENT = f"{_COLLECTION}/documents/{{id}}"
 _WRITE_ERRORS = ("no_collection", "refused", "too_large", "store_failed")
+_DOCUMENT_ERRORS = ("moved_on", *_WRITE_ERRORS)
 
 ROUTES = (
     Route("GET", "/v1/health", control.get_health, answer="Health"),
@@ -107,9 +110,16 @@ ROUTES = (
         errors=("no_collection",),
     ),
     Route("GET", _DOCUMENT, documents.get_document, (_AT,), answer="Document", errors=("no_document", "no_collection")),
-    Route("PUT", _DOCUMENT, documents.put_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
-    Route("PATCH", _DOCUMENT, documents.patch_document, body="Body", answer="Written", errors=_WRITE_ERRORS),
-    Route("DELETE", _DOCUMENT, documents.delete_document, answer="Written", errors=("no_document", *_WRITE_ERRORS)),
+    Route("PUT", _DOCUMENT, documents.put_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
+    Route("PATCH", _DOCUMENT, documents.patch_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
+    Route(
+        "DELETE",
+        _DOCUMENT,
+        documents.delete_document,
+        (_IF_ENTRY,),
+        answer="Written",
+        errors=("no_document", *_DOCUMENT_ERRORS),
+    ),
     Route(
         "GET",
         f"{_DOCUMENT}/history",
@@ -135,6 +145,14 @@ ROUTES = (
         errors=("no_document", *_WRITE_ERRORS),
     ),
     Route("GET", f"{_COLLECTION}/conflicts", past.list_conflicts, answer=JSON_LINES, errors=("no_collection",)),
+    Route(
+        "POST",
+        f"{_COLLECTION}/batch",
+        batches.write_batch,
+        body=JSON_LINES,
+        answer="Batch",
+        errors=_DOCUMENT_ERRORS,
+    ),
     Route(
         "POST",
         f"{_COLLECTION}/load",

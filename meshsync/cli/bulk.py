@@ -1,4 +1,4 @@
-"""`load` and `dump`: many documents as JSON lines."""
+"""`batch`, `load` and `dump`: many documents as JSON lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,34 @@ from meshsync.cli.documents import at_option, at_parameters
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
+from meshsync.core.limits import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CHUNK_BYTES = 64 * 1024
+
+
+@click.command("batch")
+@client_options
+@click.argument("collection")
+@click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
+def batch_command(*, as_json: bool, collection: str, file: Path | None) -> None:
+    """Write several documents as one entry: all of them or, where anything is wrong, none, on every node.
+
+    FILE or standard input has a line each: {"put": {"id": "n1", …}}, {"patch": {"id": "n1", …}} or
+    {"delete": {"id": "n1"}}; beside it may stand "if_entry": ENTRY or "if_absent": true, as the options of put.
+    At most 256 documents and 256 KiB.  Exits with 1 where something that a line expects is not so.
+    """
+    with _open(file) as (source, _):
+        data = source.read(LIMITS.request_bytes_max + 1)
+    answer = client().request("POST", "v1", "collections", collection, "batch", body=data)
+    if as_json:
+        print_json(answer)
+    elif answer["entry"] is None:
+        write_line("nothing to write")
+    else:
+        write_line(f"{counted(answer['documents'], 'document')} written as entry {answer['entry'][:8]}")
 
 
 @click.command("load")

@@ -21,6 +21,16 @@ at_option = click.option(
 )
 
 
+if_entry_option = click.option(
+    "--if-entry",
+    metavar="ENTRY",
+    help="Only if this is the document's revision, as `get --json` tells it; 8 digits are enough.  Else exit with 1.",
+)
+if_absent_option = click.option(
+    "--if-absent", is_flag=True, help="Only if there is no such document.  Else exit with 1."
+)
+
+
 def at_parameters(at: str | None) -> list[tuple[str, str]]:
     """What `--at` asks of the API."""
     return [] if at is None else [("at", at)]
@@ -33,35 +43,53 @@ def _read_json(text: str) -> bytes:
 
 @click.command("put")
 @client_options
+@if_entry_option
+@if_absent_option
 @click.argument("collection")
 @click.argument("id")
 @click.argument("document", metavar="JSON")
-def put_command(*, as_json: bool, collection: str, id: str, document: str) -> None:
+def put_command(
+    *, as_json: bool, if_entry: str | None, if_absent: bool, collection: str, id: str, document: str
+) -> None:
     """Write a document: a JSON object, or - to read it from standard input."""
-    _write("PUT", collection, id, _read_json(document), as_json=as_json)
+    _write("PUT", collection, id, _read_json(document), _if_parameters(if_entry, if_absent=if_absent), as_json=as_json)
 
 
 @click.command("patch")
 @client_options
+@if_entry_option
+@if_absent_option
 @click.argument("collection")
 @click.argument("id")
 @click.argument("fields", metavar="JSON")
-def patch_command(*, as_json: bool, collection: str, id: str, fields: str) -> None:
+def patch_command(
+    *, as_json: bool, if_entry: str | None, if_absent: bool, collection: str, id: str, fields: str
+) -> None:
     """Set some fields of a document; null removes one.  - reads the fields from standard input."""
-    _write("PATCH", collection, id, _read_json(fields), as_json=as_json)
+    _write("PATCH", collection, id, _read_json(fields), _if_parameters(if_entry, if_absent=if_absent), as_json=as_json)
 
 
 @click.command("rm")
 @client_options
+@if_entry_option
 @click.argument("collection")
 @click.argument("id")
-def rm_command(*, as_json: bool, collection: str, id: str) -> None:
+def rm_command(*, as_json: bool, if_entry: str | None, collection: str, id: str) -> None:
     """Delete a document.  Exits with 1 where there is none."""
-    _write("DELETE", collection, id, None, as_json=as_json)
+    _write("DELETE", collection, id, None, _if_parameters(if_entry, if_absent=False), as_json=as_json)
 
 
-def _write(method: str, collection: str, id: str, body: bytes | None, *, as_json: bool) -> None:
-    answer = client().request(method, "v1", "collections", collection, "documents", id, body=body)
+def _if_parameters(if_entry: str | None, *, if_absent: bool) -> list[tuple[str, str]]:
+    """What `--if-entry` and `--if-absent` ask of the API."""
+    parameters = [] if if_entry is None else [("if_entry", if_entry)]
+    return [*parameters, ("if_absent", "true")] if if_absent else parameters
+
+
+def _write(
+    method: str, collection: str, id: str, body: bytes | None, parameters: list[tuple[str, str]], *, as_json: bool
+) -> None:
+    path = ("v1", "collections", collection, "documents", id)
+    answer = client().request(method, *path, parameters=parameters, body=body)
     if as_json:
         print_json(answer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from meshsync.errors import LocalError, MeshsyncError, PeerError, RefusedError, StoreError, TransportLost
+from meshsync.errors import LocalError, MeshsyncError, MovedOnError, PeerError, RefusedError, StoreError, TransportLost
 
 
 class Exit(enum.IntEnum):
@@ -36,6 +36,7 @@ _EXIT_OF_API_CODE = {
     "unauthorized": Exit.REFUSED,
     "refused": Exit.REFUSED,
     "no_document": Exit.NOT_SO,
+    "moved_on": Exit.NOT_SO,
     "no_collection": Exit.REFUSED,  # "not subscribed" is a refusal; 1 says that a collection lacks a document
     "no_peer": Exit.USAGE,
     "too_large": Exit.REFUSED,
@@ -51,6 +52,8 @@ def exit_of_api_code(code: str) -> Exit:
 def exit_of(error: MeshsyncError) -> Exit:
     """The exit code for an error of this process."""
     match error:
+        case MovedOnError():
+            return Exit.NOT_SO
         case RefusedError():
             return Exit.REFUSED
         case LocalError():

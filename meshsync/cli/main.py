@@ -34,6 +34,7 @@ _COMMANDS = {
     "why": ("past", "Show which write gave each field its value, and what lost."),
     "conflicts": ("past", "Show what was written by people who did not know of each other."),
     "restore": ("past", "Write a document as it was."),
+    "batch": ("bulk", "Write several documents as one entry, all or nothing."),
     "load": ("bulk", "Write many documents from JSON lines."),
     "dump": ("bulk", "Print all documents as JSON lines."),
     "watch": ("feeds", "Print changes as they happen."),

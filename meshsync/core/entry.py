@@ -75,8 +75,10 @@ def encode_operations(operations: Sequence[Operation]) -> bytes:
     except UnicodeEncodeError as error:
         raise LocalError(f"a string holds a lone surrogate, which no UTF-8 can carry: {error}") from None
     if len(payload) > PAYLOAD_BYTES_MAX:
+        several = f" and {len(operations) - 1} more documents" if len(operations) > 1 else ""
         raise RefusedError(
-            f"{operations[0].id!r:.80}: {len(payload)} bytes encoded; an entry holds at most {PAYLOAD_BYTES_MAX}"
+            f"{operations[0].id!r:.80}{several}: {len(payload)} bytes encoded; an entry holds at most"
+            f" {PAYLOAD_BYTES_MAX}"
         )
     return payload
 

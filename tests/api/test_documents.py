@@ -27,6 +27,7 @@ async def test_a_document_is_written_read_changed_and_deleted(served: Served) ->
         "author": str(served.node.id),
         "entry": written["entry"],
         "conflict": False,
+        "revision": written["entry"],
     }
 
     await served.client.patch(N1, content=b'{"title":null,"x":[1]}')

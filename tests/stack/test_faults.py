@@ -7,8 +7,8 @@ from contextlib import aclosing
 import pytest
 import trio
 
-from meshsync.collection import Change
 from meshsync.core.rebuild import Skip
+from meshsync.documents import Change
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import LogId
 from meshsync.node import Node

@@ -1,0 +1,41 @@
+"""What a program sees of a collection: documents as they stand, and changes as they are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from meshsync.ids import EndpointId, EntryId
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it stands now, and the write that contributed last."""
+
+    id: str
+    body: dict[str, Any]
+    author: EndpointId
+    time: datetime
+    entry: EntryId
+    conflict: bool
+    """Whether writes that did not know of each other stand side by side, unseen by a later one."""
+    revision: EntryId
+    """The entry that changed it last at this node, for `if_entry`: another one than `entry` only where an earlier
+    write arrived later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One operation that was stored, and the document as it stood when it was read."""
+
+    cursor: str
+    """Where to continue: the next change, never this one."""
+    collection: str
+    id: str
+    document: dict[str, Any] | None
+    author: EndpointId
+    time: datetime
+    kind: str
+    """put, patch or delete."""
+    conflict: bool

@@ -1,0 +1,149 @@
+"""What one entry is to write: what must hold of the documents before, and several operations as one batch.
+
+Nothing here reads or writes: a collection looks at the documents and appends the entry in one step, so that nothing
+can come in between at this node.  Across nodes there is no such thing: whoever writes elsewhere at the same time makes
+a conflict, as ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshsync.core import cbor
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation, encode_operations
+from meshsync.core.limits import OPERATIONS_MAX, PAYLOAD_BYTES_MAX
+from meshsync.errors import LocalError, MovedOnError, RefusedError
+from meshsync.ids import EntryId
+
+if TYPE_CHECKING:
+    from meshsync.documents import Document
+
+_ENTRY = re.compile("[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a writer believes of a document, and what must be so for the write to happen."""
+
+    id: str
+    entry: str | None
+    """The first digits of its revision (8 or more); None: it does not exist."""
+
+    def check(self, collection: str, document: Document | None) -> None:
+        """MovedOnError: the document is not what the writer believes."""
+        where = f"{self.id!r:.80} in {collection}"
+        if document is None:
+            if self.entry is not None:
+                raise MovedOnError(f"{where} does not exist any more, or never did, and nothing was written")
+            return
+        facts = f"entry {document.revision.short} by {document.author.short}, {document.time:%Y-%m-%d %H:%M:%S} UTC"
+        if self.entry is None:
+            raise MovedOnError(f"{where} exists already ({facts}), and nothing was written; read it, or choose an id")
+        if not document.revision.hex().startswith(self.entry):
+            raise MovedOnError(f"{where} has moved on ({facts}), and nothing was written; read it again")
+
+
+def expect(id: str, if_entry: EntryId | str | None, *, if_absent: bool) -> list[Expectation]:
+    """What a call asks for; nothing where it asks for nothing.  LocalError: it makes no sense."""
+    if if_entry is None:
+        return [Expectation(id, None)] if if_absent else []
+    if if_absent:
+        raise LocalError(f"document {id!r:.80}: it cannot both be absent and have an entry; give one of the two")
+    text = if_entry.hex() if isinstance(if_entry, bytes) else if_entry.lower()
+    if not _ENTRY.fullmatch(text):
+        raise LocalError(f"{text!r:.80} is no entry: give all 64 hexadecimal digits, or at least 8 of them")
+    return [Expectation(id, text)]
+
+
+class Batch:
+    """Operations on documents of one collection that become one entry.  Made by `Collection.batch`.
+
+    Several operations on one document become one, as if they had been written one after another.  Each call checks
+    what it is given and writes nothing: LocalError and RefusedError leave the batch as it was.
+    """
+
+    def __init__(self) -> None:
+        self.entry: EntryId | None = None
+        """The entry, once it is written; None where there was nothing to write."""
+        self._operations: dict[str, Operation] = {}
+        self._bytes: dict[str, int] = {}
+        self._expectations: dict[str, Expectation] = {}
+        self._is_over = False
+
+    def __len__(self) -> int:
+        """How many documents it writes."""
+        return len(self._operations)
+
+    def put(
+        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+    ) -> None:
+        """Write a whole document.  `if_entry`, `if_absent`: as `Collection.put`; of the document before the batch."""
+        self._add(Operation(PUT, id, without_id(id, body)), expect(id, if_entry, if_absent=if_absent))
+
+    def patch(
+        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+    ) -> None:
+        """Set some fields of a document; None removes one.  The rest as `put`."""
+        self._add(Operation(PATCH, id, without_id(id, body)), expect(id, if_entry, if_absent=if_absent))
+
+    def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> None:
+        """Delete a document; nothing where there is no such document.  The rest as `put`."""
+        self._add(Operation(DELETE, id), expect(id, if_entry, if_absent=False))
+
+    def close(self) -> tuple[list[Operation], list[Expectation]]:
+        """End it: what is to be written, and what must hold for that."""
+        self._is_over = True
+        return list(self._operations.values()), list(self._expectations.values())
+
+    def _add(self, operation: Operation, expectations: list[Expectation]) -> None:
+        if self._is_over:
+            raise LocalError("the batch is over: write inside its `async with` block, or begin another one")
+        id = operation.id
+        for one in expectations:
+            if self._expectations.get(id, one) != one:
+                raise LocalError(f"document {id!r:.80}: two operations of the batch expect different things of it")
+        earlier = self._operations.get(id)
+        # Encoded alone, to find what cannot be written where it is said; decoded, so that what the caller does with
+        # its objects later changes nothing.
+        encoded = encode_operations([operation])
+        ((kind, _, *body),) = cbor.decode_trusted(encoded)
+        operation = Operation(kind, id, body[0] if body else None)
+        if earlier is not None:
+            operation = _joined(earlier, operation)
+            encoded = encode_operations([operation])
+        elif len(self._operations) == OPERATIONS_MAX:
+            raise RefusedError(f"a batch writes at most {OPERATIONS_MAX} documents; write several batches")
+        if sum(self._bytes.values()) - self._bytes.get(id, 0) + len(encoded) > PAYLOAD_BYTES_MAX:
+            raise RefusedError(
+                f"document {id!r:.80}: with it the batch has more than {PAYLOAD_BYTES_MAX} bytes; write several batches"
+            )
+        self._operations[id] = operation
+        self._bytes[id] = len(encoded)
+        for one in expectations:
+            self._expectations[id] = one
+
+
+def _joined(first: Operation, then: Operation) -> Operation:
+    """The one operation that does what two on the same document do, one after the other."""
+    if then.kind != PATCH:
+        return then
+    patch = then.body or {}
+    if first.kind == PATCH:
+        return Operation(PATCH, then.id, {**(first.body or {}), **patch})
+    body = {**(first.body or {}), **patch}
+    removed = {name for name, value in patch.items() if value is None}
+    return Operation(PUT, then.id, {name: value for name, value in body.items() if name not in removed})
+
+
+def without_id(id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body as it is stored.  `id` is no field of its own, and must not name another document."""
+    if not isinstance(body, Mapping):
+        raise LocalError(f"document {id!r:.80}: a document must be a JSON object")
+    if "id" not in body:
+        return body
+    if body["id"] != id:
+        raise LocalError(f"document {id!r:.80}: its body names another id, {body['id']!r:.80}")
+    return {name: value for name, value in body.items() if name != "id"}
