@@ -357,10 +357,8 @@ class SyncEngine:
         self.stored(replica, Applied(tips={number: branch.tip.seq for number, branch in replica.branches.items()}))
 
     def sessions(self, replica: Replica) -> list[Exchange]:
-        """The sessions of a collection whose peers have told their tips."""
-        return [
-            one for one in self._exchanges if one.replica is replica and one.session.is_opened and not one.is_ending
-        ]
+        """The sessions of a collection that are under way."""
+        return [one for one in self._exchanges if one.replica is replica and one.is_under_way]
 
     @property
     def store_fault(self) -> str | None:

@@ -142,6 +142,11 @@ class Exchange:
         """Whether `close` was called, or the stream has ended."""
         return self._scope.cancel_called or self.done.is_set()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the peer has told its tips, and is told of news: both ends share the collection at present."""
+        return self.session.is_opened and not self.is_ending
+
     def prioritise(self) -> None:
         """The collection may be more or less urgent than it was."""
         self.channel.set_priority(self._engine.priority(self.replica))

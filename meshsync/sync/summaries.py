@@ -94,7 +94,7 @@ class Summaries:
         found = {}
         for peer, link in self._engine.links.items():
             exchange = link.exchanges.get(collection)
-            if exchange is not None and exchange.session.is_opened and not exchange.is_ending:
+            if exchange is not None and exchange.is_under_way:
                 found[peer] = link
         return found
 
@@ -126,11 +126,7 @@ class Summaries:
             if peer not in self._links:
                 self._links[peer] = link
                 self.gossip.connect(peer, link.connection.hello.instance, now)
-            opened = {
-                collection
-                for collection, exchange in link.exchanges.items()
-                if exchange.session.is_opened and not exchange.is_ending
-            }
+            opened = {collection for collection, exchange in link.exchanges.items() if exchange.is_under_way}
             if not link.connection.is_closed:  # or the streams end because the connection does
                 for collection in self.gossip.shared(peer) - opened:
                     self.gossip.unshare(peer, collection)
