@@ -19,7 +19,7 @@ Path = tuple[str, ...]
 ORDERINGS = ("<", "<=", ">", ">=")
 COMPARISONS = ("=", "!=", *ORDERINGS)
 
-_BARE_NAME = re.compile(r'[^\s=!<>~?."]+')
+_BARE_NAME = re.compile(r'[^\s=!<>~?."(){},\[\]]+')
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Exists:
 class WithinRadius:
     """The field is a place at most `radius_m` metres away, along the sphere."""
 
+    WORD: ClassVar = "within_radius"
     KEYS: ClassVar = ("lat", "lon", "radius_m")
 
     path: Path
@@ -108,6 +109,7 @@ class WithinRadius:
 class WithinBounds:
     """The field is a place between two parallels and two meridians."""
 
+    WORD: ClassVar = "within_bounds"
     KEYS: ClassVar = ("south", "west", "north", "east")
 
     path: Path

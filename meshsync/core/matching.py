@@ -32,6 +32,8 @@ Match = Callable[[Document], bool]
 
 _MISSING: Final = object()
 _NUMBER = (int, float)
+_POLES = (90, -90)
+_ANTIMERIDIAN = (180, -180)
 
 
 def compile_condition(condition: Condition) -> Match:
@@ -160,6 +162,8 @@ def _prefix(path: Path, text: str) -> Match:
 
 
 def _within_radius(condition: WithinRadius) -> Match:
+    # The haversine formula is well-conditioned for small distances, where the law of cosines is not (R. W. Sinnott,
+    # "Virtues of the Haversine", Sky and Telescope 68, 1984, page 159).
     get = _getter(condition.path)
     lat, lon = math.radians(condition.lat), math.radians(condition.lon)
     cos_lat = math.cos(lat)
@@ -182,13 +186,19 @@ def _within_bounds(condition: WithinBounds) -> Match:
     get = _getter(condition.path)
     south, west, north, east = condition.south, condition.west, condition.north, condition.east
 
+    def inside(lon: float) -> bool:
+        return west <= lon <= east if west <= east else lon >= west or lon <= east
+
     def match(document: Document) -> bool:
         place = _place(get(document))
         if place is None or not south <= place[0] <= north:
             return False
-        if west <= east:
-            return west <= place[1] <= east
-        return place[1] >= west or place[1] <= east
+        lat, lon = place
+        if lat in _POLES:
+            return True
+        if lon in _ANTIMERIDIAN:
+            return inside(180) or inside(-180)
+        return inside(lon)
 
     return match
 

@@ -1,14 +1,17 @@
-"""Queries: which documents somebody wants.  Parsing, the JSON form, and matching.
+"""Queries: which documents somebody wants.  One language in three forms that mean the same, and matching.
 
-A query is a tree of conditions on fields.  People write expressions (`team=blue`), programs the tree:
+A query is a tree of conditions on fields.  People type expressions (meshsync/core/expressions.py), programs send JSON
+or write Python; here `team` stands for `Query.field("team")` and so on:
 
-    {"field": "team", "=": "blue"}                and so != < <= > >=
-    {"field": "team", "in": ["blue", "red"]}
-    {"field": "name", "prefix": "Ad"}
-    {"field": "note", "exists": true}
-    {"field": "at", "within_radius": {"lat": 52.5, "lon": 13.4, "radius_m": 5000}}
-    {"field": "at", "within_bounds": {"south": 52, "west": 13, "north": 53, "east": 14}}
-    {"and": [...]}    {"or": [...]}    {"not": {...}}
+    team=blue                {"field": "team", "=": "blue"}              team == "blue"     and so != < <= > >=
+    team in [blue, red]      {"field": "team", "in": ["blue", "red"]}    team.one_of(["blue", "red"])
+    name~Ad                  {"field": "name", "prefix": "Ad"}           name.prefix("Ad")
+    note?                    {"field": "note", "exists": true}           note.exists()
+    at within_radius(lat=52.5, lon=13.4, radius_m=5000)                  at.within_radius(lat=52.5, ...)
+                             {"field": "at", "within_radius": {"lat": 52.5, "lon": 13.4, "radius_m": 5000}}
+    at within_bounds(south=52, west=13, north=53, east=14)               at.within_bounds(south=52, ...)
+                             {"field": "at", "within_bounds": {"south": 52, "west": 13, "north": 53, "east": 14}}
+    a=1 and b=2 or not (c=3 or d?)    {"and": [...]}  {"or": [...]}  {"not": {...}}    (a == 1) & (b == 2) | ~(...)
 
 Rules of matching, the same on every node:
 
@@ -19,14 +22,14 @@ Rules of matching, the same on every node:
 - `null` is a value: `note=null` matches a field that holds null and not one that is missing.
 - A path goes through objects by name, never into arrays.  `id` at the top is the document's id.
 - A place is {"lat", "lon"}, {"latitude", "longitude"} or a GeoJSON Point, at the field; without a field, at the
-  document itself.  Bounds with west > east reach across the 180th meridian.
+  document itself.  Bounds with west > east reach across the 180th meridian; a pole lies on every meridian.
 
 Conditions are compiled to closures once, because a node matches every document that it sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from meshsync.core.conditions import (
@@ -51,6 +54,7 @@ from meshsync.core.conditions import (
 from meshsync.core.expressions import parse_expression
 from meshsync.core.limits import LIMITS
 from meshsync.core.matching import compile_condition
+from meshsync.core.phrasing import phrase
 from meshsync.core.strictjson import encode_json
 from meshsync.errors import LocalError
 
@@ -83,8 +87,7 @@ class Query:
         """Read one expression, or several that are all required.  LocalError: names the column."""
         if isinstance(expressions, str):
             return cls(parse_expression(expressions))
-        conditions = tuple(parse_expression(expression) for expression in expressions)
-        return cls(conditions[0] if len(conditions) == 1 else And(conditions))
+        return cls(_joined(And, map(parse_expression, expressions)))
 
     @classmethod
     def from_json(cls, tree: Any) -> Self:
@@ -95,6 +98,16 @@ class Query:
     def field(path: str) -> Field:
         """A field by its dotted path, to compare with: `Query.field("age") >= 18`."""
         return Field(_read_path(path))
+
+    @classmethod
+    def within_radius(cls, *, lat: float, lon: float, radius_m: float) -> Self:
+        """The document itself is a place at most `radius_m` metres from (`lat`, `lon`), in degrees."""
+        return cls(WithinRadius((), lat, lon, radius_m))
+
+    @classmethod
+    def within_bounds(cls, *, south: float, west: float, north: float, east: float) -> Self:
+        """The document itself is a place inside of bounds, in degrees."""
+        return cls(WithinBounds((), south, west, north, east))
 
     def to_json(self) -> dict[str, Any]:
         """The query as JSON; `from_json` reads it."""
@@ -112,10 +125,10 @@ class Query:
         return self.condition == And(())
 
     def __and__(self, other: Query) -> Query:
-        return Query(And((self.condition, other.condition)))
+        return Query(_joined(And, (self.condition, other.condition)))
 
     def __or__(self, other: Query) -> Query:
-        return Query(Or((self.condition, other.condition)))
+        return Query(_joined(Or, (self.condition, other.condition)))
 
     def __invert__(self) -> Query:
         return Query(Not(self.condition))
@@ -127,10 +140,11 @@ class Query:
         return hash(self._text)
 
     def __str__(self) -> str:
-        return self._text
+        """The query as an expression; `parse` reads it."""
+        return phrase(self.condition)
 
     def __repr__(self) -> str:
-        return f"Query.from_json({self._text})"
+        return f"Query.parse({str(self)!r})"
 
 
 class Field:
@@ -180,6 +194,14 @@ class Field:
     def within_bounds(self, *, south: float, west: float, north: float, east: float) -> Query:
         """The field is a place inside of bounds, in degrees."""
         return Query(WithinBounds(self.path, south, west, north, east))
+
+
+def _joined(kind: type[And | Or], conditions: Iterable[Condition]) -> Condition:
+    """Several conditions as one, and not deeper than they have to be: chains of & would soon be too deep."""
+    parts: list[Condition] = []
+    for condition in conditions:
+        parts += condition.parts if isinstance(condition, kind) else (condition,)
+    return parts[0] if len(parts) == 1 else kind(tuple(parts))
 
 
 def _check_size(condition: Condition) -> None:
