@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -10,28 +9,23 @@ from typing import Any
 
 import trio
 
-from meshsync.core import cbor
-from meshsync.core.entry import DELETE, KINDS, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change, Document
-from meshsync.errors import LocalError, StoreError
+from meshsync.errors import StoreError
+from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
 from meshsync.past.snapshots import Snapshot, take_snapshot
-from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.base import DocumentRow
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
 from meshsync.writes import Batch, Expectation, expect, without_id
-
-_PAGE = 256
-_POSITION = re.compile("[0-9]{1,20}")
-_OPERATION_BITS = 9
-"""A cursor counts operations; an entry has at most 256."""
 
 
 class Collection:
@@ -238,69 +232,16 @@ class Collection:
 
     def cursor(self) -> str:
         """Where `changes` begins without `since`: after all that is stored."""
-        return self._cursor(self._replica.tables.next_arrival(), 0)
+        return format_cursor(self._replica, self._replica.tables.next_arrival())
 
     def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
         """Every operation that is stored, in the order of its arrival, those to come included.
 
         `since`: the cursor of the last change that was seen, from this or an earlier process, to go on without
-        loss or repeat; "0" for the beginning; None for the moment of this call.  Read from the store: a slow reader
-        costs nothing.  With a query, the changes of documents that match as they stand when they are read, and every
-        deletion.  LocalError: the cursor is not one of this store.  Cancelling loses nothing; go on from the last
-        cursor.
+        loss or repeat; "0" for the beginning; None for the moment of this call.  With a query, the operations after
+        which a document matches, and `removed` or `delete` where it matched before and does not any more.  What is
+        told is the same whenever it is read, and read from the store: a slow reader costs nothing.  LocalError: the
+        cursor is not one of this store.  DamagedError: a write cannot be read.  Cancelling loses nothing; go on from
+        the last cursor.
         """
-        return self._follow(query, *self._position(self.cursor() if since is None else since))
-
-    async def _follow(self, query: Query | None, arrival: int, number: int) -> AsyncGenerator[Change, None]:
-        tables = self._replica.tables
-        while True:
-            rows = tables.entries_from(arrival, _PAGE)
-            for row in rows:
-                for change in self._changes_of(row, number):
-                    if query is None or change.document is None or query.matches(change.document, change.id):
-                        yield change
-                arrival, number = row.arrival + 1, 0
-            if rows:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._watcher.wait_until(lambda at=arrival: tables.next_arrival() > at)  # type: ignore[misc]
-
-    async def changes_now(self, since: str) -> list[Change]:
-        """The changes from a cursor on that are stored already, at most some hundreds.  LocalError: as `changes`."""
-        found: list[Change] = []
-        arrival, number = self._position(since)
-        for row in self._replica.tables.entries_from(arrival, _PAGE):
-            found += self._changes_of(row, number)
-            number = 0
-        await trio.lowlevel.checkpoint()
-        return found
-
-    def _changes_of(self, row: EntryRow, first: int) -> Iterator[Change]:
-        if row.payload is None:
-            return
-        operations = cbor.decode_trusted(row.payload)
-        author = self._replica.branches[row.branch].log.author
-        documents = self._replica.tables.documents([operation[1] for operation in operations])
-        for number, operation in enumerate(operations[first:], first):
-            last = number + 1 == len(operations)
-            cursor = self._cursor(row.arrival + 1, 0) if last else self._cursor(row.arrival, number + 1)
-            document = documents[operation[1]]
-            body = self._replica.merger.body(document, None) if document.live else None
-            kind = KINDS[operation[0]]
-            yield Change(cursor, self.name, operation[1], body, author, to_datetime(row.hlc), kind, document.conflict)
-
-    def _cursor(self, arrival: int, number: int) -> str:
-        return f"{self._replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
-
-    def _position(self, cursor: str) -> tuple[int, int]:
-        if cursor == "0":
-            return 1, 0
-        epoch, _, position = cursor.partition("-")
-        if epoch == self._replica.epoch.hex() and _POSITION.fullmatch(position):
-            arrival, number = int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
-            if arrival <= self._replica.tables.next_arrival():
-                return arrival, number
-        raise LocalError(
-            f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
-            ' it is another node\'s; begin anew with "0"'
-        )
+        return Follower(self._replica, self._watcher, query, self.cursor() if since is None else since).changes()

@@ -27,15 +27,17 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One operation that was stored, and the document as it stood when it was read."""
+    """One operation that was stored, and the document as it stood after it."""
 
     cursor: str
     """Where to continue: the next change, never this one."""
     collection: str
     id: str
     document: dict[str, Any] | None
+    """None where there is none, or none that matches."""
     author: EndpointId
     time: datetime
     kind: str
-    """put, patch or delete."""
+    """put, patch or delete; removed: the document does not match the query any more."""
     conflict: bool
+    """Of the document as it stood when this was read."""

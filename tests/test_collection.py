@@ -112,7 +112,7 @@ async def test_changes_continue_within_an_entry(notes: Notes) -> None:
     everything = await take(notes, 5)
     assert [change.id for change in everything] == ["a", "b", "c", "b", "d"]
     assert [change.kind for change in everything] == ["put", "put", "put", "delete", "put"]
-    assert everything[1].document is None, "the document as it stands when it is read"
+    assert everything[1].document == {}, "the document as it stood then"
     for number, change in enumerate(everything[:-1]):
         assert await take(notes, 4 - number, change.cursor) == everything[number + 1 :]
     assert everything[-1].cursor == notes.cursor()
@@ -126,17 +126,17 @@ async def test_changes_begin_at_the_call(notes: Notes) -> None:
         assert (await anext(changes)).id == "after"
 
 
-async def test_changes_choose_by_query_and_tell_every_deletion(notes: Notes) -> None:
+async def test_changes_choose_by_query_and_tell_deletions(notes: Notes) -> None:
     """Otherwise a follower of a query keeps what was deleted."""
     await notes.put("blue", {"team": "blue"})
     await notes.put("red", {"team": "red"})
     await notes.put("gone", {"team": "blue"})
     await notes.delete("gone")
     found = await take(notes, 3, query=Query.parse("team=blue"))
-    assert [(change.id, change.document is None) for change in found] == [
-        ("blue", False),
-        ("gone", True),
-        ("gone", True),
+    assert [(change.id, change.kind, change.document) for change in found] == [
+        ("blue", "put", {"team": "blue"}),
+        ("gone", "put", {"team": "blue"}),
+        ("gone", "delete", None),
     ]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 async def follow_changes(node: Node, request: Request) -> Response:
     """Every change of a collection's documents from a cursor on, or from now on.
 
+    With a query, the changes after which a document matches, and `removed` (or `delete`) where it does not any more.
     The header `Meshsync-Cursor` names where the feed begins, so that nothing is missed between this and a listing.
     """
     refuse_unknown(request, "where", "query", "since")
@@ -34,8 +35,7 @@ async def follow_changes(node: Node, request: Request) -> Response:
     since = request.query_params.get("since", request.headers.get("last-event-id"))
     if since is None:
         since = collection.cursor()
-    await collection.changes_now(since)  # refuses a cursor of another store while there is a status to say so
-    changes = collection.changes(query, since)
+    changes = collection.changes(query, since)  # refuses a cursor of another store while there is a status to say so
     as_events = wants_event_stream(request)
 
     async def produce(write: Write) -> None:

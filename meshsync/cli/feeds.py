@@ -12,7 +12,7 @@ from meshsync.cli.documents import where_option
 from meshsync.cli.main import client, client_options
 from meshsync.cli.output import colour, print_json, printable, to_json, write_line
 
-_COLOURS = {"put": "green", "patch": "yellow", "delete": "red"}
+_COLOURS = {"put": "green", "patch": "yellow", "delete": "red", "removed": "red"}
 _ENVELOPE = ("v", "n", "time", "type")
 
 
@@ -24,7 +24,9 @@ _ENVELOPE = ("v", "n", "time", "type")
 def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, collection: str) -> None:
     """Print every change of a collection, a line each, until interrupted.
 
-    --json has a cursor in each line: --since with the last one goes on without loss or repeat.
+    With --where, the changes after which a document matches, and `removed` or `delete` where it does not any more.
+    --json has a cursor in each line: --since with the last one goes on without loss or repeat, also after a restart of
+    the node.  A reader may be slow: what it has not read yet stays in the store.
     """
     parameters = [("where", expression) for expression in where] + ([("since", since)] if since is not None else [])
     with client().lines("v1", "collections", collection, "changes", parameters=parameters) as changes:

@@ -306,6 +306,10 @@ class Limits:
     request_head_bytes_max: int = 64 * 1024
     api_connections_max: int = 256
     load_writes_in_flight_max: int = 256
+    follower_documents_max: int = 4096
+    """Documents of which a reader of changes remembers how they stood at its cursor."""
+    follower_bytes_max: int = 4 * 1024 * 1024
+    """What that takes, roughly."""
 
     def patience_seconds(self, seconds: float, round_trip_seconds: float) -> float:
         """A bound on what a peer may take, or more than that where the link takes it: some tens of round trips.

@@ -17,7 +17,7 @@ from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, document_tag
-from meshsync.store.base import DocumentRow, Touch
+from meshsync.store.base import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -33,6 +33,14 @@ class Write:
     place: Place
     kind: int
     body: Mapping[str, Any] | None
+    arrival: int
+    """The arrival number of the entry."""
+
+    @classmethod
+    def of(cls, entry: EntryRow, author: bytes, kind: int, body: Mapping[str, Any] | None) -> Write:
+        """The write of one operation of an entry."""
+        place = Place(entry.branch, entry.seq, entry.hlc)
+        return cls(Stamp(entry.hlc, author, entry.id), place, kind, body, entry.arrival)
 
     def touches(self, field: str) -> bool:
         """Whether it says what the field is: a put or a delete says it of all."""
@@ -89,6 +97,10 @@ class Past:
         for touch, _ in groupby(merge(noted, pointed, reverse=reverse)):
             yield touch
 
+    def is_noted(self, id: str) -> bool:
+        """Whether the index knows a write to a document: False for one that was written once at most."""
+        return bool(self._replica.tables.touches.page(document_tag(self._replica.id, id), None, 1))
+
     def _noted(self, id: str, *, reverse: bool) -> Iterator[Touch]:
         tag = document_tag(self._replica.id, id)
         after: Touch | None = None
@@ -103,8 +115,7 @@ class Past:
         author = bytes(self._replica.branches[entry.branch].log.author)
         for kind, touched, *body in cbor.decode_trusted(entry.payload):
             if touched == id:
-                place = Place(entry.branch, entry.seq, entry.hlc)
-                return Write(Stamp(entry.hlc, author, entry.id), place, kind, body[0] if body else None)
+                return Write.of(entry, author, kind, body[0] if body else None)
         return None  # another document with the same tag
 
     def had_seen(self, write: Place, earlier: Place) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from meshsync.core.entry import PUT, Operation
 from tests.api.support import Served, serving
 
 CHANGES = "/v1/collections/notes/changes"
@@ -42,6 +43,45 @@ async def test_a_cursor_goes_on_without_loss_or_repeat_also_after_a_restart(tmp_
         async with served.feed(CHANGES, since=first[-1]["cursor"]) as feed:
             second = await feed.lines(3)
     assert [one["id"] for one in first + second] == [f"n{n}" for n in range(6)]
+
+
+async def test_a_live_query_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """What left the query while a program, or the node, was away must leave the program's view as well."""
+    async with serving(tmp_path / "n") as served:
+        notes = served.node.collection("notes")
+        for id in ("n1", "n2", "n3"):
+            await notes.put(id, {"team": "blue"})
+        async with served.feed(CHANGES, since="0", where="team=blue") as feed:
+            first = await feed.lines(3)
+        await notes.patch("n1", {"team": "red"})
+        await notes.delete("n2")
+    async with serving(tmp_path / "n") as served:
+        notes = served.node.collection("notes")
+        await notes.put("n4", {"team": "red"})
+        await notes.patch("n3", {"team": "red"})
+        await notes.patch("n1", {"team": "blue"})
+        async with served.feed(CHANGES, since=first[-1]["cursor"], where="team=blue") as feed:
+            second = await feed.lines(4)
+        async with served.feed(CHANGES, since="0", where="team=blue") as feed:
+            assert await feed.lines(7) == first + second
+    assert [(one["kind"], one["id"], one["doc"]) for one in second] == [
+        ("removed", "n1", None),
+        ("delete", "n2", None),
+        ("removed", "n3", None),
+        ("patch", "n1", {"team": "blue"}),
+    ]
+
+
+async def test_a_feed_that_nobody_reads_holds_up_nobody_and_loses_nothing(served: Served) -> None:
+    """A client that sleeps must cost neither memory nor time, and find everything when it wakes."""
+    notes = served.node.collection("notes")
+    async with served.feed(CHANGES, where="n>=0") as feed:
+        # Far more than the sockets between hold.
+        for n in range(3000):
+            notes.write_soon([Operation(PUT, f"n{n}", {"n": n, "text": "x" * 1000})])
+        assert (await served.client.put("/v1/collections/notes/documents/last", content=b'{"n":0}')).status_code == 200
+        found = await feed.lines(3001)
+    assert [one["id"] for one in found] == [*(f"n{n}" for n in range(3000)), "last"]
 
 
 async def test_the_header_names_where_a_feed_begins(served: Served) -> None:

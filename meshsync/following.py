@@ -1,0 +1,185 @@
+"""Following a collection: every operation in the order of its arrival at this node, and what it made of its document.
+
+What is told depends on nothing but the entries that arrived before, never on when it is read.  So a reader that goes
+on from a cursor, after a restart or an hour behind, is told exactly what one was told that was there all the time, and
+whoever applies the changes one by one holds the documents, or those that match a query, as they stood at each cursor.
+
+There is no queue: a reader is a position, and what it has yet to read is in the store.  A follower remembers how the
+documents that it met last stood at its position, because making that anew means reading their writes; it remembers so
+much of them and no more (`Limits.follower_documents_max`, `Limits.follower_bytes_max`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from meshsync.core import cbor
+from meshsync.core.document import DocumentState
+from meshsync.core.entry import KINDS, PATCH
+from meshsync.core.hlc import to_datetime
+from meshsync.core.query import Query
+from meshsync.documents import Change
+from meshsync.errors import LocalError
+from meshsync.notifier import Notifier
+from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.past import Past, Write
+from meshsync.store.replica import Replica
+
+_PAGE = 256
+_PAGE_FIRST = 16
+_PAGE_BYTES = 256 * 1024
+"""Payloads that are read at once, roughly: a page is made longer or shorter by what the one before held."""
+_STEPS = 128
+"""So many writes are looked at before others run: some milliseconds."""
+_POSITION = re.compile("[0-9]{1,20}")
+_OPERATION_BITS = 9
+"""A cursor counts operations; an entry has at most 256."""
+
+
+def format_cursor(replica: Replica, arrival: int, number: int = 0) -> str:
+    """The cursor that names an operation of an entry as the next one."""
+    return f"{replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
+
+
+def parse_cursor(replica: Replica, cursor: str) -> tuple[int, int]:
+    """The arrival number and the operation that a cursor names.  LocalError: it is none of this store."""
+    if cursor == "0":
+        return 1, 0
+    epoch, _, position = cursor.partition("-")
+    if epoch == replica.epoch.hex() and _POSITION.fullmatch(position):
+        arrival, number = int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
+        if arrival <= replica.tables.next_arrival():
+            return arrival, number
+    raise LocalError(
+        f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
+        ' it is another node\'s; begin anew with "0"'
+    )
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a document at the position of a follower."""
+
+    matches: bool
+    state: bytes | None
+    """Encoded; None where the present state, which the store has, was its state here."""
+
+
+class Follower:
+    """Reads the changes of one replica for one reader."""
+
+    def __init__(self, replica: Replica, watcher: Notifier, query: Query | None, cursor: str) -> None:
+        """LocalError: the cursor is none of this store."""
+        self._replica = replica
+        self._past = Past(replica)
+        self._watcher = watcher
+        self._query = query or Query()
+        self._next = parse_cursor(replica, cursor)
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        """By id, those met last at the end."""
+        self._known_bytes = 0
+        self._steps = 0
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """See `Collection.changes`."""
+        tables, page = self._replica.tables, _PAGE_FIRST
+        arrival, number = self._next
+        while True:
+            rows = tables.entries_from(arrival, page)
+            for row in rows:
+                if row.payload is not None:
+                    operations = cbor.decode_trusted(row.payload)
+                    documents = tables.documents([operation[1] for operation in operations[number:]])
+                    for position, operation in enumerate(operations[number:], number):
+                        last = position + 1 == len(operations)
+                        change = await self._change(row, operation, documents[operation[1]])
+                        if change is not None:
+                            after = (row.arrival + 1, 0) if last else (row.arrival, position + 1)
+                            yield Change(format_cursor(self._replica, *after), *change)
+                arrival, number = row.arrival + 1, 0
+            if rows:
+                size = sum(len(row.payload or b"") for row in rows)
+                if size > _PAGE_BYTES:
+                    page = max(1, page // 2)
+                elif 2 * size <= _PAGE_BYTES:
+                    page = min(_PAGE, 2 * page)
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._watcher.wait_until(lambda at=arrival: tables.next_arrival() > at)  # type: ignore[misc]
+
+    async def _change(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
+        """What one operation is told as, but for the cursor; None where the reader has no part in it."""
+        kind, id, *content = operation
+        author = self._replica.branches[row.branch].log.author
+        await self._step()
+        matched: bool | None = None
+        if document.arrival == row.arrival:
+            encoded = None
+            body = self._replica.merger.body(document, None) if document.live else None
+        else:
+            state = await self._state_before(document, row.arrival)
+            matched = self._matches(id, state.visible())
+            Write.of(row, bytes(author), kind, content[0] if content else None).apply_to(state)
+            encoded = state.encode()
+            body = state.visible()
+        told = KINDS[kind]
+        if not (matches := self._matches(id, body)) and not self._query.is_everything:
+            if matched is None:
+                matched = await self._matched_before(document, row.arrival)
+            told = "" if not matched else "delete" if body is None else "removed"
+            body = None
+        self._remember(id, _Known(matches, encoded))
+        if not told:
+            return None
+        return self._replica.name, id, body, author, to_datetime(row.hlc), told, document.conflict
+
+    def _matches(self, id: str, body: Mapping[str, Any] | None) -> bool:
+        return body is not None and self._query.matches(body, id)
+
+    async def _matched_before(self, document: DocumentRow, arrival: int) -> bool:
+        """Whether a document matched before an entry arrived."""
+        known = self._known.get(document.id)
+        if known is not None:
+            return known.matches
+        if document.state is None and document.arrival == arrival and not self._past.is_noted(document.id):
+            return False  # it was never written before, which is so for most
+        return self._matches(document.id, (await self._state_before(document, arrival)).visible())
+
+    async def _state_before(self, document: DocumentRow, arrival: int) -> DocumentState:
+        """A document as it stood before an entry arrived."""
+        known = self._known.get(document.id)
+        if known is not None and known.state is not None:
+            return DocumentState.decode(known.state)
+        state = DocumentState()
+        for write in self._past.writes(document, reverse=True):
+            await self._step()
+            if write.arrival < arrival:
+                write.apply_to(state)
+                if write.kind != PATCH:
+                    break  # whatever was written before is hidden by this
+        return state
+
+    async def _step(self) -> None:
+        """Let others run now and then."""
+        self._steps += 1
+        if self._steps % _STEPS == 0:
+            await trio.lowlevel.checkpoint()
+
+    def _remember(self, id: str, known: _Known) -> None:
+        if (before := self._known.pop(id, None)) is not None:
+            self._known_bytes -= _size(id, before)
+        self._known[id] = known
+        self._known_bytes += _size(id, known)
+        limits = self._replica.limits
+        while len(self._known) > limits.follower_documents_max or self._known_bytes > limits.follower_bytes_max:
+            self._known_bytes -= _size(*self._known.popitem(last=False))
+
+
+def _size(id: str, known: _Known) -> int:
+    return len(id) + len(known.state or b"")
