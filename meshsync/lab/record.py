@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,12 +70,12 @@ class Record:
         """Take a sample.  What must never be counts once it was so for `patience_seconds`, with nothing changed.
 
         `blind` are the pairs of nodes that cannot know of each other at present: a node whose cable was cut a moment
-        ago believes what it heard last.
+        ago believes what it heard last, and does not know which connection the other one has closed.
         """
         self.statuses = {**self.statuses, **statuses}
         self.note_sent(statuses)
         suspicions = {("synced", text) for pair, text in _false_synced(statuses) if pair not in blind}
-        suspicions |= {("connections", text) for text in _two_connections(statuses)}
+        suspicions |= {("connections", text) for pair, text in _two_connections(statuses) if pair not in blind}
         self._suspected = {one: self._suspected.get(one, now) for one in suspicions}
         for (kind, text), since in self._suspected.items():
             if now - since >= self.patience_seconds:
@@ -177,7 +177,8 @@ def _false_synced(statuses: Statuses) -> Iterator[tuple[frozenset[str], str]]:
                     yield frozenset((name, names[peer["id"]])), text
 
 
-def _two_connections(statuses: Statuses) -> Iterable[str]:
+def _two_connections(statuses: Statuses) -> Iterator[tuple[frozenset[str], str]]:
+    """The pairs of nodes that each use the connection that they dialled, and what is wrong in words."""
     names = {status["id"]: name for name, status in statuses.items()}
     origins = {
         (name, names[peer["id"]]): peer["origin"]
@@ -187,4 +188,4 @@ def _two_connections(statuses: Statuses) -> Iterable[str]:
     }
     for (a, b), origin in origins.items():
         if a < b and origins.get((b, a)) == origin:
-            yield f"{a} and {b} each hold a connection that it {origin} itself"
+            yield frozenset((a, b)), f"{a} and {b} each hold a connection that it {origin} itself"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +12,7 @@ import trio
 from meshsync.core.limits import LIMITS
 from meshsync.lab.drivers.base import Driver, Lab, LabError, LabNode
 from meshsync.lab.expectations import Converged
+from meshsync.lab.patience import patience_seconds
 from meshsync.lab.record import Record, Statuses, Waited, Written, is_converged
 from meshsync.lab.scenario import Action, Clock, Cut, Heal, Impair, Kill, Restart, Unplug, Wait, Write
 from meshsync.lab.topology import LinkSpec
@@ -20,9 +21,6 @@ SAMPLE_SECONDS = 0.25
 IDLE_SAMPLE_SECONDS = 5.0
 BUSY_SECONDS = 30.0
 """So long after a step or a write samples are taken often."""
-PATIENCE_SECONDS = 2.0
-PATIENCE_TRIPS = 4
-"""How long news may be on the way, beside the delays of so many passages of the slowest link."""
 CONVERGE_SECONDS = 60.0
 """How long to wait for equal roots where no expectation says it."""
 _FILLER = "abcdefghijklmnopqrstuvwxyz"
@@ -45,7 +43,7 @@ class Runner:
         }
         """Links that do not carry, and nodes that do not run."""
         self._healed: dict[str, float] = {}
-        """When a link was last changed for the better, perhaps."""
+        """When a link was last changed for the better, perhaps, or a node started anew."""
         self._is_calm = False
         self._acted = self._began
         """When the last step was carried out, or the last document written."""
@@ -55,10 +53,10 @@ class Runner:
         """Set whenever one of the writers is done."""
         self._waited_seconds = 0.0
         """By so much steps are later than the scenario says."""
-        links = [one for link in lab.scenario.links.values() for one in (link.forward, link.backward)]
-        slowest = max((link.delay_seconds + link.jitter_seconds for link in links), default=0.0)
+        changed = [step.action for step in lab.scenario.steps if isinstance(step.action, Impair)]
+        links = itertools.chain(lab.scenario.links.values(), *(action.links.values() for action in changed))
         self._pairs = {link: pairs_over(lab, link) for link in lab.topology.links}
-        self.record = Record(tuple(driver.nodes), patience_seconds=PATIENCE_SECONDS + PATIENCE_TRIPS * slowest)
+        self.record = Record(tuple(driver.nodes), patience_seconds=patience_seconds(links))
 
     async def run(self) -> Record:
         """Run it to its end: all steps, then until the nodes are equal or the time for that is over."""
@@ -157,6 +155,7 @@ class Runner:
             self._say(str(error))
             return
         self._parted.discard(name)
+        self._healed[name] = self._driver.now()
         await self._watch_all(self._driver.nodes[name], watchers)
 
     # Writing
@@ -203,12 +202,10 @@ class Runner:
     def _blind(self) -> frozenset[frozenset[str]]:
         """The pairs of nodes that cannot know of each other: they are parted, or were until a moment ago."""
         since = self._driver.now() - LIMITS.idle_seconds_max
-        return frozenset(
-            pair
-            for link in self._lab.topology.links
-            if link.name in self._parted or self._healed.get(link.name, -math.inf) > since
-            for pair in self._pairs[link]
-        )
+        parted = self._parted | {name for name, at in self._healed.items() if at > since}
+        over_links = (pair for link, pairs in self._pairs.items() if link.name in parted for pair in pairs)
+        of_nodes = (frozenset(pair) for pair in itertools.combinations(self._driver.nodes, 2) if parted & {*pair})
+        return frozenset([*over_links, *of_nodes])
 
     def _note_ended(self) -> None:
         """Note the nodes that run no more, though nobody killed them."""

@@ -46,12 +46,18 @@ class Run:
         return {sentence: one.detail for sentence, one in self.verdicts.items() if not one.holds}
 
 
-def run(folder: Path, faults: Faults = SOUND, steps: str = STEPS, expect: tuple[str, ...] = EXPECT) -> Run:
+def run(
+    folder: Path,
+    faults: Faults = SOUND,
+    steps: str = STEPS,
+    expect: tuple[str, ...] = EXPECT,
+    link: str = "nominal",
+) -> Run:
     """Run a scenario on the pair, with nodes that are wrong in this way."""
     scenario = f"""
     settle: 5s
     defaults: {{collections: [notes], trust: open}}
-    links: {{a-b: nominal}}
+    links: {{a-b: {link}}}
     steps: {steps}
     expect: {json.dumps(expect)}
     """
@@ -142,6 +148,34 @@ def test_a_node_that_says_synced_while_roots_differ_fails(tmp_path: Path) -> Non
 def test_what_is_so_for_a_moment_is_no_violation(tmp_path: Path) -> None:
     """Statuses of several nodes are not of one instant: news that are on the way would be a fault of the nodes."""
     assert run(tmp_path, Faults(lies=True, arrival_seconds=0.9)).failed == {}
+
+
+@pytest.mark.parametrize("link", ["contested-heavy", "contested-light", "flap", "{profile: degraded, burst: 4}"])
+def test_news_that_the_link_keeps_away_are_no_violation(tmp_path: Path, link: str) -> None:
+    """A node would be blamed for what nobody could tell it: what is lost ten times in a row comes ten round trips late.
+
+    On a link that loses nothing the same is a lie.
+    """
+    steps, expect, faults = "[{at: 0s, write: {node: a, count: 1}}]", EXPECT[-1:], Faults(lies=True, arrival_seconds=10)
+    assert run(tmp_path / "bad", faults, steps, expect, link).failed == {}
+    assert run(tmp_path / "good", faults, steps, expect).failed.keys() == {*expect}
+
+
+def test_a_lie_on_a_bad_link_is_found_in_the_end(tmp_path: Path) -> None:
+    """Otherwise labs on bad links prove nothing."""
+    steps, expect = "[{at: 0s, write: {node: a, count: 1}}]", ("converged within 300s", EXPECT[-1])
+    done = run(tmp_path, Faults(lies=True, arrival_seconds=200), steps, expect, "contested-heavy")
+    assert done.failed.keys() == {EXPECT[-1]}
+
+
+@pytest.mark.parametrize("step", ["cut: [a-b]", "kill: b"])
+def test_nodes_that_are_parted_may_each_hold_a_connection(tmp_path: Path, step: str) -> None:
+    """Which of them the other end has closed, they hear when they meet again."""
+    back = "restart: b" if "kill" in step else "heal: [a-b]"
+    faults, expect = Faults(two_connections=True), (EXPECT[-2],)
+    steps = f"[{{at: 0s, {step}}}, {{at: 9s, {back}}}, {{at: %s, write: {{node: a, count: 1}}}}]"
+    assert run(tmp_path / "parted", faults, steps % "20s", expect).failed == {}
+    assert run(tmp_path / "met", faults, steps % "60s", expect).failed.keys() == {*expect}
 
 
 def test_nothing_written_is_no_success(tmp_path: Path) -> None:
