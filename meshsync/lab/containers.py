@@ -13,14 +13,11 @@ from typing import Any
 import yaml
 
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.built import cable_ends
+from meshsync.lab.drivers.cables import CABLES, SOCKET, cable_ends
 from meshsync.lab.namespaces import CommandFailedError, run
 from meshsync.lab.prepare import CONFIG, STATE
 from meshsync.lab.topology import LinkSpec
 
-CABLES = "cables"
-"""The node that the impaired links run through."""
-CABLES_SOCKET = "cables.sock"
 INSIDE = "/var/lib/meshsync"
 """Where a container has its node's directory."""
 _INSIDE_CABLES = "/run/cables"
@@ -124,7 +121,7 @@ def _from(folder: Path, bind: str) -> str:
 
 
 def _cables(lab: Lab, folder: Path) -> Mapping[str, Any]:
-    cable = ("meshsync", "lab", "cable", "--control", f"{_INSIDE_CABLES}/{CABLES_SOCKET}")
+    cable = ("meshsync", "lab", "cable", "--control", f"{_INSIDE_CABLES}/{SOCKET}")
     return {
         "kind": "linux",
         "image": lab.topology.nodes[next(iter(lab.scenario.nodes))].image,

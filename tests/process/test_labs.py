@@ -168,7 +168,7 @@ def test_a_run_that_is_ended_takes_its_lab_down(tmp_path: Path, number: signal.S
         process.send_signal(number)
         assert process.wait(_SECONDS_MAX) == 128 + number
     assert not built.is_up
-    assert [one.pid for one in (*built.processes.values(), built.cables)] == [None] * 3
+    assert [one.pid for one in (*built.processes.values(), built.cable_process)] == [None] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT])
@@ -180,7 +180,7 @@ def test_up_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.Signals)
         process.send_signal(number)
         assert process.wait(_SECONDS_MAX) == 128 + number
     assert not built.is_up
-    assert [one.pid for one in (*built.processes.values(), built.cables)] == [None] * 3
+    assert [one.pid for one in (*built.processes.values(), built.cable_process)] == [None] * 3
 
 
 @pytest.mark.parametrize("next_command", ["down", "run"])

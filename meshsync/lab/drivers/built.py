@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from meshsync.lab.drivers.base import Lab
-from meshsync.lab.impairments import LinkImpairment
+from meshsync.lab.drivers.cables import Cables
 from meshsync.lab.prepare import PreparedNode
 from meshsync.lab.processes import ProcessFile
-from meshsync.lab.scenario import Cut, Impair, Unplug
-from meshsync.lab.topology import LinkSpec
 
 
 class Process(Protocol):
@@ -40,8 +38,8 @@ class BuiltLab(Protocol):
         """The directory of the nodes' directories."""
 
     @property
-    def cabled(self) -> tuple[LinkSpec, ...]:
-        """The links that something can be done to."""
+    def cables(self) -> Cables:
+        """What does something to its links."""
 
     @property
     def processes(self) -> Mapping[str, Process]:
@@ -64,29 +62,8 @@ class BuiltLab(Protocol):
     def start(self, node: PreparedNode, clock_offset_seconds: float = 0.0) -> None:
         """Start the process of a node, with its clock off by so much.  LabError."""
 
-    def impair(self, link: LinkSpec, impairment: LinkImpairment) -> dict[str, Any]:
-        """Have a link do this; what it carried so far.  LabError: nothing can be done to it."""
-
-    def plug(self, link: LinkSpec, *, plugged: bool) -> None:
-        """Give both interfaces of a link their carrier, or take it.  LabError."""
-
     def inside(self, node: str, *command: str) -> list[str]:
         """The arguments of a process that runs a command on a machine; one of meshsync's asks the node there."""
 
     def destroy(self) -> None:
         """End every process and remove everything; what is not there is no fault.  LabError: something stays."""
-
-
-def cabled(lab: Lab) -> tuple[LinkSpec, ...]:
-    """The links that a scenario does something to."""
-    named = set(lab.scenario.links)
-    for step in lab.scenario.steps:
-        if isinstance(step.action, Cut | Unplug | Impair):
-            named |= set(step.action.links)
-    return tuple(link for link in lab.topology.links if link.name in named)
-
-
-def cable_ends(lab: Lab, link: LinkSpec) -> tuple[str, str]:
-    """The interfaces of a link's cable, in the machine of the cables."""
-    number = lab.topology.links.index(link)
-    return f"l{number}a", f"l{number}b"

@@ -12,20 +12,17 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from meshsync.datadir import DataDir
 from meshsync.lab import containers
-from meshsync.lab.cable.control import order_cable
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.built import cable_ends, cabled
-from meshsync.lab.impairments import LinkImpairment
+from meshsync.lab.drivers.cables import CABLES, Cables
 from meshsync.lab.namespaces import CommandFailedError, run
 from meshsync.lab.ownership import run_of
 from meshsync.lab.prepare import STATE, PreparedNode
-from meshsync.lab.topology import SUFFIX, LinkSpec
+from meshsync.lab.topology import SUFFIX
 from meshsync.launch import CLOCK_OFFSET
 
 _HOLD = "hold"
@@ -33,7 +30,6 @@ _ENVIRONMENT = "environment"
 _LOG = "containerlab.log"
 _DEPLOY_SECONDS_MAX = 300
 _END_SECONDS = 10.0
-_SOCKET_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 _QUIET = {"CLAB_VERSION_CHECK": "disable"}
 
@@ -96,7 +92,7 @@ class ContainerLab:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.state = lab.folder.resolve() / STATE
-        self.cabled = cabled(lab)
+        self.cables = Cables(lab, self.state / CABLES, self.inside)
         self.topology = self.state / f"{lab.name}{SUFFIX}"
         """The derived one; it is there only while the lab is up."""
         self.run = run_of(self.state)
@@ -116,10 +112,6 @@ class ContainerLab:
         paths = (self.topology, self.lab.topology.path.resolve())
         return next((path for path in paths if containers.of_topology(path)), None)
 
-    @property
-    def _cables_socket(self) -> Path:
-        return self.state / containers.CABLES / containers.CABLES_SOCKET
-
     def require(self) -> None:
         """See `BuiltLab.require`."""
         containers.require(node.image for node in self.lab.topology.machines)
@@ -135,13 +127,12 @@ class ContainerLab:
             )
         for process in self.processes.values():
             process.hold()
-        self._cables_socket.parent.mkdir(exist_ok=True)
-        self._cables_socket.unlink(missing_ok=True)
-        derived = yaml.safe_dump(containers.derive(self.lab, self.cabled), sort_keys=False)
+        self.cables.clear()
+        derived = yaml.safe_dump(containers.derive(self.lab, self.cables.links), sort_keys=False)
         self.topology.write_text(derived, encoding="utf-8")
         self._deploy()
-        if self.cabled:
-            self._lay_cables()
+        if self.cables.links:
+            self.cables.lay()
 
     def _deploy(self) -> None:
         log = self.state / _LOG
@@ -162,32 +153,12 @@ class ContainerLab:
         arguments = ["containerlab", command, "--topo", str(topology), *flags]
         return run(arguments, seconds_max=_DEPLOY_SECONDS_MAX, environ=_QUIET, with_errors=True)
 
-    def _lay_cables(self) -> None:
-        end = time.monotonic() + _SOCKET_SECONDS
-        while not self._cables_socket.exists():
-            if time.monotonic() > end:
-                raise LabError(f"the cables do not start; see {self._cables_socket.with_suffix('.log')}")
-            time.sleep(_LOOK_SECONDS)
-        for link in self.cabled:
-            self.impair(link, self.lab.scenario.links.get(link.name, LinkImpairment()))
-
     def start(self, node: PreparedNode, clock_offset_seconds: float = 0.0) -> None:
         """See `BuiltLab.start`."""
         environ = {CLOCK_OFFSET: str(clock_offset_seconds)} if clock_offset_seconds else {}
         self.processes[node.name].start(environ)
 
     # While it is up
-
-    def impair(self, link: LinkSpec, impairment: LinkImpairment) -> dict[str, Any]:
-        """See `BuiltLab.impair`."""
-        if link not in self.cabled:
-            raise LabError(f"{link.name} has no cable: only links that the scenario names can be impaired")
-        return order_cable(self._cables_socket, f"{link.a}-{link.b}", cable_ends(self.lab, link), impairment)
-
-    def plug(self, link: LinkSpec, *, plugged: bool) -> None:
-        """See `BuiltLab.plug`."""
-        for end in cable_ends(self.lab, link):
-            run(self.inside(containers.CABLES, "ip", "link", "set", end, "up" if plugged else "down"))
 
     def inside(self, node: str, *command: str) -> list[str]:
         """See `BuiltLab.inside`."""

@@ -56,22 +56,22 @@ class BuiltDriver:
     async def unplug(self, link: str) -> None:
         """See `Driver.unplug`."""
         for one in self._links(link):
-            await trio.to_thread.run_sync(lambda one=one: self.built.plug(one, plugged=False))  # type: ignore[misc]
+            await trio.to_thread.run_sync(partial(self.built.cables.plug, one, plugged=False))
 
     async def heal(self, link: str) -> None:
         """See `Driver.heal`."""
         self._parted.discard(link)
         for one in self._links(link):
-            await trio.to_thread.run_sync(lambda one=one: self.built.plug(one, plugged=True))  # type: ignore[misc]
+            await trio.to_thread.run_sync(partial(self.built.cables.plug, one, plugged=True))
         await self._order(link, self._impairments.get(link, LinkImpairment()))
 
     async def _order(self, link: str, impairment: LinkImpairment) -> None:
         for one in self._links(link):
-            await trio.to_thread.run_sync(self.built.impair, one, impairment)
+            await trio.to_thread.run_sync(self.built.cables.impair, one, impairment)
 
     def _links(self, name: str) -> Iterator[LinkSpec]:
         """The links of a name that something can be done to; `heal: all` names others, too."""
-        return (link for link in self.built.cabled if link.name == name)
+        return (link for link in self.built.cables.links if link.name == name)
 
     async def kill(self, node: str) -> None:
         """See `Driver.kill`."""

@@ -12,27 +12,19 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-import time
-from pathlib import Path
-from typing import Any
 
 from meshsync.lab import namespaces
-from meshsync.lab.cable.control import order_cable
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.built import cable_ends, cabled
+from meshsync.lab.drivers.cables import CABLES, Cables, cable_ends
 from meshsync.lab.drivers.processes import LOG
-from meshsync.lab.impairments import LinkImpairment
 from meshsync.lab.ownership import mark_of, run_of
 from meshsync.lab.prepare import STATE, PreparedNode
 from meshsync.lab.processes import ProcessFile
-from meshsync.lab.topology import End, LinkSpec
+from meshsync.lab.topology import End
 from meshsync.launch import CLOCK_OFFSET
 
 MTU = 9500
 """containerlab's default for links."""
-_CABLES = "cables"
-_SOCKET_SECONDS = 10.0
-_LOOK_SECONDS = 0.02
 
 
 class NamespaceLab:
@@ -45,9 +37,9 @@ class NamespaceLab:
         self.state = lab.folder / STATE
         # Two checkouts may hold labs of one name.
         self._prefix = f"mslab-{mark_of(lab.folder)}-{lab.name}"
-        self.cabled = cabled(lab)
         self.processes = {name: ProcessFile(self.state / name / "node.pid") for name in lab.scenario.nodes}
-        self.cables = ProcessFile(self.state / "cables.pid")
+        self.cables = Cables(lab, self.state, self.inside)
+        self.cable_process = ProcessFile(self.state / "cables.pid")
         self.run = run_of(self.state)
 
     def namespace(self, node: str) -> str:
@@ -59,12 +51,7 @@ class NamespaceLab:
     @property
     def is_up(self) -> bool:
         """Whether any of its namespaces is there."""
-        return any(namespaces.exists(self.namespace(name)) for name in (*self.lab.topology.nodes, _CABLES))
-
-    @property
-    def cable_socket(self) -> Path:
-        """Where the cables are laid and impaired."""
-        return self.state / "cables.sock"
+        return any(namespaces.exists(self.namespace(name)) for name in (*self.lab.topology.nodes, CABLES))
 
     def require(self) -> None:
         """See `BuiltLab.require`."""
@@ -88,13 +75,13 @@ class NamespaceLab:
                 bridge = node.bridge[0]
                 namespaces.ip("-n", self.namespace(node.name), "link", "add", bridge, "type", "bridge")
                 namespaces.ip("-n", self.namespace(node.name), "link", "set", bridge, "up")
-        if self.cabled:
-            namespaces.add(self.namespace(_CABLES))
+        if self.cables.links:
+            namespaces.add(self.namespace(CABLES))
         for number, link in enumerate(topology.links):
-            if link in self.cabled:
+            if link in self.cables.links:
                 near, far = cable_ends(self.lab, link)
                 for end, cable in ((link.a, near), (link.b, far)):
-                    self._lay(end, End(_CABLES, cable), link.mtu, f"{number}")
+                    self._lay(end, End(CABLES, cable), link.mtu, f"{number}")
             else:
                 self._lay(link.a, link.b, link.mtu, f"{number}")
         for node in topology.machines:
@@ -102,7 +89,7 @@ class NamespaceLab:
                 self._exec(node.name, shlex.join(["sysctl", "-qw", f"{name}={value}"]))
             for line in node.exec:
                 self._exec(node.name, line)
-        if self.cabled:
+        if self.cables.links:
             self._start_cables()
 
     def _lay(self, a: End, b: End, mtu: int | None, mark: str) -> None:
@@ -128,17 +115,10 @@ class NamespaceLab:
             raise LabError(f"{self.lab.topology.path}: node {node}, exec: {error}") from None
 
     def _start_cables(self) -> None:
-        command = [*_MESHSYNC, "lab", "cable", "--control", str(self.cable_socket)]
-        self.cable_socket.unlink(missing_ok=True)
-        log = self.state / "cables.log"
-        self.cables.start(namespaces.inside(self.namespace(_CABLES), *command), log)
-        end = time.monotonic() + _SOCKET_SECONDS
-        while not self.cable_socket.exists():
-            if self.cables.pid is None or time.monotonic() > end:
-                raise LabError(f"the cables do not start; see {log}")
-            time.sleep(_LOOK_SECONDS)
-        for link in self.cabled:
-            self.impair(link, self.lab.scenario.links.get(link.name, LinkImpairment()))
+        command = [*_MESHSYNC, "lab", "cable", "--control", str(self.cables.socket)]
+        self.cables.clear()
+        self.cable_process.start(namespaces.inside(self.namespace(CABLES), *command), self.cables.log)
+        self.cables.lay(lambda: self.cable_process.is_running)
 
     def start(self, node: PreparedNode, clock_offset_seconds: float = 0.0) -> None:
         """Start the process of a node."""
@@ -147,19 +127,6 @@ class NamespaceLab:
         log = node.directory / LOG
         self.processes[node.name].start(namespaces.inside(self.namespace(node.name), *command), log, environ)
 
-    # While it is up
-
-    def impair(self, link: LinkSpec, impairment: LinkImpairment) -> dict[str, Any]:
-        """Have a link's cable do this; what it carried so far.  LabError: it has no cable, or that does not answer."""
-        if link not in self.cabled:
-            raise LabError(f"{link.name} has no cable: only links that the scenario names can be impaired")
-        return order_cable(self.cable_socket, f"{link.a}-{link.b}", cable_ends(self.lab, link), impairment)
-
-    def plug(self, link: LinkSpec, *, plugged: bool) -> None:
-        """Give both interfaces of a link their carrier, or take it."""
-        for end in cable_ends(self.lab, link):
-            namespaces.ip("-n", self.namespace(_CABLES), "link", "set", end, "up" if plugged else "down")
-
     # Down
 
     def destroy(self) -> None:
@@ -167,7 +134,7 @@ class NamespaceLab:
 
         LabError: something stays, the last that did; all else is gone.
         """
-        processes = (*self.processes.values(), self.cables)
+        processes = (*self.processes.values(), self.cable_process)
         for process in processes:
             process.signal(signal.SIGTERM)
         failed: LabError | None = None
@@ -176,7 +143,7 @@ class NamespaceLab:
                 process.end()
             except LabError as error:
                 failed = error
-        for name in (*self.lab.topology.nodes, _CABLES):
+        for name in (*self.lab.topology.nodes, CABLES):
             try:
                 namespaces.remove(self.namespace(name))
             except LabError as error:

@@ -1,0 +1,77 @@
+"""The cables of a lab: which links run through them, and what a driver asks of the process that has them.
+
+They are in a machine of their own, wherever the driver has it.  All that asks something blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from meshsync.lab.cable.control import order_cable
+from meshsync.lab.drivers.base import Lab, LabError
+from meshsync.lab.impairments import LinkImpairment
+from meshsync.lab.namespaces import run
+from meshsync.lab.scenario import Cut, Impair, Unplug
+from meshsync.lab.topology import LinkSpec
+
+CABLES = "cables"
+"""The machine of the cables, among the nodes of the topology."""
+SOCKET = "cables.sock"
+_SOCKET_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+
+
+def cabled(lab: Lab) -> tuple[LinkSpec, ...]:
+    """The links that a scenario does something to."""
+    named = set(lab.scenario.links)
+    for step in lab.scenario.steps:
+        if isinstance(step.action, Cut | Unplug | Impair):
+            named |= set(step.action.links)
+    return tuple(link for link in lab.topology.links if link.name in named)
+
+
+def cable_ends(lab: Lab, link: LinkSpec) -> tuple[str, str]:
+    """The interfaces of a link's cable, in the machine of the cables."""
+    number = lab.topology.links.index(link)
+    return f"l{number}a", f"l{number}b"
+
+
+class Cables:
+    """Those of one lab."""
+
+    def __init__(self, lab: Lab, folder: Path, inside: Callable[..., list[str]]) -> None:
+        """`folder` is where their socket and their log are; `inside` is the driver's `BuiltLab.inside`."""
+        self.links = cabled(lab)
+        """All that something can be done to."""
+        self.socket = folder / SOCKET
+        self.log = folder / "cables.log"
+        self._lab = lab
+        self._inside = inside
+
+    def clear(self) -> None:
+        """Remove what an earlier process left that the next one would be taken for."""
+        self.socket.parent.mkdir(exist_ok=True)
+        self.socket.unlink(missing_ok=True)
+
+    def lay(self, is_running: Callable[[], bool] = lambda: True) -> None:
+        """Lay all of them, once their process listens.  LabError: it does not, or has ended."""
+        end = time.monotonic() + _SOCKET_SECONDS
+        while not self.socket.exists():
+            if not is_running() or time.monotonic() > end:
+                raise LabError(f"the cables do not start; see {self.log}")
+            time.sleep(_LOOK_SECONDS)
+        for link in self.links:
+            self.impair(link, self._lab.scenario.links.get(link.name, LinkImpairment()))
+
+    def impair(self, link: LinkSpec, impairment: LinkImpairment) -> None:
+        """Have a link's cable do this.  LabError: it has none, or the process does not answer."""
+        if link not in self.links:
+            raise LabError(f"{link.name} has no cable: only links that the scenario names can be impaired")
+        order_cable(self.socket, f"{link.a}-{link.b}", cable_ends(self._lab, link), impairment)
+
+    def plug(self, link: LinkSpec, *, plugged: bool) -> None:
+        """Give both interfaces of a link their carrier, or take it.  LabError."""
+        for end in cable_ends(self._lab, link):
+            run(self._inside(CABLES, "ip", "link", "set", end, "up" if plugged else "down"))
