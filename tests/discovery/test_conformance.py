@@ -20,14 +20,15 @@ from meshsync.discovery.base import Discovery, Sighting
 from meshsync.discovery.dns import DnsDiscovery
 from meshsync.discovery.mdns.discovery import MdnsDiscovery
 from meshsync.discovery.static import StaticDiscovery
+from meshsync.identity import Identity
 from meshsync.ids import EndpointId
 from meshsync.interfaces import Interfaces
 from tests.discovery.dnsserver import DnsServer, dns_server
 from tests.simlan import SimLan
 from tests.simnet import SimNet
-from tests.stack.world import IDENTITIES
 
-OWN, A, B, *_ = (identity.endpoint_id for identity in IDENTITIES)
+OWN, A, B = (Identity.generate().endpoint_id for _ in range(3))
+"""Of this run alone: others may be on loopback at the same time."""
 SECONDS_MAX = 30
 KEY = random.SystemRandom().randbytes(32)
 """Of a mesh of this run's own: other runs may be on loopback at the same time."""

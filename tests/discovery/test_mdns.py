@@ -28,9 +28,9 @@ from meshsync.identity import Identity
 from meshsync.ids import EndpointId
 from meshsync.interfaces import Interfaces
 from tests.cli.processes import ROOT
-from tests.stack.world import IDENTITIES
 
-OWN, A, B, CANARY, *_ = (identity.endpoint_id for identity in IDENTITIES)
+OWN, A, B, CANARY = (Identity.generate().endpoint_id for _ in range(4))
+"""Of this run alone: who has the same name on loopback at the same time speaks for the same endpoint."""
 SECONDS_MAX = 30
 KEY = random.SystemRandom().randbytes(32)
 """Of a mesh of this run's own: other runs may be on loopback at the same time."""
@@ -142,28 +142,47 @@ async def test_thousands_of_made_up_endpoints_take_nobody_away(shouter: Shouter)
     good = member(A)
     limits = replace(QUICK, sightings_max=16)
     async with looking(limits) as sightings:
-        shouter.announce(good.label, txt_of(good))
-        await next_of(sightings, A)
+        await shout_until_seen(shouter, sightings, good, 1000)
         made_up = [member(Identity.generate().endpoint_id) for _ in range(300)]
         for advert in made_up:
             shouter.announce(advert.label, txt_of(advert), ttl=4500)
             await trio.lowlevel.checkpoint()
-        seen: set[EndpointId | None] = set()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_announcing, shouter, good)
-            async for sighting in sightings:
-                if sighting.endpoint == A and sighting.addresses == (HostPort("127.0.0.1", 1001),):
-                    break
-                seen.add(sighting.endpoint)
-            nursery.cancel_scope.cancel()
+        seen = await shout_until_seen(shouter, sightings, good, 1001)
         assert len(seen) <= limits.sightings_max
 
 
-async def _keep_announcing(shouter: Shouter, advert: Advert) -> None:
-    """Again and again, as nodes do: in a flood the system drops datagrams."""
-    while True:
-        shouter.announce(advert.label, txt_of(advert), port=1001)
-        await trio.sleep(0.5)
+async def test_rubbish_under_the_name_of_one_that_is_there_does_not_take_it_away(shouter: Shouter) -> None:
+    """Otherwise one datagram makes room for a flood, and who had that name is not seen again while it lasts."""
+    good, other = member(A), member(B)
+    async with looking() as sightings:
+        await shout_until_seen(shouter, sightings, good, 1000)
+        shouter.announce(good.label, txt_of(good, mesh=b"0" * 16))
+        shouter.announce(good.label, txt_of(good, id=b"0" * 64))
+        assert A not in await shout_until_seen(shouter, sightings, other, 1000)
+
+
+async def shout_until_seen(
+    shouter: Shouter, sightings: AsyncIterator[Sighting], advert: Advert, port: int
+) -> set[EndpointId | None]:
+    """Announce it until it is seen at the port; returns who was seen before that.
+
+    Again and again, as nodes do: in a flood the system drops datagrams.
+    """
+
+    async def shout() -> None:
+        while True:
+            shouter.announce(advert.label, txt_of(advert), port=port)
+            await trio.sleep(0.5)
+
+    seen: set[EndpointId | None] = set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shout)
+        async for sighting in sightings:
+            if sighting.endpoint == advert.id and sighting.addresses == (HostPort("127.0.0.1", port),):
+                break
+            seen.add(sighting.endpoint)
+        nursery.cancel_scope.cancel()
+    return seen
 
 
 async def test_whom_the_owner_accepts_is_seen_from_then_on_without_the_hint_of_the_mesh(shouter: Shouter) -> None:
@@ -208,10 +227,12 @@ ANNOUNCER = """
 import random, sys, trio
 from dataclasses import replace
 from meshsync.core.limits import LIMITS
-from tests.discovery.test_mdns import A, QUICK, discovery
+from meshsync.ids import EndpointId
+from tests.discovery.test_mdns import QUICK, discovery
 async def main():
     limits = replace(QUICK, mdns_ttl_seconds=3, mdns_announce_seconds=1)
-    async with discovery(A, 1000, limits, bytes.fromhex(sys.argv[1])).sightings():
+    id, key = (bytes.fromhex(one) for one in sys.argv[1:])
+    async with discovery(EndpointId(id), 1000, limits, key).sightings():
         await trio.sleep_forever()
 trio.run(main)
 """
@@ -219,11 +240,13 @@ trio.run(main)
 
 async def test_whoever_is_killed_disappears_when_its_records_run_out() -> None:
     """It says no goodbye; whoever is alive announces itself again in time."""
-    command = [sys.executable, "-c", ANNOUNCER, KEY.hex()]
+    command = [sys.executable, "-c", ANNOUNCER, A.hex(), KEY.hex()]
     async with looking() as sightings:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:  # noqa: ASYNC220
-            assert (await next_of(sightings, A)).addresses
-            process.send_signal(signal.SIGKILL)
+            try:
+                assert (await next_of(sightings, A)).addresses
+            finally:
+                process.send_signal(signal.SIGKILL)
             assert (await next_of(sightings, A)).addresses == ()
 
 

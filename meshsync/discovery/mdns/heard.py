@@ -123,7 +123,7 @@ class Heard(RecordUpdateListener):
         return partial
 
     def _take(self, name: str, service: AsyncServiceInfo, now: float, seconds: float | None) -> None:
-        known = self._seen.pop(name, None)
+        """Take over an announcement.  One that is of no use changes nothing: anybody may have sent it."""
         try:
             advert = parse_untrusted_txt(name[:LABEL_DIGITS], service.properties)
         except PeerError:
@@ -135,6 +135,7 @@ class Heard(RecordUpdateListener):
         )
         if not addresses or not service.port or not self._is_wanted(advert):
             return
+        known = self._seen.pop(name, None)
         if seconds is None:
             until = known.until if known is not None else now + self._limits.mdns_ttl_seconds
         else:
