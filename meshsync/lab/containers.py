@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,9 +75,12 @@ def container(lab: str, node: str) -> str:
     return f"clab-{lab}-{node}"
 
 
-def inside(lab: str, node: str, *command: str) -> list[str]:
-    """The arguments of a process that runs a command in a node's container."""
-    terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+def inside(lab: str, node: str, *command: str, has_terminal: bool = False) -> list[str]:
+    """The arguments of a process that runs a command in a node's container.
+
+    `has_terminal`: the process will have a terminal for input and output, and so has the command.
+    """
+    terminal = ["--tty"] if has_terminal else []
     return ["docker", "exec", "--interactive", *terminal, container(lab, node), *command]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import secrets
 import shutil
 import subprocess
@@ -170,6 +171,19 @@ def test_a_command_that_failed_fails_the_deployment(tmp_path: Path, path: Path) 
         (built.state / process).mkdir(parents=True)
     with pytest.raises(LabError, match=r'exec: "ip x" node=a rc=2'):
         built.build()
+
+
+def test_links_are_unplugged_from_a_terminal_too(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker refuses a terminal to a command whose input is none, and what a lab does to its links has no input."""
+    install(path, "docker", 'case "$*" in *--tty*) [ -t 0 ] || exit 1;; esac')
+    built = ContainerLab(read_lab(write_files(tmp_path / "pair", scenario=SCENARIO + "links: {a-b: jtrs}\n")))
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours), os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert "--tty" in built.inside("a", "sh"), "who opens a shell on a node wants a terminal there"
+        for link in built.cables.links:
+            built.cables.plug(link, plugged=False)
 
 
 def test_a_process_that_holds_its_directory_has_not_ended(tmp_path: Path, path: Path) -> None:

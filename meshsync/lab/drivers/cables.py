@@ -42,7 +42,10 @@ class Cables:
     """Those of one lab."""
 
     def __init__(self, lab: Lab, folder: Path, inside: Callable[..., list[str]]) -> None:
-        """`folder` is where their socket and their log are; `inside` is the driver's `BuiltLab.inside`."""
+        """`folder` is where their socket and their log are.
+
+        `inside`, as `BuiltLab.inside`: the arguments of a process that runs a command on a machine, without a terminal.
+        """
         self.links = cabled(lab)
         """All that something can be done to."""
         self.socket = folder / SOCKET

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -92,7 +94,7 @@ class ContainerLab:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.state = lab.folder.resolve() / STATE
-        self.cables = Cables(lab, self.state / CABLES, self.inside)
+        self.cables = Cables(lab, self.state / CABLES, partial(containers.inside, lab.name))
         self.topology = self.state / f"{lab.name}{SUFFIX}"
         """The derived one; it is there only while the lab is up."""
         self.run = run_of(self.state)
@@ -162,7 +164,8 @@ class ContainerLab:
 
     def inside(self, node: str, *command: str) -> list[str]:
         """See `BuiltLab.inside`."""
-        return containers.inside(self.lab.name, node.partition("|")[2] or node, *command)
+        is_typed = sys.stdin.isatty() and sys.stdout.isatty()
+        return containers.inside(self.lab.name, node.partition("|")[2] or node, *command, has_terminal=is_typed)
 
     # Down
 
