@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from tests.leaks import census, nothing_left
 from tests.simnet import LinkProfile
-from tests.stack.world import PORT, World, documents, events, level, simulate, until
+from tests.stack.ordeal import Ordeal
+from tests.stack.world import PORT, World, documents, level, simulate, until
 
-NUMBERS = range(1, 13)
+COUNT = 12
+PEERS = {number: [1 + (number - 1 + step) % COUNT for step in (1, -1, COUNT // 2)] for number in range(1, COUNT + 1)}
+"""Whom a node names: two on a ring, and one across it.  Each of a pair names the other."""
 STEPS = 60
 HEAL_SECONDS_MAX = 300
 SETTLE_SECONDS = 60
@@ -24,38 +27,24 @@ PHASES = (Phase.explicit, Phase.generate)
 BAD = LinkProfile(latency_seconds=0.03, jitter_seconds=0.03, loss=0.04, duplication=0.02)
 
 
-def neighbours(number: int) -> list[int]:
-    """Whom a node names: two on a ring, and one across it.  Each of a pair names the other."""
-    count = len(NUMBERS)
-    return [1 + (number - 1 + step) % count for step in (1, -1, count // 2)]
-
-
-class Churn:
+class Churn(Ordeal):
     """One run."""
 
+    pauses = (0, 0.01, 0.1, 1, 3, 12)
+    writes = (1, 1, 3, 10)
+    sizes = (0, 10, 3000)
+
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.rng = world.rng
-        self.acknowledged: set[str] = set()
-        self.running: set[int] = set()
+        super().__init__(world, PEERS)
         self.cuts = self.ends = self.moves = 0
         self.rebound: int | None = None
 
-    async def start(self, number: int) -> None:
-        """Start a node; it is told where the others are now."""
-        await self.world.start(number, peers=neighbours(number))
-        self.running.add(number)
-
-    async def step(self) -> None:
-        """Let one thing happen."""
-        choice = self.rng.random()
-        number = self.rng.choice(NUMBERS)
-        if number not in self.running:
-            await self.start(number)
-        elif choice < 0.45:
+    async def befall(self, number: int, choice: float) -> None:
+        """See `Ordeal.befall`."""
+        if choice < 0.45:
             await self.write(number)
         elif choice < 0.65:
-            other = self.rng.choice(neighbours(number))
+            other = self.rng.choice(PEERS[number])
             self.cuts += 1
             self.world.cut(number, other, one_way=self.rng.random() < 0.4)
         elif choice < 0.75:
@@ -65,24 +54,16 @@ class Churn:
         else:
             self.rebind(number)
 
-    async def write(self, number: int) -> None:
-        for _ in range(self.rng.choice([1, 1, 3, 10])):
-            id = f"n{len(self.acknowledged)}"
-            body = {"by": number, "text": "x" * self.rng.choice([0, 10, 3000])}
-            await self.world.node(number).collection("notes").put(id, body)
-            self.acknowledged.add(id)
-
     async def end(self, number: int) -> None:
         """End a node somehow; it may come back elsewhere, and mostly does soon."""
         self.ends += 1
-        self.running.discard(number)
         if self.rebound == number:
             self.rebound = None
         match self.rng.randrange(3):
             case 0:
-                await self.world.stop(number)
+                await self.stop(number)
             case how:
-                await self.world.kill(number, power_cut=how == 1)
+                await self.kill(number, power_cut=how == 1)
         if self.rng.random() < 0.3:
             self.moves += 1
             self.world.move(number, f"10.0.{self.moves}.{number}")
@@ -98,28 +79,18 @@ class Churn:
             self.world.net.rebind(self.world.machine(self.rebound).host, 5555, PORT)
             self.rebound = None
 
-    async def run(self) -> None:
-        for _ in range(STEPS):
-            await self.step()
-            await trio.sleep(self.rng.choice([0, 0.01, 0.1, 1, 3, 12]))
-
     async def heal(self) -> None:
         """All run and see each other: each pair that is to be connected is, all are level, nothing is lost."""
-        self.world.net.heal()
         if self.rebound is not None:
             self.rebind(self.rebound)
-        for number in NUMBERS:
-            if number not in self.running:
-                await self.start(number)
-        nodes = [self.world.node(number) for number in NUMBERS]
+        await super().heal()
         with trio.fail_after(HEAL_SECONDS_MAX):
             await self.whole()
-            await level(*nodes)
+            await level(*self.nodes)
         await trio.sleep(SETTLE_SECONDS)
         assert self.is_whole()
-        for node in nodes:
-            assert set(documents(node)) == self.acknowledged
-            assert not events(node, "failed", "fork", "peer_error"), node.name
+        self.assert_sound()
+        assert set(documents(self.nodes[0])) == self.acknowledged
 
     async def whole(self) -> None:
         """Wait until `is_whole`."""
@@ -131,11 +102,11 @@ class Churn:
 
     def is_whole(self) -> bool:
         """Whether each pair that is to be connected has one connection, the same at both ends, and one session."""
-        nodes = {number: self.world.node(number) for number in NUMBERS}
+        nodes = {number: self.world.node(number) for number in PEERS}
         for number, node in nodes.items():
-            if len(node.sync.links) != len(neighbours(number)) or len(node.sync._exchanges) != len(node.sync.links):
+            if len(node.sync.links) != len(PEERS[number]) or len(node.sync._exchanges) != len(node.sync.links):
                 return False
-            for other in neighbours(number):
+            for other in PEERS[number]:
                 ends = [nodes[one].sync.links.get(nodes[two].id) for one, two in ((number, other), (other, number))]
                 if None in ends or len({end.connection.nonces for end in ends if end is not None}) != 1:
                     return False
@@ -150,9 +121,9 @@ def churn(seed: int) -> None:
         async with nothing_left():
             await churn.heal()
             async with nothing_left(TOLD_SECONDS_MAX):
-                await churn.run()
+                await churn.run(STEPS)
                 await churn.heal()
-            for number in NUMBERS:
+            for number in PEERS:
                 await world.stop(number)
         assert min(len(churn.acknowledged), churn.cuts, churn.ends) >= 3, "too little happened"
 

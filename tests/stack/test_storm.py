@@ -12,64 +12,38 @@ import trio
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from meshsync.errors import LocalError
 from tests.simnet import LinkProfile
-from tests.stack.world import World, documents, events, level, simulate
+from tests.stack.ordeal import Ordeal
+from tests.stack.world import World, level, simulate
 
-NUMBERS = (1, 2, 3)
 STEPS = 40
 PHASES = (Phase.explicit, Phase.generate)
 """A storm of fewer steps is another storm: there is nothing to be found by shrinking a seed."""
 PEERS = {1: [2, 3], 2: [1], 3: [1, 2]}
 
 
-class Storm:
+class Storm(Ordeal):
     """One run."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.rng = world.rng
-        self.acknowledged: set[str] = set()
-        self.running: set[int] = set()
-        self.serial = 0
+    pauses = (0, 0.005, 0.03, 0.3, 2, 20)
+    writes = (1, 1, 3, 30)
+    sizes = (0, 10, 10, 5000)
 
-    async def start(self, number: int) -> None:
-        await self.world.start(number, peers=PEERS[number])
-        self.running.add(number)
-
-    async def step(self) -> None:
-        """Let one thing happen."""
-        choice = self.rng.random()
-        number = self.rng.choice(NUMBERS)
-        if number not in self.running:
-            await self.start(number)
-        elif choice < 0.5:
+    async def befall(self, number: int, choice: float) -> None:
+        """See `Ordeal.befall`."""
+        if choice < 0.5:
             await self.write(number)
         elif choice < 0.62:
-            first, second = self.rng.sample(NUMBERS, 2)
+            first, second = self.rng.sample(tuple(self.peers), 2)
             self.world.cut(first, second, one_way=self.rng.random() < 0.5)
         elif choice < 0.74:
             self.world.net.heal()
         elif choice < 0.80:
-            self.running.discard(number)
-            await self.world.stop(number)
+            await self.stop(number)
         elif choice < 0.88:
-            self.running.discard(number)
-            await self.world.kill(number, power_cut=self.rng.random() < 0.5)
+            await self.kill(number, power_cut=self.rng.random() < 0.5)
         else:
             await self.leave_or_join(number)
-
-    async def write(self, number: int) -> None:
-        node = self.world.node(number)
-        for _ in range(self.rng.choice([1, 1, 3, 30])):
-            self.serial += 1
-            id = f"{number}-{self.serial}"
-            body = {"text": "x" * self.rng.choice([0, 10, 10, 5000])}
-            try:
-                await node.collection("notes").put(id, body)
-            except LocalError:
-                return  # it has left
-            self.acknowledged.add(id)
 
     async def leave_or_join(self, number: int) -> None:
         node = self.world.node(number)
@@ -78,21 +52,15 @@ class Storm:
         else:
             await node.join("notes")
 
-    async def run(self) -> None:
-        for number in NUMBERS:
-            await self.start(number)
-        for _ in range(STEPS):
-            await self.step()
-            await trio.sleep(self.rng.choice([0, 0.005, 0.03, 0.3, 2, 20]))
-        self.world.net.heal()
-        for number in NUMBERS:
-            if number not in self.running:
-                await self.start(number)
-            if "notes" not in self.world.node(number).collections():
-                await self.world.node(number).join("notes")
+    async def heal(self) -> None:
+        """See `Ordeal.heal`; all join."""
+        await super().heal()
+        for node in self.nodes:
+            if "notes" not in node.collections():
+                await node.join("notes")
 
     async def check(self) -> None:
-        nodes = [self.world.node(number) for number in NUMBERS]
+        nodes = self.nodes
         with trio.fail_after(300):
             for node in nodes:
                 for other in nodes:
@@ -102,10 +70,8 @@ class Storm:
                 # Each has a session with each other: no more, no fewer.
                 await node.sync.progressed.wait_until(lambda node=node: len(node.sync._exchanges) == 2)  # type: ignore[misc]
             await level(*nodes)
-        assert self.acknowledged <= set(documents(nodes[0]))
+        self.assert_sound()
         for node in nodes:
-            assert documents(node) == documents(nodes[0])
-            assert not events(node, "failed", "fork", "peer_error"), node.name
             assert len(node.sync._exchanges) == 2
 
 
@@ -113,8 +79,11 @@ def brew(seed: int, is_bad: bool) -> None:
     """Run one storm."""
 
     async def scenario(world: World) -> None:
-        storm = Storm(world)
-        await storm.run()
+        storm = Storm(world, PEERS)
+        for number in PEERS:
+            await storm.start(number)
+        await storm.run(STEPS)
+        await storm.heal()
         await storm.check()
 
     bad = LinkProfile(latency_seconds=0.03, jitter_seconds=0.03, loss=0.05, duplication=0.03)
