@@ -10,7 +10,8 @@ import trio
 
 from meshsync.addresses import HostPort
 from meshsync.discovery.base import Sighting
-from tests.stack.world import PORT, World
+from meshsync.node import Node
+from tests.stack.world import PORT, World, level
 
 
 class Sightings:
@@ -44,3 +45,13 @@ class Sightings:
     async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
         """See `Discovery.sightings`."""
         yield self._receive
+
+
+async def acquainted(world: World) -> tuple[Node, Node, Sightings]:
+    """Start two nodes of which the first has seen where the second is, and has dialled it; both are level."""
+    seen = Sightings(world)
+    a = await world.start(1, discoveries=[seen])
+    b = await world.start(2)
+    seen.see(2)
+    await level(a, b)
+    return a, b, seen

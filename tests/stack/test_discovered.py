@@ -14,7 +14,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.discovery.base import Sighting
 from meshsync.ids import EndpointId
 from meshsync.node import Node
-from tests.stack.sightings import Sightings
+from tests.stack.sightings import Sightings, acquainted
 from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
 
 
@@ -294,11 +294,7 @@ def test_a_discovered_peer_is_found_at_its_new_address(is_connected: bool) -> No
     """Otherwise a machine that gets another address is lost although it says where it is."""
 
     async def scenario(world: World) -> None:
-        seen = Sightings(world)
-        a = await world.start(1, discoveries=[seen])
-        b = await world.start(2)
-        seen.see(2)
-        await level(a, b)
+        a, _, seen = await acquainted(world)
         await world.stop(2)
         if not is_connected:
             await trio.sleep(3600)
@@ -318,11 +314,7 @@ def test_an_address_that_changes_while_connected_disturbs_nothing_and_counts_aft
     """Otherwise news of an address costs the connection, or is forgotten when it is needed."""
 
     async def scenario(world: World) -> None:
-        seen = Sightings(world)
-        a = await world.start(1, discoveries=[seen])
-        b = await world.start(2)
-        seen.see(2)
-        await level(a, b)
+        a, _, seen = await acquainted(world)
         seen.see(2, "10.0.7.7")
         await trio.sleep(600)
         assert len(events(a, "connected")) == 1
@@ -356,11 +348,7 @@ def test_who_was_disconnected_by_the_owner_is_not_dialled_because_it_is_seen() -
     """Otherwise a peer comes back a moment after its owner sent it away."""
 
     async def scenario(world: World) -> None:
-        seen = Sightings(world)
-        a = await world.start(1, discoveries=[seen])
-        b = await world.start(2)
-        seen.see(2)
-        await level(a, b)
+        a, b, seen = await acquainted(world)
         a.peering.disconnect(b.id)
         seen.see(2)
         a.peering.network_changed()

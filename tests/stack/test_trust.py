@@ -11,7 +11,7 @@ from meshsync.addresses import HostPort
 from meshsync.core.limits import LIMITS
 from meshsync.errors import LocalError
 from meshsync.status import is_healthy
-from tests.stack.sightings import Sightings
+from tests.stack.sightings import Sightings, acquainted
 from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -346,11 +346,7 @@ def test_a_banned_endpoint_that_is_seen_is_left_alone() -> None:
     """Otherwise a ban ends where the peer says where it is."""
 
     async def scenario(world: World) -> None:
-        seen = Sightings(world)
-        a = await world.start(1, discoveries=[seen])
-        b = await world.start(2)
-        seen.see(2)
-        await level(a, b)
+        a, b, seen = await acquainted(world)
         await a.ban_peer(b.id)
         seen.see(2, "10.0.0.2", "10.0.7.7")
         await trio.sleep(600)
