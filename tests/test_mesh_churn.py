@@ -12,7 +12,7 @@ from tests.churn import run_churn, run_many
 
 SEEDS = range(12)
 MANY_SEEDS = range(1000, 1000 + int(os.environ.get("CHURNS", "200")))
-CHUNK = 20
+CHUNK = 4
 
 run_once = cache(run_churn)
 

@@ -13,7 +13,7 @@ from tests.stack.world import World, documents, events, level, simulate, write
 
 SEEDS = range(200)
 MANY_SEEDS = range(1000, 11_000)
-CHUNK = 500
+CHUNK = 100
 
 
 def meet(seed: int) -> bool:
