@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from meshsync.cli.exits import CommandError, Exit, exit_of
+from meshsync.cli.lazy import LazyGroup
 from meshsync.errors import MeshsyncError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Where each command lives, here or where the name says, and its line in the help: both without importing it.
 _COMMANDS = {
     "id": ("identity", "Print the endpoint id of this node."),
     "node": ("node", "Run a node until SIGINT or SIGTERM."),
@@ -48,29 +47,10 @@ _COMMANDS = {
     "events": ("feeds", "Print events of the node as they happen."),
     "log": ("collections", "Print the entries of a collection."),
     "verify": ("collections", "Check the store of the node."),
-    "lab": ("meshsync.lab.command", "Run emulated networks of nodes, with impairments and verdicts."),
+    "lab": ("meshsync.lab.commands.group", "Run emulated networks of nodes, with impairments and verdicts."),
     "version": ("identity", "Print the version."),
 }
 COMMAND_NAMES = frozenset(_COMMANDS)
-
-
-class _LazyGroup(click.Group):
-    """Knows its commands by name and imports the one that runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
-        if cmd_name not in _COMMANDS:
-            return None
-        place = _COMMANDS[cmd_name][0]
-        module = importlib.import_module(place if "." in place else f"meshsync.cli.{place}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
 def _keep_data_dir(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -111,7 +91,12 @@ def client() -> Client:
     return Client(data_dir())
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    package="meshsync.cli",
+    places=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @data_dir_option
 def group() -> None:
     """Offline-first documents for a mesh of peers.

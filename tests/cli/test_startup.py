@@ -6,13 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from meshsync.cli.main import _COMMANDS, group
+from meshsync.cli.lazy import LazyGroup
+from meshsync.cli.main import group
+from meshsync.lab.commands.group import lab_command
 from tests.cli.processes import PATIENCE_SECONDS, environment, running
 
 SLOW = {"trio", "aioquic", "pydantic", "starlette", "hypercorn", "httpx", "rich", "structlog", "yaml", "cryptography"}
 SLOW |= {"cbor2", "apsw", "asyncio", "prometheus_client", "zeroconf"}
+
+CONTEXT = click.Context(group)
 
 SCRIPT = """
 import sys
@@ -58,17 +63,30 @@ def test_commands_of_a_client_import_nothing_slow(tmp_path: Path) -> None:
             assert modules & SLOW == set(), arguments
 
 
-def test_help_imports_no_command() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["lab", "--help"]])
+def test_help_imports_no_command(arguments: list[str]) -> None:
     """`meshsync --help` and the completion of a shell would import all commands."""
-    code, modules = imported("--help")
+    code, modules = imported(*arguments)
     assert code == 0
     assert modules & SLOW == set()
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
-def test_every_command_of_the_table_is_there(name: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "name"), [(table, name) for table in (group, lab_command) for name in table.list_commands(CONTEXT)]
+)
+def test_every_command_of_the_table_is_there(table: LazyGroup, name: str) -> None:
     """The table is what --help shows; a slip in it shows only when that command is typed."""
-    command = group.get_command(None, name)  # type: ignore[arg-type]
+    command = table.get_command(CONTEXT, name)
     assert command is not None
     assert command.name == name
     assert command.help
+
+
+@pytest.mark.parametrize("name", lab_command.list_commands(CONTEXT))
+def test_help_of_labs_says_what_is_needed_and_shows_it(name: str) -> None:
+    """Whoever lacks root or Docker learns it from an error, and whoever has both guesses at the arguments."""
+    command = lab_command.get_command(CONTEXT, name)
+    assert command is not None
+    assert "Needs " in " ".join((command.help or "").split())
+    shown = [line.strip() for line in (command.epilog or "").splitlines()]
+    assert any(line.removeprefix("sudo ").startswith(f"meshsync lab {name} ") for line in shown)

@@ -18,8 +18,7 @@ import pytest
 import yaml
 
 from meshsync.lab import containers
-from meshsync.lab.command import read_lab
-from meshsync.lab.drivers.base import LabError
+from meshsync.lab.drivers.base import LabError, read_lab
 from meshsync.lab.drivers.cables import cabled
 from meshsync.lab.drivers.choose import chosen, found
 from meshsync.lab.drivers.containers import ContainedProcess, ContainerLab

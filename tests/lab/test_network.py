@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshsync.lab.command import read_lab
+from meshsync.lab.drivers.base import read_lab
 from meshsync.lab.impairments import PROFILES, Impairment, LinkImpairment
 from meshsync.lab.simulation.network import Network
 from tests.lab.labs import TOPOLOGIES, write_files

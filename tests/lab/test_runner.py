@@ -10,8 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from meshsync.lab.command import read_lab
-from meshsync.lab.drivers.base import Lab
+from meshsync.lab.drivers.base import Lab, read_lab
 from meshsync.lab.record import Record
 from meshsync.lab.report import Report
 from meshsync.lab.runner import Runner, pairs_over

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from meshsync.errors import ConfigError, LocalError
-from meshsync.lab.command import read_lab
+from meshsync.lab.drivers.base import read_lab
 from meshsync.lab.expectations import FORMS, Converged, Latency, read_expectation
 from meshsync.lab.impairments import PERFECT, PROFILES
 from meshsync.lab.prepare import configuration, prepare

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshsync.errors import ConfigError
-from meshsync.lab.command import read_lab
+from meshsync.lab.drivers.base import read_lab
 from meshsync.lab.drivers.namespaces import NamespaceLab
 from meshsync.lab.generate import write_lab
 from meshsync.lab.shapes import SHAPES, make_shape

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from meshsync.lab.command import read_lab
+from meshsync.lab.drivers.base import read_lab
 from meshsync.lab.drivers.namespaces import NamespaceLab
 from meshsync.lab.ownership import alone
 from meshsync.lab.processes import started_at

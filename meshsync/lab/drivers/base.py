@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from meshsync.errors import RefusedError
 from meshsync.lab.impairments import LinkImpairment
-from meshsync.lab.scenario import Scenario
-from meshsync.lab.topology import Topology
+from meshsync.lab.scenario import FILE_NAME, Scenario, read_scenario
+from meshsync.lab.topology import Topology, find_topology, read_topology
 
 
 class LabError(RefusedError):
@@ -35,6 +35,12 @@ class Lab:
     def name(self) -> str:
         """The topology's name."""
         return self.topology.name
+
+
+def read_lab(folder: Path) -> Lab:
+    """Read the files of a lab.  ConfigError: what is wrong with them, by file, line and key."""
+    topology = read_topology(find_topology(folder))
+    return Lab(folder, topology, read_scenario(folder / FILE_NAME, topology))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meshsync.lab.command import read_lab
-from meshsync.lab.drivers.base import Lab
+from meshsync.lab.drivers.base import Lab, read_lab
 from meshsync.lab.expectations import Converged
 from meshsync.lab.impairments import DOWN, PROFILES, LinkImpairment
 from meshsync.lab.record import Record, percentile
