@@ -83,7 +83,7 @@ class Duo:
                     self.send(side, message)
                 case Stored(applied):
                     side.applied.append(applied)
-                    self.handle(side, Changed(dict(applied.tips)))
+                    self.handle(side, Changed(dict(applied.tips), tuple(applied.filled)))
                 case Confirm(cursor):
                     side.confirm = cursor
                     if side.is_synced_at_once:

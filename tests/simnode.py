@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core.entry import Operation
 from meshsync.core.messages import Batch, Have, Open, decode_untrusted, encode_message
+from meshsync.core.query import Query
 from meshsync.core.session import Session
 from meshsync.core.session_events import (
     Arrived,
     Changed,
     Check,
+    Chosen,
     Confirm,
     Durable,
     Event,
@@ -64,6 +66,8 @@ class Node:
         """What this node promised never to lose."""
         self.durable_next = 1
         """The arrival numbers below it survive a crash."""
+        self.query: Query | None = None
+        """What it subscribes to; None: everything."""
         self.open()
 
     def __repr__(self) -> str:
@@ -76,6 +80,15 @@ class Node:
         self.spreading = Spreading(self.subscribers, self.mesh.limits, self.mesh.rng)
         with self.store.sound():
             self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
+            self.replica.choose(self.query)
+
+    def choose(self, query: Query | None) -> None:
+        """Subscribe to something else from now on."""
+        self.query = query
+        if self.replica.choose(query):
+            for end in self.ends:
+                end.handle(Chosen())
+                end.give_ready()
 
     def mend_disk(self) -> None:
         """From now on the disk does what it should."""
@@ -112,7 +125,7 @@ class Node:
     def note(self, applied: Applied) -> None:
         """Tell every session of this node that branches grew."""
         for end in self.ends:
-            end.handle(Changed(dict(applied.tips)))
+            end.handle(Changed(dict(applied.tips), tuple(applied.filled)))
             end.give_ready()
 
     def subscribers(self) -> int:

@@ -24,9 +24,10 @@ from typing import NamedTuple
 
 from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
+from meshsync.core.entry import document_tags
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
-from meshsync.ids import LogId
+from meshsync.ids import CollectionId, LogId
 
 
 class OutgoingEntry(NamedTuple):
@@ -45,8 +46,13 @@ class OutgoingEntry(NamedTuple):
     branch: int
 
 
-def outgoing(held: Holding, rows: Sequence[StoredEntry], index: Callable[[LogId], int]) -> list[OutgoingEntry]:
-    """Stored entries as they go out; `index` numbers logs."""
+def outgoing(
+    held: Holding,
+    rows: Sequence[StoredEntry],
+    index: Callable[[LogId], int],
+    is_whole: Callable[[StoredEntry], bool] = lambda row: True,  # noqa: ARG005
+) -> list[OutgoingEntry]:
+    """Stored entries as they go out; `index` numbers logs, `is_whole` says whether the payload goes along."""
     entries: list[OutgoingEntry] = []
     last: dict[int, StoredEntry] = {}
     for row in rows:
@@ -60,9 +66,19 @@ def outgoing(held: Holding, rows: Sequence[StoredEntry], index: Callable[[LogId]
             anchors = [held.anchor(number, seq) for number, seq in PARENT.iter_unpack(row.parents)]
             parents = [(index(held.branch(one.branch).log), one.seq, one.id) for one in anchors]
         log = index(held.branch(row.branch).log)
-        entries.append(OutgoingEntry(log, row.seq, row.id, prev, row.hlc, parents, row.payload, row.bare, row.branch))
+        payload, bare = row.payload, row.bare
+        if payload is not None and not is_whole(row):
+            bare = described(held.id, payload)
+            payload = None
+        entries.append(OutgoingEntry(log, row.seq, row.id, prev, row.hlc, parents, payload, bare, row.branch))
         last[row.branch] = row
     return entries
+
+
+def described(collection: CollectionId, payload: bytes) -> bytes:
+    """What stands for a payload that stays away: CBOR [hash, size, [document tags]]."""
+    ids = [operation[1] for operation in cbor.decode_trusted(payload)]
+    return cbor.encode([cbor.sha256(payload), len(payload), document_tags(collection, ids)])
 
 
 def build_batch(

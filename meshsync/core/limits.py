@@ -23,6 +23,9 @@ SUMMARY_ADDRESSES_MAX = 8
 SUMMARY_LINKS_MAX = 16
 SUMMARY_MARKS_MAX = 24
 SUMMARY_DIGEST_BYTES = 8
+QUERY_BYTES_MAX = 16 * 1024
+"""In CBOR, as peers are told it."""
+MATCH_TAGS_MAX = 16_384
 SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
@@ -53,6 +56,10 @@ class Limits:
     """That a peer may name in one session."""
     locate_samples_max: int = 4096
     want_entries_max: int = 256
+    match_slice_documents: int = 64
+    """Documents, or entries, that are looked at for a peer's query at a time: at most MATCH_TAGS_MAX names."""
+    named_documents_max: int = 65_536
+    """Documents that peers named and of which nothing is here yet."""
     seals_per_second_max: float = 2000.0
     answers_bytes_max: int = 8 * 1024 * 1024
     """What may wait to be sent on one stream before no more of the peer's questions are read."""

@@ -14,10 +14,18 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from meshsync.core import cbor
-from meshsync.core.limits import LIMITS, SUMMARY_BYTES_MAX, SUMMARY_DIGEST_BYTES, Limits
+from meshsync.core.limits import (
+    LIMITS,
+    MATCH_TAGS_MAX,
+    QUERY_BYTES_MAX,
+    SUMMARY_BYTES_MAX,
+    SUMMARY_DIGEST_BYTES,
+    Limits,
+)
 from meshsync.core.wirefields import (
     blob,
     blob_up_to,
+    boolean,
     carried,
     hlc_column,
     index,
@@ -33,6 +41,7 @@ from meshsync.core.wirefields import (
     tip_id,
     tip_row,
     uint,
+    up_to,
 )
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import CollectionId, LogId
@@ -65,6 +74,8 @@ class Open:
     tips: tuple[tuple[LogId, int, bytes], ...] | None
     """(log, seq, TIP_ID_BYTES of the id); what does not fit follows in HAVEs.  None: those below the cursor."""
     flags: int
+    query: bytes | None = None
+    """The documents that the sender wants, in CBOR; None: all, and then the field is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,18 @@ class Graft:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """Names documents, by their tags, whose payloads the receiver may want: they match its query at the sender."""
+
+    NUMBER: ClassVar[int] = 9
+    round: int
+    """Of the OPEN with the query."""
+    is_complete: bool
+    """Everything that matched when that OPEN came has been named."""
+    tags: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribed:
     """The tags of collections that the sender has just begun to subscribe to; the dialer opens their streams."""
 
@@ -230,7 +253,7 @@ class Known:
     digest: bytes
 
 
-CollectionMessage = Open | Batch | Have | Locate | Want | Payloads | Close | Prune | Graft
+CollectionMessage = Open | Batch | Have | Locate | Want | Payloads | Close | Prune | Graft | Match
 ControlMessage = Subscribed | Ping | Pong | Summary | Relay | Carry | Known
 Message = CollectionMessage | ControlMessage
 
@@ -244,6 +267,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         blob(32),
         optional(many(tip_row, tuple)),
         uint(255),
+        blob_up_to(QUERY_BYTES_MAX),
     ),
     Batch: (
         uint(2**32),
@@ -268,6 +292,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Close: (uint(255), text),
     Prune: (),
     Graft: (),
+    Match: (uint(2**32), boolean, many(blob(8), up_to(MATCH_TAGS_MAX))),
     Subscribed: (many(blob(16), tuple),),
     Ping: (uint(2**32), uint(2**53)),
     Pong: (uint(2**32), uint(2**53)),
@@ -285,8 +310,10 @@ def encode_message(message: Message) -> bytes:
     if type(message) is Open and message.tips is not None:
         tips: Any = [(log.author, log.incarnation, seq, id) for log, seq, id in message.tips]
         cursor = message.cursor
-        return cbor.encode([0, message.tag, message.round, message.epoch, cursor, message.root, tips, message.flags])
-    return cbor.encode([message.NUMBER, *[getattr(message, name) for name in _NAMES[type(message)]]])
+        head = [0, message.tag, message.round, message.epoch, cursor, message.root, tips, message.flags]
+        return cbor.encode(head if message.query is None else [*head, message.query])
+    values = [message.NUMBER, *[getattr(message, name) for name in _NAMES[type(message)]]]
+    return cbor.encode(values[:-1] if type(message) is Open and message.query is None else values)
 
 
 def decode_untrusted(frame: bytes, limits: Limits = LIMITS) -> Message:
@@ -298,10 +325,12 @@ def decode_untrusted(frame: bytes, limits: Limits = LIMITS) -> Message:
         raise PeerError("not a message of this protocol")
     kind = _TYPES[value[0]]
     checks = _FIELDS[kind]
+    if kind is Open and len(value) == len(checks):
+        checks = checks[:-1]  # without a query
     if len(value) != len(checks) + 1:
         raise PeerError(f"{kind.__name__} has {len(checks)} fields, not {len(value) - 1}")
     checked = []
-    for name, check, item in zip(_NAMES[kind], checks, value[1:], strict=True):
+    for name, check, item in zip(_NAMES[kind][: len(checks)], checks, value[1:], strict=True):
         try:
             checked.append(check(item))
         except cbor.Malformed as error:

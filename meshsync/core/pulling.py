@@ -80,7 +80,7 @@ class Puller:
         pulled.conflicts += applied.conflicts
         pulled.payload_bytes_new += applied.payload_bytes
         self._view.reached(applied.reached)
-        effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped else []
+        effects: list[Effect] = [Stored(applied)] if applied.count or applied.skipped or applied.filled else []
         if applied.count:
             self._misfits = 0
         if not applied.skipped:

@@ -9,15 +9,17 @@ from meshsync.core.logtable import OwnLogTable
 from meshsync.core.messages import FLAG_EXPLICIT, FLAG_FULL, Batch
 from meshsync.core.pacing import Pacer
 from meshsync.core.peerview import PeerView
+from meshsync.core.sieve import Sieve
 from meshsync.errors import DamagedError, PeerError
 
 
 class Pusher:
     """Builds batches for one peer."""
 
-    def __init__(self, held: Holding, view: PeerView, own_logs: OwnLogTable, limits: Limits) -> None:
+    def __init__(self, held: Holding, view: PeerView, own_logs: OwnLogTable, sieve: Sieve, limits: Limits) -> None:
         self._held = held
         self._view = view
+        self._sieve = sieve
         self._own_logs = own_logs
         self._limits = limits
         self._pacer = Pacer(limits)
@@ -78,7 +80,7 @@ class Pusher:
             view.dirty.clear()
             return None
         try:
-            entries = outgoing(held, parcel.rows, self._own_logs.index)
+            entries = outgoing(held, parcel.rows, self._own_logs.index, self._sieve.lets_through)
         except DamagedError:
             return now  # it is known of from now on, and the next parcel goes without
         for row in parcel.rows:

@@ -77,6 +77,8 @@ class Rebuilt:
     reached: dict[int, int] = field(default_factory=dict)
     """How far the batch followed each branch, held before or not: the sender has these."""
     seals_checked: int = 0
+    repeated: list[tuple[Anchor, bytes, list[Any]]] = field(default_factory=list)
+    """Payloads, and the operations in them, of entries that are held already: they may be held without."""
 
 
 @dataclass(slots=True)
@@ -150,6 +152,7 @@ class _Rebuilder:
         self.tracking = bool(batch.parents) or len(batch.runs) > 1
         """Whether anything in the batch can refer to an entry of the batch."""
         self.result: list[tuple[int, NewEntry]] = []
+        self.repeated: list[tuple[Anchor, bytes, list[Any]]] = []
 
     def run(self) -> Rebuilt:
         batch = self.batch
@@ -241,6 +244,7 @@ class _Rebuilder:
             if chain.overlap:
                 if anchors := self.held.find(log, seq, id):
                     chain.branch = anchors[0].branch
+                    self.repeated += [(anchors[0], payload, operations)] if payload is not None else []
                     continue
                 chain.overlap = False
                 if not self._extend(log_index, chain, seq - 1):
@@ -310,7 +314,7 @@ class _Rebuilder:
     def _finish(self) -> Rebuilt:
         """Verify one seal for each branch that is new, and leave out the logs that depend on one left out."""
         self._spread()
-        rebuilt = Rebuilt()
+        rebuilt = Rebuilt(repeated=self.repeated)
         for log_index, chains in self.chains.items():
             for chain in chains:
                 if log_index not in self.skipped and chain.fresh >= 0:

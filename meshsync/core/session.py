@@ -1,6 +1,7 @@
 """The tip exchange of one collection with one peer: a machine without I/O.
 
-    events   Start, Received(message), Changed(tips), Ready, Durable(cursor), Check, Lost, MakeLazy, MakeEager
+    events   Start, Received(message), Changed(tips, filled), Ready, Durable(cursor), Check, Lost, Chosen, MakeLazy,
+             MakeEager
     effects  Send(message), Stored(applied), Arrived(new, repeated, places), Offered(log, seq, age), WakeAt(time),
              Confirm(cursor), StateChanged(state), Answered
 
@@ -21,7 +22,10 @@ and what is held here, and whenever either changes, do it again.
     - On a lazy link nothing is sent but announcements, until GRAFT.  PRUNE and GRAFT may cross, so that the ends
       differ on whether the link is lazy: then one pushes, the other announces, and nothing is lost.
 
-Synced has one meaning: both roots are equal, and no payload is lacking here.
+Payloads may stay away: where the peer's subscription chooses, `meshsync.core.sieve` says which go along, and names
+what matches besides; what is wanted and lacking here is asked for by `meshsync.core.wants`.
+
+Synced has one meaning: both roots are equal, and no payload that is wanted is lacking here.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from meshsync.core.messages import (
     Graft,
     Have,
     Locate,
+    Match,
     Message,
     Open,
     Payloads,
@@ -47,6 +52,7 @@ from meshsync.core.session_events import (
     Answered,
     Changed,
     Check,
+    Chosen,
     Durable,
     Effect,
     Event,
@@ -82,8 +88,9 @@ class Session(SessionParts):
         match event:
             case Received(message):
                 effects = self._received(message, now, wall_ms)
-            case Changed(tips):
+            case Changed(tips, filled):
                 self._view.grew(tips)
+                self._sieve.came_late(filled)
                 if self.is_lazy or self._peer_open is None:
                     self._announcer.note(tips, now)
                 effects = []
@@ -93,7 +100,7 @@ class Session(SessionParts):
                 effects = [self._have(cursor)]
             case Check():
                 effects = self._check()
-            case Lost():
+            case Lost() | Chosen():
                 effects = self._open_again() if self._peer_open is not None else []
             case MakeLazy():
                 effects = [Send(Prune())]
@@ -137,13 +144,19 @@ class Session(SessionParts):
             return SessionState.IDLE
         if self._roots.are_equal:
             self._view.level()
-            if self.held.complete:
+            if self._is_whole:
                 return SessionState.SYNCED
-            self.stall = "payloads are lacking that this peer has not sent"
+            self.stall = None if self.held.is_satisfied else "payloads are lacking that this peer has not sent"
             return SessionState.PULLING
         if (self._view.dirty or self.unconfirmed) and not self._view.is_ahead:
             return SessionState.PUSHING
         return SessionState.PULLING
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all that is wanted is here, as far as the peer knows of it."""
+        has_heard = self._query is None or self._matched >= self._asked_round
+        return self._said_query == self._query and has_heard and self.held.is_satisfied
 
     def _received(self, message: Message, now: float, wall_ms: int) -> list[Effect]:
         if isinstance(message, Open):
@@ -168,6 +181,8 @@ class Session(SessionParts):
             case Want():
                 self._wants.owe(message)
                 return []
+            case Match():
+                return self._on_match(message)
             case Payloads():
                 return self._on_payloads(message)
             case Close():
@@ -180,6 +195,8 @@ class Session(SessionParts):
     def _open(self) -> list[Effect]:
         """Tell what is held."""
         self._said_complete, self._said_full = self.held.complete, bool(self.held.full)
+        if self._query != self._said_query:
+            self._said_query, self._asked_round = self._query, self._puller.round
         self._roots.say()
         messages = opening(
             self.held,
@@ -192,6 +209,17 @@ class Session(SessionParts):
             lazy=self.is_lazy,
         )
         return [Send(message) for message in messages]
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether something that only an OPEN tells is another now."""
+        held = self.held
+        is_complete, is_full = held.complete and not self._said_complete, bool(held.full) is not self._said_full
+        return is_complete or is_full or self._query != self._said_query
+
+    @property
+    def _query(self) -> bytes | None:
+        return None if self.held.interest is None else self.held.interest.encoded
 
     def _open_again(self) -> list[Effect]:
         self._puller.begin_round()
@@ -210,6 +238,7 @@ class Session(SessionParts):
         self._roots.peers = message.root
         self.stall = None if self._pusher.is_refused else self.stall
         self._pusher.begin_anew(message.flags)
+        self._sieve.opened(message)
         self._wants.renew()
         forked = self._view.opened(message.tips)
         turned: list[Effect] = []
@@ -306,7 +335,8 @@ class Session(SessionParts):
         effects = self._puller.take(message, epoch, now, wall_ms)
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
-        return effects + self._want()
+        # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.
+        return self._want() + effects
 
     # Payloads that stayed away
 
@@ -314,8 +344,19 @@ class Session(SessionParts):
         want = self._wants.ask()
         return [] if want is None else [Send(want)]
 
+    def _on_match(self, message: Match) -> list[Effect]:
+        if message.round > self._puller.round:
+            raise PeerError("a MATCH answers an OPEN that was never sent")
+        if self.held.interest is not None:
+            self.held.interest.named(message.tags)
+            if message.is_complete:
+                self._matched = max(message.round, self._matched)
+        self._wants.renew()  # there is news of payloads
+        return self._want()
+
     def _on_payloads(self, message: Payloads) -> list[Effect]:
-        return [*(Stored(applied) for applied in self._wants.take(message)), Answered(), *self._want()]
+        stored = [Stored(applied) for applied in self._wants.take(message)]
+        return [*self._want(), *stored, Answered()]
 
     # Ready
 
@@ -323,8 +364,7 @@ class Session(SessionParts):
         if self._peer_open is None:
             return []
         resync = self._puller.resync
-        has_news = (self.held.complete and not self._said_complete) or bool(self.held.full) is not self._said_full
-        if resync.take(now) or has_news:
+        if resync.take(now) or self._has_news:
             return self._open_again()
         turn: Batch | Have | float | None
         if self.is_lazy:
@@ -336,9 +376,13 @@ class Session(SessionParts):
         if isinstance(turn, Batch | Have):
             return [Send(turn)]
         self.stall = self._pusher.stall or self.stall
-        answer = self._wants.answer()
-        effects: list[Effect] = [] if answer is None else [Send(answer)]
-        return effects + [WakeAt(time) for time in (turn, resync.at) if time is not None]
+        answer: Payloads | Match | float | None = self._wants.answer()
+        if answer is None and (self.is_lazy or not (self._view.dirty or self._view.locating)):
+            answer = self._sieve.name(now, is_lazy=self.is_lazy)
+        effects: list[Effect] = [Send(answer)] if isinstance(answer, Payloads | Match) else []
+        effects += self._want()
+        times = (turn, resync.at, answer if isinstance(answer, float) else None)
+        return effects + [WakeAt(time) for time in times if time is not None]
 
     def _announcement(self, now: float) -> Have | float | None:
         """What a lazy link carries now, or when it will carry something."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -46,6 +46,8 @@ class Changed:
     """These branches grew here, whoever wrote the entries: {branch: tip seq}."""
 
     tips: Mapping[int, int]
+    filled: Sequence[int] = ()
+    """Entries (arrivals) whose payloads came late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Another part of the collection is wanted: tell the peer."""
+
+
+@dataclass(frozen=True, slots=True)
 class MakeLazy:
     """Let others push: announce, and have the peer announce."""
 
@@ -83,7 +90,7 @@ class MakeEager:
     """Push, and have the peer push."""
 
 
-Event = Start | Received | Changed | Ready | Durable | Check | Lost | MakeLazy | MakeEager
+Event = Start | Received | Changed | Ready | Durable | Check | Lost | Chosen | MakeLazy | MakeEager
 
 # Effects
 

@@ -15,6 +15,7 @@ from meshsync.core.peerview import PeerView
 from meshsync.core.pulling import Pulled, Puller
 from meshsync.core.pushing import Pusher
 from meshsync.core.session_events import SessionState
+from meshsync.core.sieve import Sieve
 from meshsync.core.wants import Wants
 from meshsync.ids import EndpointId, LogId
 
@@ -41,12 +42,18 @@ class SessionParts:
         self._own_logs = OwnLogTable()
         self._peer_logs = PeerLogTable(limits.logs_max)
         self._locator = Locator(held, self._view, self._own_logs, self._peer_logs, limits)
-        self._wants = Wants(held, self._own_logs, self._peer_logs, limits)
-        self._pusher = Pusher(held, self._view, self._own_logs, limits)
+        self._sieve = Sieve(held, self._view, limits)
+        self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, limits)
+        self._pusher = Pusher(held, self._view, self._own_logs, self._sieve, limits)
         self._puller = Puller(held, self._view, self._peer_logs, peer, limits)
         self._announcer = Announcer(held, self._view, self._own_logs, limits)
         self._said_complete = True
         self._said_full = False
+        self._said_query: bytes | None = None
+        self._asked_round = 0
+        """The round of ours in which the peer was told that query first."""
+        self._matched = -1
+        """The last round of ours in which the peer has named all that matches there."""
         self._answers_checks = False
         self._silent_until = 0.0
         """Nothing is pushed before, unless the peer says something."""

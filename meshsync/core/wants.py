@@ -13,24 +13,27 @@ from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
 from meshsync.core.messages import Payloads, Want
+from meshsync.core.sieve import Place, Sieve
 from meshsync.errors import CloseCode, PeerError
-from meshsync.ids import LogId
 
 _SKIP_MAX = 4096
 """So many entries that the peer lacks, too, are looked past; then asking ends until the peer has news."""
-
-Place = tuple[LogId, int]
 
 
 class Wants:
     """What was asked for on one stream, in both directions."""
 
-    def __init__(self, held: Holding, own_logs: OwnLogTable, peer_logs: PeerLogTable, limits: Limits) -> None:
+    def __init__(
+        self, held: Holding, own_logs: OwnLogTable, peer_logs: PeerLogTable, sieve: Sieve, limits: Limits
+    ) -> None:
         self._held = held
         self._own_logs = own_logs
         self._peer_logs = peer_logs
+        self._sieve = sieve
         self._limits = limits
         self._asked: deque[Place] = deque()
+        self._in_vain = -1
+        """When nothing more was found to ask for, what `Holding.wishes` was."""
         self._lacked: set[Place] = set()
         """What the peer did not have when it was asked."""
         self._owed: deque[Place] = deque()
@@ -39,11 +42,13 @@ class Wants:
 
     def ask(self) -> Want | None:
         """A request for payloads that are lacking; None where there is none to make now."""
-        if self._asked or self._held.complete or len(self._lacked) >= _SKIP_MAX:
+        wishes = self._held.wishes
+        if self._asked or wishes == self._in_vain or self._held.is_satisfied or len(self._lacked) >= _SKIP_MAX:
             return None
         limit = self._limits.want_entries_max
-        places = [place for place in self._held.bare_places(len(self._lacked) + limit) if place not in self._lacked]
+        places = [place for place in self._held.wanted_places(len(self._lacked) + limit) if place not in self._lacked]
         if not places:
+            self._in_vain = wishes
             return None
         self._asked.extend(places[:limit])
         entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
@@ -57,6 +62,7 @@ class Wants:
     def renew(self) -> None:
         """Ask the peer again for what it did not have."""
         self._lacked.clear()
+        self._in_vain = -1
 
     def take(self, message: Payloads) -> list[Any]:
         """Store payloads that came; returns what that changed.  PeerError: not asked for, or not the entries'."""
@@ -92,7 +98,10 @@ class Wants:
         while self._owed and size < self._limits.batch_bytes_soft:
             log, seq = self._owed.popleft()
             answered += 1
-            for payload in self._held.payloads_at(log, seq):
+            payloads = self._held.payloads_at(log, seq)
+            if not payloads:
+                self._sieve.missed((log, seq))
+            for payload in payloads:
                 rows.append((self._own_logs.index(log), seq, payload))
                 size += len(payload)
         return Payloads(self._own_logs.take(), answered, rows) if answered else None

@@ -49,6 +49,13 @@ def blob_up_to(maximum: int) -> Callable[[Any], bytes]:
     return check
 
 
+def boolean(value: Any) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise Malformed("expected true or false")
+    return value
+
+
 def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Null, or what `check` takes."""
     return lambda value: None if value is None else check(value)
@@ -64,6 +71,17 @@ def items(value: Any) -> list[Any]:
 def many(check: Callable[[Any], Any], into: Callable[[Any], Any] = list) -> Callable[[Any], Any]:
     """An array of what `check` takes."""
     return lambda value: into([check(item) for item in items(value)])
+
+
+def up_to(maximum: int) -> Callable[[list[Any]], list[Any]]:
+    """A list, of at most so many items."""
+
+    def check(found: list[Any]) -> list[Any]:
+        if len(found) > maximum:
+            raise Malformed(f"expected at most {maximum} items")
+        return found
+
+    return check
 
 
 def row(*checks: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:

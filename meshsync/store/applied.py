@@ -24,5 +24,7 @@ class Applied:
     reached: dict[int, int] = field(default_factory=dict)
     """How far the batch followed each branch, held before or not."""
     seals_checked: int = 0
+    filled: list[int] = field(default_factory=list)
+    """The entries (arrivals) that got a payload which had stayed away, or was damaged."""
     mended: list[int] = field(default_factory=list)
     """The entries (arrivals) that were damaged and are not any more."""

@@ -7,11 +7,12 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
 from meshsync.core.limits import LIMITS, Limits
+from meshsync.core.rebuild import NewEntry
 from meshsync.core.tips import Root, Tip
 from meshsync.ids import EndpointId, LogId
 from meshsync.store.base import BranchRow, CollectionTables
@@ -196,3 +197,17 @@ class Branches:
         branch = self.branches[number]
         self.tails.load_tip(branch)
         self._settle(branch)
+
+
+def renumbered(entries: list[NewEntry], numbers: Mapping[int, int]) -> list[NewEntry]:
+    """Entries with the final numbers of their branches, which mostly are those that were proposed."""
+    if all(proposed == final for proposed, final in numbers.items()):
+        return entries
+    renumbered = []
+    for entry in entries:
+        parents = entry.parents
+        if parents is not None:
+            places = PARENT.iter_unpack(parents)
+            parents = b"".join(PARENT.pack(numbers.get(branch, branch), seq) for branch, seq in places)
+        renumbered.append(entry._replace(branch=numbers.get(entry.branch, entry.branch), parents=parents))
+    return renumbered

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
@@ -23,11 +24,14 @@ class Payloads:
         self._replica = replica
 
     def lacking(self, limit: int) -> list[tuple[LogId, int]]:
-        """Where at most `limit` entries stand that lack their payload."""
+        """Where at most `limit` entries stand that lack a payload that is wanted."""
         replica, tables = self._replica, self._replica.tables
         rows = [tables.inspect_entries(arrival, 1)[0].row for arrival in replica.damage.lacking[:limit]]
-        rows += tables.bare_entries(limit - len(rows))
-        return [(replica.branches[row.branch].log, row.seq) for row in rows]
+        places = [(replica.branches[row.branch].log, row.seq) for row in rows]
+        if replica.interest is not None:
+            return places + replica.interest.lacking(limit - len(places))
+        rows = tables.bare_entries(limit - len(places))
+        return places + [(replica.branches[row.branch].log, row.seq) for row in rows]
 
     def at(self, log: LogId, seq: int) -> list[bytes]:
         """The payloads at a place, as far as they are here: more than one only where the log has forked."""
@@ -63,11 +67,22 @@ class Payloads:
             if fits:
                 conflicts = replica.rewrite(row, operations)
                 if has_body:
-                    return Applied(conflicts=conflicts)
-                return Applied(conflicts=conflicts, tips=replica.sendable_again(row.branch), mended=[row.arrival])
+                    return Applied(conflicts=conflicts, filled=[row.arrival])
+                tips = replica.sendable_again(row.branch)
+                return Applied(conflicts=conflicts, tips=tips, mended=[row.arrival], filled=[row.arrival])
         if lacking and len(found) == 1:
             raise PeerError("a payload is not the one that its header names")
         return None
+
+    def fill_repeated(self, repeated: Iterable[tuple[Anchor, bytes, list[Any]]], applied: Applied) -> None:
+        """Give entries their payloads that came once more, now whole: their ids say that these are theirs."""
+        replica = self._replica
+        for anchor, payload, operations in repeated:
+            old, has_head, _ = self._inspected(anchor)
+            if has_head and old.bare is not None:
+                applied.conflicts += replica.rewrite(old._replace(payload=payload, bare=None), operations)
+                applied.filled.append(old.arrival)
+                applied.payload_bytes += len(payload)
 
     def _inspected(self, anchor: Anchor) -> InspectedEntry:
         tables = self._replica.tables

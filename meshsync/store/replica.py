@@ -30,16 +30,19 @@ from meshsync.core.entry import (
 from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
+from meshsync.core.query import Query
 from meshsync.core.rebuild import NewEntry, rebuild
 from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
 from meshsync.store.applied import Applied
 from meshsync.store.base import CollectionTables, CursorRow, EntryRow, Store
-from meshsync.store.branches import Branch, Branches
+from meshsync.store.branches import Branch, Branches, renumbered
+from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
 from meshsync.store.payloads import Payloads
+from meshsync.store.selection import Selection
 
 
 class Cursor(NamedTuple):
@@ -66,6 +69,9 @@ class Replica(Branches):
         self.merger = DocumentMerger(self)
         self.outbox = Outbox(self)
         self.payloads = Payloads(self)
+        self.selection = Selection(self)
+        self.interest: Interest | None = None
+        """What is wanted of the collection; None: all."""
         self._own: LogId | None = None
         self._builder: HeaderBuilder | None = None
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
@@ -91,6 +97,24 @@ class Replica(Branches):
     def complete(self) -> bool:
         """Whether every payload is here."""
         return self.tables.counts()[2] == 0 and not self.damage.lacking
+
+    @property
+    def is_satisfied(self) -> bool:
+        """Whether every payload is here that is wanted."""
+        return self.complete if self.interest is None else self.interest.is_satisfied and not self.damage.lacking
+
+    @property
+    def wishes(self) -> int:
+        """Changes whenever more payloads are lacking that are wanted."""
+        return self.merger.bare if self.interest is None else self.interest.wishes
+
+    def choose(self, query: Query | None) -> bool:
+        """Want the documents that match, or all; whether that is news.  LocalError: the query is too large."""
+        wanted = None if query is None or query.is_everything else query
+        if wanted == (None if self.interest is None else self.interest.query):
+            return False
+        self.interest = None if wanted is None else Interest(self, wanted)
+        return True
 
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known`."""
@@ -139,8 +163,8 @@ class Replica(Branches):
         """The peer's store of this epoch has all that arrived here before; kept on disk with the next batch from it."""
         self._confirmed[peer, epoch] = cursor
 
-    def bare_places(self, limit: int) -> list[tuple[LogId, int]]:
-        """Entries that lack their payload."""
+    def wanted_places(self, limit: int) -> list[tuple[LogId, int]]:
+        """Entries that lack their payload, as far as it is wanted."""
         return self.payloads.lacking(limit)
 
     def payloads_at(self, log: LogId, seq: int) -> list[bytes]:
@@ -212,12 +236,14 @@ class Replica(Branches):
             self.renew_incarnation()
         with self.change():
             numbers = self._open_proposed({entry.branch for entry in rebuilt.entries})
-            entries = _renumbered(rebuilt.entries, numbers)
+            entries = renumbered(rebuilt.entries, numbers)
             if entries:
                 self._insert(entries, applied)
                 applied.payload_bytes = sum([len(entry.payload) for entry in entries if entry.payload is not None])
             if cursor is not None and not applied.skipped:
                 self.tables.set_cursor(*cursor)
+        if self.tables.counts()[2]:
+            self.payloads.fill_repeated(rebuilt.repeated, applied)
         applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}
         applied.forked = [branch.log for branch in self._added if self.is_forked(branch.log)]
         return applied
@@ -254,6 +280,8 @@ class Replica(Branches):
             self.tables.rewrite_entry(row)
             conflicts = self.merger.merge([row], [operations], late=True)
         self.damage.entry_mended(row.arrival)
+        if self.interest is not None:
+            self.interest.stored([row], [operations])
         return conflicts
 
     def sendable_again(self, number: int) -> dict[int, int]:
@@ -293,8 +321,10 @@ class Replica(Branches):
         if covered:
             self.tables.set_covered(list(covered.items()))
         self._pending = (grown, covered, applied)
+        self._stored = (rows, [entry.operations for entry in entries])
 
     _pending: tuple[dict[int, EntryRow], dict[int, int], Applied] | None = None
+    _stored: tuple[Sequence[EntryRow], list[Any]] = ((), [])
     _restored: Collection[int] = ()
 
     def _committed(self) -> None:
@@ -316,6 +346,9 @@ class Replica(Branches):
                 applied.mended = sorted(arrival for arrival in self._restored if self.damage.entry_mended(arrival))
                 if applied.mended and not self.damage:
                     applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
+            if self.interest is not None:
+                self.interest.stored(*self._stored)
+        self._stored = ((), [])
 
     # Seals
 
@@ -358,17 +391,3 @@ class Replica(Branches):
             digest, size, tags = cbor.decode_trusted(row.bare or b"")
         parents = self.parent_ids(row.parents)
         return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)
-
-
-def _renumbered(entries: list[NewEntry], numbers: Mapping[int, int]) -> list[NewEntry]:
-    """Entries with the final numbers of their branches, which mostly are those that were proposed."""
-    if all(proposed == final for proposed, final in numbers.items()):
-        return entries
-    renumbered = []
-    for entry in entries:
-        parents = entry.parents
-        if parents is not None:
-            places = PARENT.iter_unpack(parents)
-            parents = b"".join(PARENT.pack(numbers.get(branch, branch), seq) for branch, seq in places)
-        renumbered.append(entry._replace(branch=numbers.get(entry.branch, entry.branch), parents=parents))
-    return renumbered

@@ -223,10 +223,10 @@ def test_a_header_alone_counts_as_held_and_its_payload_can_follow() -> None:
     apply(partial, *batch_of(entries, bare=entries[2:5]))
     assert partial.root() == whole.root()
     assert not partial.complete
-    assert len(partial.bare_places(10)) == 3
+    assert len(partial.wanted_places(10)) == 3
     for entry in entries[2:5][::-1]:
         assert partial.fill_payload(entry.log, entry.seq, entry.payload) is not None
-    assert partial.bare_places(10) == []
+    assert partial.wanted_places(10) == []
     for id in "xyz":
         rows = [one.tables.documents([id])[id] for one in (whole, partial)]
         assert rows[0].conflict == rows[1].conflict
@@ -243,7 +243,7 @@ def test_a_payload_that_is_not_the_entrys_is_refused() -> None:
         with pytest.raises(PeerError):
             replica.fill_payload(entries[0].log, 1, payload)
     assert replica.fill_payload(Author(5).log, 1, entries[0].payload) is None
-    assert len(replica.bare_places(10)) == 6
+    assert len(replica.wanted_places(10)) == 6
 
 
 def test_a_batch_of_the_greatest_size_needs_two_signatures() -> None:

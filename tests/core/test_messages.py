@@ -19,6 +19,7 @@ from meshsync.core.messages import (
     Graft,
     Have,
     Locate,
+    Match,
     Message,
     Open,
     Payloads,
@@ -32,6 +33,8 @@ from meshsync.core.messages import (
     decode_untrusted,
     encode_message,
 )
+from meshsync.core.query import Query
+from meshsync.core.sieve import encode_query
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import CollectionId, LogId
 from tests.authors import Author
@@ -49,6 +52,7 @@ indexes = st.integers(0, LIMITS.logs_max)
 seqs = st.integers(0, 2**53)
 offsets = st.integers(0, LIMITS.batch_entries_max)
 parents = st.lists(st.tuples(indexes, seqs, st.none() | blob(32)), min_size=1, max_size=16)
+queries = st.sampled_from(["team=blue", "n>5", "a.b~c"]).map(lambda text: encode_query(Query.parse(text)))
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Open,
@@ -59,6 +63,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         blob(32),
         st.none() | st.lists(st.tuples(logs, seqs, blob(16)), max_size=4).map(tuple),
         st.integers(0, 255),
+        st.none() | st.binary(max_size=40) | queries,
     ),
     st.builds(
         Batch,
@@ -82,6 +87,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Close, st.integers(0, 255), st.text(max_size=200)),
     st.builds(Prune),
     st.builds(Graft),
+    st.builds(Match, st.integers(0, 2**32), st.booleans(), st.lists(blob(8), max_size=4)),
     st.builds(Subscribed, st.lists(blob(16), max_size=4).map(tuple)),
     st.builds(Ping, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Pong, st.integers(0, 2**32), st.integers(0, 2**53)),

@@ -42,22 +42,28 @@ class SqliteTouches:
 
 
 def fill_touches(connection: apsw.Connection, number: int, id: CollectionId) -> None:
-    """Note all entries of a collection that have their payloads.  Reads everything once."""
+    """Note all entries of a collection.  Reads everything once."""
     # What a document's row points at is found by the row.
     note = (
         f"INSERT OR IGNORE INTO touches_{number} SELECT ?, ?, ? WHERE NOT EXISTS "
         f"(SELECT 1 FROM documents_{number} WHERE id = ? AND arrival = ? AND state IS NULL)"
     )
+    note_bare = f"INSERT OR IGNORE INTO touches_{number} VALUES (?, ?, ?)"
     after = 0
     while rows := run(
         connection,
-        f"SELECT arrival, hlc, CAST(payload AS BLOB) FROM entries_{number} WHERE arrival > ? ORDER BY arrival LIMIT ?",
+        f"SELECT arrival, hlc, CAST(payload AS BLOB), CAST(bare AS BLOB) FROM entries_{number} "
+        "WHERE arrival > ? ORDER BY arrival LIMIT ?",
         (after, _PAGE),
     ):
-        for arrival, hlc, payload in rows:
+        for arrival, hlc, payload, bare in rows:
             # What makes no sense is damaged; it is stored again, and noted then, by a repair.
             with suppress(*cbor.GARBAGE, AttributeError):
-                ids = [] if payload is None else [operation[1] for operation in cbor.decode_trusted(payload)]
+                if payload is None:
+                    tags = cbor.decode_trusted(bare)[2]
+                    connection.executemany(note_bare, [(tag, hlc, arrival) for tag in tags])
+                    continue
+                ids = [operation[1] for operation in cbor.decode_trusted(payload)]
                 touches = [(document_tag(id, one), hlc, arrival, one, arrival) for one in ids]
                 connection.executemany(note, touches)
         after = rows[-1][0]

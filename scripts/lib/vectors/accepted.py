@@ -19,6 +19,7 @@ from meshsync.core.messages import (
     Have,
     Known,
     Locate,
+    Match,
     Message,
     Open,
     Payloads,
@@ -31,6 +32,8 @@ from meshsync.core.messages import (
     Want,
     encode_message,
 )
+from meshsync.core.query import Query
+from meshsync.core.sieve import encode_query
 from meshsync.core.summary import Mark, NodeSummary, PeerLink, SignedSummary, sign_summary
 from meshsync.core.tips import Tip, root_of
 from meshsync.ids import CollectionId
@@ -119,6 +122,9 @@ def messages() -> list[Vector]:
         Close(1, "stopping"),
         Prune(),
         Graft(),
+        Open(bytes(range(16)), 1, b"epoch678", None, root, (), 0, encode_query(Query.parse("team=blue"))),
+        Match(1, True, [bytes(range(8)), bytes(8)]),
+        Match(2**32, False, []),
         Subscribed((bytes(range(16)), bytes(16))),
         Ping(1, 1_800_000_000_000),
         Pong(2**32, 0),

@@ -8,6 +8,7 @@ from typing import Any
 
 from meshsync.core import cbor
 from meshsync.core.entry import PUT, Operation
+from meshsync.core.limits import MATCH_TAGS_MAX, QUERY_BYTES_MAX
 from meshsync.core.messages import Batch, Ping, encode_message
 from meshsync.ids import CollectionId
 from tests.authors import Author, Made, batch_of
@@ -119,6 +120,14 @@ def refused_frames() -> list[Vector]:
         "a PRUNE with something in it": _cbor([7, root]),
         "a GRAFT with something in it": _cbor([8, 0]),
         "a PRUNE in two bytes": b"\x81\x18\x07",
+        "a MATCH of a short tag": _cbor([9, 0, True, [bytes(7)]]),
+        "a MATCH of more tags than one may have": _cbor([9, 0, True, [bytes(8)] * (MATCH_TAGS_MAX + 1)]),
+        "a MATCH that is complete by number": _cbor([9, 0, 1, []]),
+        "an OPEN with null for a query": _cbor([0, tag, 0, bytes(8), None, root, [], 0, None]),
+        "an OPEN with a query that is a text": _cbor([0, tag, 0, bytes(8), None, root, [], 0, "team=blue"]),
+        "an OPEN with a query that is too long": _cbor(
+            [0, tag, 0, bytes(8), None, root, [], 0, bytes(QUERY_BYTES_MAX + 1)]
+        ),
         "a seal of 63 bytes": _cbor([1, 0, [], [], [], [], [], [], [[0, bytes(63)]], 1, None]),
         "a hint of nine bytes": _cbor([1, 0, [], [[0, 2, 1, bytes(9)]], [1], [], [b"\x80"], [], [], 1, None]),
         "no parents in a row of parents": _cbor([1, 0, [], [], [], [[0, []]], [], [], [], 1, None]),

@@ -1,0 +1,166 @@
+"""What a peer's query lets through: payloads that go with their headers, and the names of documents that match.
+
+A peer that subscribes to everything gets every payload with its header.  For one whose subscription chooses
+(protocol.md section 7) two rules hold here, and the third, WANT, is in `meshsync.core.wants`:
+
+    - A payload goes along when a document that the entry touches matches as it stands here now.
+    - MATCH names, by tag, each document that matches now and that an entry changed which did not just go out whole.
+      After each OPEN all that match are named anew, and the last MATCH of these says so.
+
+Whoever asked for a payload that was not here is told when it came, by the same message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from meshsync.core import cbor
+from meshsync.core.holding import Holding, StoredEntry
+from meshsync.core.limits import LIMITS, QUERY_BYTES_MAX, Limits
+from meshsync.core.messages import Match, Open
+from meshsync.core.peerview import PeerView
+from meshsync.core.query import Query
+from meshsync.errors import LocalError, PeerError
+from meshsync.ids import LogId
+
+_MESSAGE_DEPTH_MAX = 20
+_DIRTY_MAX = 64
+"""Where a peer may lack something of more branches, what it has is not looked at one by one."""
+
+Place = tuple[LogId, int]
+
+
+def encode_query(query: Query) -> bytes:
+    """A query as OPEN carries it.  LocalError: it is larger, or nested deeper, than a peer takes."""
+    tree = query.to_json()
+    try:
+        cbor.check_body(tree)
+    except cbor.Malformed as error:
+        raise LocalError(f"the query cannot be subscribed to: {error}") from None
+    encoded = cbor.encode(tree)
+    if len(encoded) > QUERY_BYTES_MAX:
+        raise LocalError(f"the query cannot be subscribed to: {len(encoded)} bytes, at most {QUERY_BYTES_MAX}")
+    return encoded
+
+
+def decode_untrusted_query(encoded: bytes) -> Query:
+    """The query of a peer's OPEN.  PeerError: it is none."""
+    tree: Any = cbor.decode_message_untrusted(encoded, _MESSAGE_DEPTH_MAX)
+    try:
+        cbor.check_body(tree)
+        return Query.from_json(tree)
+    except (cbor.Malformed, LocalError) as error:
+        raise PeerError(f"not a query: {error}") from None
+
+
+class Sieve:
+    """For one peer."""
+
+    def __init__(self, held: Holding, view: PeerView, limits: Limits = LIMITS) -> None:
+        self._held = held
+        self._view = view
+        self._limits = limits
+        self.query: Query | None = None
+        """The peer's; None where it wants everything."""
+        self._missed: set[Place] = set()
+        """What the peer asked for and did not get."""
+        self._round = 0
+        self._is_complete = True
+        """All that matched when the peer opened was named."""
+        self._has_scanned = True
+        self._after: str | None = None
+        """The last document that was looked at since the OPEN."""
+        self._next = 0
+        """The next entry to look at for what it changed."""
+        self._late: dict[int, None] = {}
+        """Entries that got their payloads late."""
+        self._whole: set[int] = set()
+        """Entries that went out with their payloads, and were not looked at yet."""
+        self._not_before = 0.0
+
+    def opened(self, message: Open) -> None:
+        """The peer told what it wants.  PeerError: it is no query."""
+        self.query = None if message.query is None else decode_untrusted_query(message.query)
+        self._round = message.round
+        self._is_complete = self._has_scanned = self.query is None
+        self._after, self._next = None, 1
+        self._whole.clear()
+
+    def missed(self, place: Place) -> None:
+        """The peer asked for a payload that is not here."""
+        if len(self._missed) < self._limits.named_documents_max:
+            self._missed.add(place)
+
+    def came_late(self, arrivals: Iterable[int]) -> None:
+        """Entries got their payloads here."""
+        if self.query is not None or self._missed:
+            self._late.update(dict.fromkeys(arrivals))
+
+    def lets_through(self, row: StoredEntry) -> bool:
+        """Whether the payload of an entry goes along, as it is sent now."""
+        if self.query is None:
+            return True
+        if not self._held.selection.touches_any(self.query, row):
+            return False
+        self._whole.add(row.arrival)
+        return True
+
+    def name(self, now: float, *, is_lazy: bool) -> Match | float | None:
+        """Names that the peer has yet to hear, or when to ask again, or None where there are none."""
+        if self.query is None and not self._late:
+            return None
+        if is_lazy and self._is_complete and now < self._not_before:
+            return self._not_before
+        tags, has_more = self._look()
+        is_complete = self._has_scanned and self._next == self._held.selection.end()
+        if tags or (is_complete and not self._is_complete):
+            self._is_complete |= is_complete
+            self._not_before = now + self._limits.announce_seconds
+            return Match(self._round, self._is_complete, tags)
+        return now if has_more else None
+
+    def _look(self) -> tuple[list[bytes], bool]:
+        """A slice of the work: names, and whether there is more of it."""
+        selection, slice_max = self._held.selection, self._limits.match_slice_documents
+        if self._late:
+            late = list(self._late)[:slice_max]
+            named: dict[bytes, None] = {}
+            for arrival in late:
+                del self._late[arrival]
+                named.update(dict.fromkeys(self._tags_of(arrival)))
+            return list(named), True
+        if self.query is None:
+            return [], False
+        # A name that is ahead of its header is taken for one of what is there: so no further than the peer has all.
+        horizon = self._horizon()
+        if not self._has_scanned:
+            if self._after is None:
+                self._next = horizon
+            found, self._after = selection.next_matching(self.query, self._after, slice_max)
+            self._has_scanned = self._after is None
+            return [tag for tag, arrival in found if arrival not in self._whole], True
+        if self._next < horizon:
+            count = min(slice_max, horizon - self._next)
+            tags, self._next = selection.changed_matching(self.query, self._next, count, self._whole)
+            if self._next >= horizon:
+                self._whole = {arrival for arrival in self._whole if arrival >= horizon}
+            return tags, True
+        return [], False
+
+    def _horizon(self) -> int:
+        """The first entry that the peer is not known to have; after all where there is none."""
+        view, selection = self._view, self._held.selection
+        if view.locating or len(view.dirty) > _DIRTY_MAX:
+            return self._next
+        lacking = [selection.arrival_at(number, view.known.get(number, 0) + 1) for number in view.dirty]
+        return min((arrival for arrival in lacking if arrival is not None), default=selection.end())
+
+    def _tags_of(self, arrival: int) -> list[bytes]:
+        """Of an entry that got its payload late, the documents to name."""
+        selection = self._held.selection
+        place = selection.place(arrival)
+        if place in self._missed:
+            self._missed.discard(place)
+            return selection.touched_matching(None, arrival)
+        return [] if self.query is None else selection.touched_matching(self.query, arrival)

@@ -1,0 +1,169 @@
+"""A mesh in which some nodes subscribe to a part only, under random events that are all drawn from one seed.
+
+What must hold at the end, once everything works again: each node shows its query applied to the full state, which is
+what all writes that any node holds come to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from meshsync.core import cbor
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.query import Query
+from tests.meshoracle import Write, document_of
+from tests.simmesh import SimMesh
+from tests.simnode import Node
+from tests.storm import SMALL
+
+QUERIES = ["team=blue", "team=red", "n>5", "team=blue n>5", "team?", "team!=blue", "at~x", "id=doc1", "team=green"]
+HEAL_SECONDS_MAX = 200.0
+
+
+def random_query(rng: random.Random) -> Query:
+    return Query.parse(rng.choice(QUERIES).split(" "))
+
+
+def random_operations(rng: random.Random) -> list[Operation]:
+    """One entry's worth, mostly of one operation, on documents that wander between the parts."""
+    operations = {one.id: one for one in (_random_operation(rng) for _ in range(rng.choice((1, 1, 1, 3))))}
+    return list(operations.values())
+
+
+def _random_operation(rng: random.Random) -> Operation:
+    id = f"doc{rng.randrange(20)}"
+    kind = rng.choice((PUT, PATCH, PATCH, PATCH, DELETE))
+    if kind == DELETE:
+        return Operation(DELETE, id)
+    values = {
+        "team": rng.choice(("blue", "red", "green", None)),
+        "n": rng.randrange(10),
+        "at": rng.choice("xyz") + "." * 40,
+    }
+    names = rng.sample(sorted(values), rng.randrange(1, 3))
+    return Operation(kind, id, {name: values[name] for name in names})
+
+
+def full_state(mesh: SimMesh) -> dict[str, dict[str, Any]]:
+    """Every document as all writes that are anywhere make it."""
+    writes: dict[str, list[Write]] = {}
+    seen: set[bytes] = set()
+    for node in mesh.nodes:
+        for row in node.replica.scan_entries():
+            if row.payload is not None and row.id not in seen:
+                seen.add(row.id)
+                author = bytes(node.replica.branches[row.branch].log.author)
+                for kind, id, *body in cbor.decode_trusted(row.payload):
+                    writes.setdefault(id, []).append(((row.hlc, author, row.id), kind, body[0] if body else None))
+    documents = {id: document_of(found) for id, found in writes.items()}
+    return {id: body for id, body in documents.items() if body is not None}
+
+
+def shown(node: Node) -> dict[str, dict[str, Any]]:
+    """What a node shows."""
+    merger, interest = node.replica.merger, node.replica.interest
+    documents = {row.id: merger.body(row, payload) for row, payload in node.replica.tables.scan_documents()}
+    return {id: body for id, body in documents.items() if body is not None and (interest is None or id in interest)}
+
+
+def check_views(mesh: SimMesh) -> None:
+    """The oracle."""
+    state = full_state(mesh)
+    for node in mesh.nodes:
+        wanted = {id: body for id, body in state.items() if node.query is None or node.query.matches(body, id)}
+        assert shown(node) == wanted, f"{node} with {node.query}"
+
+
+class ChoosyMesh:
+    """Each seed has a taste of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.mesh = SimMesh(seed, 0, SMALL)
+        self.rng = rng = self.mesh.rng
+        self.mesh.limits = replace(
+            SMALL, eager_subscribers_max=rng.choice((0, 0, 2, 8)), bulk_entries=rng.choice((4, 64, 64))
+        )
+        self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.4))
+        self.full = rng.randrange(1, 3)
+        for number in range(self.full + rng.randrange(1, 5)):
+            node = self.mesh.add_node()
+            if number >= self.full:
+                node.choose(random_query(rng))
+        self._weights = {
+            self._write: 12,
+            self._connect: 7,
+            self._choose: rng.choice((0, 1, 3)),
+            self._cut: rng.choice((0, 2, 6)),
+            self._kill: rng.choice((0, 1)),
+            self._crash: rng.choice((0, 1)),
+            self._fill_disk: rng.choice((0, 0, 1)),
+            self._wait: 6,
+        }
+
+    def step(self) -> None:
+        """One event, and a moment."""
+        (action,) = self.rng.choices(list(self._weights), list(self._weights.values()))
+        action(self.rng.choice(self.mesh.nodes))
+        self.mesh.run(self.rng.choice((0.0, 0.005, 0.02)))
+
+    def _write(self, node: Node) -> None:
+        for _ in range(self.rng.choice((1, 1, 2, 10))):
+            node.write(random_operations(self.rng))
+        if node.query is not None:
+            # Its payload may be nowhere else, and a power cut in the next moment would leave others its header.
+            node.sync()
+
+    def _connect(self, node: Node) -> None:
+        other = self.rng.choice(self.mesh.nodes)
+        if other is not node:
+            self.mesh.link(node, other)
+
+    def _choose(self, node: Node) -> None:
+        if node.number >= self.full:
+            node.choose(random_query(self.rng))
+            self.mesh.stats["choices"] += 1
+
+    def _cut(self, _: Node) -> None:
+        if self.mesh.links:
+            self.mesh.cut(self.rng.choice(self.mesh.links))
+
+    def _kill(self, node: Node) -> None:
+        self.mesh.kill(node)
+
+    def _crash(self, node: Node) -> None:
+        if node.sync():
+            self.mesh.crash(node)
+
+    def _fill_disk(self, node: Node) -> None:
+        node.store.broken = "" if node.store.broken else "disk full"
+
+    def _wait(self, _: Node) -> None:
+        self.mesh.run(self.rng.choice((0.01, 0.05, 0.3, 1.0, 60.0)))
+
+    def heal(self) -> None:
+        """Everything works again, and each node is connected with all: payloads pass one link only."""
+        for node in self.mesh.nodes:
+            node.mend_disk()
+        for a, b in combinations(self.mesh.nodes, 2):
+            self.mesh.link(a, b)
+        level = self.mesh.run(HEAL_SECONDS_MAX, self.mesh.is_level)
+        ends = [(end, end.session.state, end.session.stall) for link in self.mesh.links for end in link.ends]
+        assert level, [one for one in ends if one[1] != "synced"]
+
+
+def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
+    """A whole run."""
+    choosy = ChoosyMesh(seed)
+    for _ in range(steps):
+        choosy.step()
+    choosy.heal()
+    choosy.mesh.run(2.0)
+    assert choosy.mesh.is_level()
+    check_views(choosy.mesh)
+    mesh = choosy.mesh
+    mesh.stats["payloads that stayed away"] += sum(node.replica.tables.counts()[2] for node in mesh.nodes)
+    return mesh.stats
