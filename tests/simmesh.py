@@ -2,7 +2,8 @@
 
 What is real: the replica over a `MemoryStore`, the session, the spreading, the encoding of every message.  What is
 modelled: streams (ordered, reliable, of a latency that varies; a cut loses what is under way and ends both sessions),
-disks (a sync takes a while, may fail, and what was not synced is lost when the power goes), and clocks.
+machines that are busy (where asked for), disks (a sync takes a while, may fail, and what was not synced is lost when
+the power goes), and clocks.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class SimMesh:
         self.stats: Counter[str] = Counter()
         self.written: set[EntryId] = set()
         self.latency_seconds = 0.02
+        self.handling_seconds = 0.0
+        """What a frame costs, on average, one of the processors that all nodes share,"""
+        self.processors_free_at = [0.0, 0.0]
+        """and when each of those has done what is asked of it."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for _ in range(nodes):
@@ -54,6 +59,16 @@ class SimMesh:
 
     def latency(self) -> float:
         return self.latency_seconds * self.rng.uniform(0.5, 1.5)
+
+    def handled_at(self, node: Node) -> float:
+        """When a frame that this node received now will be handled: processors and nodes take one after the other."""
+        if self.handling_seconds == 0:
+            return self.now
+        free = self.processors_free_at
+        number = free.index(min(free))
+        free[number] = max(self.now, free[number]) + self.rng.expovariate(1 / self.handling_seconds)
+        node.busy_until = max(node.busy_until, free[number])
+        return node.busy_until
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass, at most until the condition holds; says whether it did."""

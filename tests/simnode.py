@@ -64,6 +64,8 @@ class Node:
         self.running = True
         self.acknowledged: set[EntryId] = set()
         """What this node promised never to lose."""
+        self.busy_until = 0.0
+        """It handles one frame after the other."""
         self.durable_next = 1
         """The arrival numbers below it survive a crash."""
         self.query: Query | None = None
@@ -217,7 +219,15 @@ class End:
         inbox = self.other.inbox
         due = max(mesh.now + mesh.latency(), self.other.deaf_until, inbox[-1][0] if inbox else 0.0)
         inbox.append((due, frame, self.node.replica.root()))
-        mesh.at(due, self.other.deliver)
+        mesh.at(due, self.other.arrive)
+
+    def arrive(self) -> None:
+        """A frame is here; it is handed over once the node has time for it."""
+        mesh = self.node.mesh
+        if (at := mesh.handled_at(self.node)) > mesh.now:
+            mesh.at(at, self.deliver)
+        else:
+            self.deliver()
 
     def deliver(self) -> None:
         """Hand over the frames that are due."""

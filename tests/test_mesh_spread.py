@@ -86,6 +86,21 @@ def test_each_entry_comes_about_once(shape: Shape, seed: int) -> None:
     settle(mesh)
 
 
+def test_nodes_that_share_a_busy_machine_get_each_entry_about_once() -> None:
+    """Otherwise each asks for what is on its way, gets it twice, and all are busy with that."""
+    mesh = SimMesh(2, 20)
+    full(mesh)
+    mesh.run(5)
+    mesh.handling_seconds = 0.002
+    writers = mesh.nodes[:4]
+    write(mesh, writers, 60, 0.25)
+    measure = Measure(mesh)
+    write(mesh, writers, 60, 0.25)
+    assert measure.redundancy <= 1.2
+    mesh.handling_seconds = 0
+    settle(mesh)
+
+
 def test_a_tree_that_loses_nodes_and_links_mends_itself() -> None:
     """Otherwise half of the mesh hears nothing until roots are compared, half a minute later."""
     mesh = SimMesh(5, 14)

@@ -202,7 +202,13 @@ class Limits:
     announce_tips_max: int = 512
     """In one message."""
     graft_seconds_min: float = 0.2
-    """How long what was announced may take to come by another link; and at least one and a half round trips."""
+    """How long what was announced may take to come by another link; and at least one and a half round trips, and as
+    long as it took of late, if that is not above this:"""
+    graft_late_seconds_max: float = 2.0
+    late_fades_seconds: float = 20.0
+    """After so long only half as much is waited because something was late."""
+    late_logs_max: int = 256
+    """Of which it is remembered what was announced."""
     graft_seconds_max: float = 30.0
     """So rarely, in the end, someone is asked who does not send."""
     grafted_seconds_min: float = 1.0

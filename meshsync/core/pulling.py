@@ -84,14 +84,19 @@ class Puller:
         if applied.count:
             self._misfits = 0
         if not applied.skipped:
-            few = applied.tips if applied.count < self._limits.bulk_entries else {}
-            places = {self._held.branch(number).log: seq for number, seq in few.items()}
-            effects.append(Arrived(applied.count, len(message.hlcs) - applied.count, places))
+            new, repeated = applied.count, len(message.hlcs) - applied.count
+            repeats = {number: seq for number, seq in applied.reached.items() if number not in applied.tips}
+            effects.append(Arrived(new, repeated, self._places(new, applied.tips), self._places(repeated, repeats)))
             if counts:
                 effects.append(Confirm(message.cursor))
         elif is_current:  # otherwise it was under way when we asked to be compared anew
             effects += self._skipped(applied.skipped, now)
         return effects
+
+    def _places(self, count: int, reached: Mapping[int, int]) -> dict[LogId, int]:
+        """Branches and how far they go, by log, unless they are of a great deal."""
+        few = reached if count < self._limits.bulk_entries else {}
+        return {self._held.branch(number).log: seq for number, seq in few.items()}
 
     def note(self, message: Batch) -> None:
         """Whatever becomes of a batch, the peer has these entries."""

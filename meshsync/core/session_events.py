@@ -117,6 +117,8 @@ class Arrived:
     repeated: int
     places: Mapping[LogId, int]
     """Of each log the last that was new; none where it is a great deal."""
+    repeats: Mapping[LogId, int]
+    """Of each log of which nothing was new the last that came; none where it is a great deal."""
 
 
 @dataclass(frozen=True, slots=True)

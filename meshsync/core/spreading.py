@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshsync.core.detours import Detour, Detours
+from meshsync.core.lateness import Lateness
 from meshsync.core.limits import Limits
 from meshsync.core.session_events import Arrived, Offered
 from meshsync.ids import EndpointId, LogId
@@ -96,6 +97,7 @@ class Spreading:
         """Until then a great deal is taken to be on its way, though nobody told of it before."""
         self._looked = -math.inf
         self._detours: Detours[Partner] = Detours(limits, rng)
+        self._lateness = Lateness(limits)
         self._turns: list[Turn] = []
 
     # Events.  After each the caller carries out the turns, and asks `wake_at` when to look again.
@@ -128,6 +130,8 @@ class Spreading:
         if new + repeated >= self._limits.bulk_entries:
             self._bulk_until = now + self._limits.bulk_rest_seconds
         self._notice(now)
+        if self._provider is None:
+            self._lateness.came({**what.places, **what.repeats}, link.turned, now)
         if repeated and self._is_spare(link, now) and (is_bulk or self._crowded(now)):
             self._prune(link, now)
         self._shorten(self._detours.came(partner, what.places, now), now)
@@ -142,6 +146,8 @@ class Spreading:
         if partner not in self._links:
             return []
         self._notice(now)
+        if self._provider is None and partner.lacks({what.log: what.seq}):
+            self._lateness.told(what.log, what.seq, now)
         self._shorten(self._detours.offered(partner, what.log, what.seq, now - what.age_seconds, now), now)
         return self._decide(now)
 
@@ -216,7 +222,7 @@ class Spreading:
         if link is self._provider:
             return False
         if link.is_lazy:  # PRUNE crossed a GRAFT, or is still on its way
-            return now >= link.turned + self._patience(link)
+            return now >= link.turned + self._patience(link, now)
         if link.is_needed and now < link.turned + self._limits.grafted_seconds_min:
             return False
         return any(not other.is_lazy and other.partner.is_opened for other in self._links.values() if other is not link)
@@ -241,13 +247,14 @@ class Spreading:
 
     # What was announced and does not come
 
-    def _patience(self, link: _Link) -> float:
+    def _patience(self, link: _Link, now: float) -> float:
         limits, rtt = self._limits, link.rtt_seconds()
         if link is self._provider:
             return max(limits.bulk_seconds_max, 4 * rtt)
         # Many who were cut off hear of the same entry at once.  One of them is to fetch it and pass it on, and not all:
         # their links would make circles, and breaking all those at once cuts nodes off again.
-        return max(limits.graft_seconds_min, 1.5 * rtt) * self._rng.uniform(1, 3)
+        least = max(limits.graft_seconds_min, 1.5 * rtt, self._lateness.seconds(now))
+        return least * self._rng.uniform(1, 3)
 
     def _await(self, link: _Link, now: float) -> None:
         partner = link.partner
@@ -268,12 +275,12 @@ class Spreading:
         elif self._provider in (None, link):
             self._ask(link, now)
             return
-        link.deadline = now + self._patience(link)
+        link.deadline = now + self._patience(link, now)
 
     def _ask(self, link: _Link, now: float) -> None:
         """Nothing came: ask for it; whoever else announced it is asked next."""
         link.fruitless += 1
-        patience = self._patience(link)
+        patience = self._patience(link, now)
         link.deadline = now + min(patience * 2**link.fruitless, max(patience, self._limits.graft_seconds_max))
         if link is self._provider:
             self._provider = None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core.limits import LIMITS
-from meshsync.core.session_events import Arrived
+from meshsync.core.session_events import Arrived, Offered
 from meshsync.core.spreading import Spreading, Turn
 from meshsync.ids import LogId
 from tests.authors import Author
@@ -79,7 +79,13 @@ class Links:
         return self.take()
 
     def arrived(self, peer: Peer, new: int, repeated: int, places: Mapping[LogId, int] | None = None) -> list[str]:
-        self.carry_out(self.machine.arrived(peer, Arrived(new, repeated, places or {}), self.now))
+        self.carry_out(self.machine.arrived(peer, Arrived(new, repeated, places or {}, {}), self.now))
+        return self.take()
+
+    def offered(self, peer: Peer, missing: int) -> list[str]:
+        """A lazy link tells of an entry that is not here."""
+        peer.missing = missing
+        self.carry_out(self.machine.offered(peer, Offered(LOG, missing, 0.0), self.now))
         return self.take()
 
     def leave(self, peer: Peer) -> list[str]:
@@ -159,6 +165,28 @@ def test_what_comes_in_time_is_not_asked_for() -> None:
         assert links.look(0.1) == []
         b.missing = 0
         assert links.look(0.1) == []
+
+
+def test_among_busy_machines_what_is_announced_may_be_late() -> None:
+    """Otherwise each asks for what is on its way, gets it twice, and all are even busier with that."""
+    links = Links()
+    a, b = links.join("a"), links.join("b")
+    links.arrived(b, 0, 1)
+    links.take()
+    late = LIMITS.graft_late_seconds_max / 2
+    for turn in range(5):
+        assert links.offered(b, 1) == []
+        asked = links.look(late if turn == 0 else 0.8 * late)
+        assert (asked == ["graft b"]) is (turn == 0), "once was too soon"
+        b.missing = 0
+        links.arrived(a, 1, 0, {LOG: 1})
+        if asked:
+            links.now += LIMITS.grafted_seconds_min
+            assert links.arrived(b, 0, 1) == ["prune b"]
+    # Long after that nothing is late any more, and what does not come is asked for soon.
+    links.look(20 * LIMITS.late_fades_seconds)
+    assert links.offered(b, 1) == []
+    assert links.look(4 * LIMITS.graft_seconds_min) == ["graft b"]
 
 
 def test_asking_in_vain_grows_rare() -> None:
