@@ -16,9 +16,9 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
 
-TIMER_GRANULARITY = 0.001  # seconds; the system's timers are no finer, nor is RFC 9002 (kGranularity)
+from meshsync.transports.quic.congestion import INITIAL_WINDOW_DATAGRAMS
 
-INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002 section 7.2
+TIMER_GRANULARITY = 0.001  # seconds; the system's timers are no finer, nor is RFC 9002 (kGranularity)
 
 # How long a packet may be overtaken before it counts as lost, in round-trip times; one step further with every
 # proof that this was too short.  RFC 9002 section 6.1.2 begins with 9/8.
