@@ -1,9 +1,11 @@
-"""Exceptions out of nurseries, as a caller wants them who knows nothing of nurseries."""
+"""Nurseries for callers who know nothing of them, and exceptions out of nurseries as such a caller wants them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -29,3 +31,16 @@ def unwrapped() -> Iterator[None]:
         if len(errors) != 1:
             raise
         raise errors[0] from errors[0].__cause__
+
+
+@asynccontextmanager
+async def beside(*tasks: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Run tasks beside the block, and cancel them at its end.  What either raises comes out unwrapped."""
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()

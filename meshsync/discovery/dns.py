@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -28,7 +29,7 @@ from meshsync.core.limits import LIMITS, Limits
 from meshsync.discovery.base import Sighting
 from meshsync.discovery.board import Board
 from meshsync.errors import LocalError, PeerError
-from meshsync.groups import unwrapped
+from meshsync.groups import beside
 from meshsync.ids import EndpointId
 
 _log = structlog.get_logger("meshsync.dns")
@@ -93,14 +94,8 @@ class DnsDiscovery:
     async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
         """See `Discovery.sightings`."""
         told = _Told(Board())
-        with unwrapped():
-            async with trio.open_nursery() as nursery:
-                for name in self._names:
-                    nursery.start_soon(self._follow, name, told)
-                try:
-                    yield told.board
-                finally:
-                    nursery.cancel_scope.cancel()
+        async with beside(*(partial(self._follow, name, told) for name in self._names)):
+            yield told.board
 
     async def _follow(self, name: DnsName, told: _Told) -> None:
         limits = self._limits

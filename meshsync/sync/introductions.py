@@ -10,6 +10,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -17,6 +18,7 @@ from meshsync.addresses import HostPort
 from meshsync.core.gossip import Fact
 from meshsync.discovery.base import Sighting
 from meshsync.discovery.board import Board
+from meshsync.groups import beside
 from meshsync.ids import CollectionId, EndpointId
 from meshsync.sync.engine import SyncEngine
 
@@ -53,10 +55,8 @@ class Introductions:
     async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
         """See `Discovery.sightings`."""
         board = Board()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._introduce, board)
+        async with beside(partial(self._introduce, board)):
             yield board
-            nursery.cancel_scope.cancel()
 
     async def _introduce(self, board: Board) -> None:
         while True:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import structlog
 import trio
@@ -18,7 +19,7 @@ from meshsync.discovery.base import Sighting
 from meshsync.discovery.board import Board
 from meshsync.discovery.mdns.heard import VIA
 from meshsync.discovery.mdns.station import Sites, Station, ZeroconfError
-from meshsync.groups import unwrapped
+from meshsync.groups import beside
 from meshsync.ids import EndpointId
 from meshsync.interfaces import Interface, Interfaces
 
@@ -61,13 +62,8 @@ class MdnsDiscovery:
     async def sightings(self) -> AsyncIterator[AsyncIterator[Sighting]]:
         """See `Discovery.sightings`.  Without multicast nobody is seen, and the log says why."""
         board = Board()
-        with unwrapped():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_trying, board)
-                try:
-                    yield board
-                finally:
-                    nursery.cancel_scope.cancel()
+        async with beside(partial(self._keep_trying, board)):
+            yield board
 
     async def _keep_trying(self, board: Board) -> None:
         limits = self._limits

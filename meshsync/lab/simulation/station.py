@@ -6,13 +6,14 @@ import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import trio
 
 from meshsync.discovery.base import Sighting
 from meshsync.discovery.board import Board
-from meshsync.groups import unwrapped
+from meshsync.groups import beside
 from meshsync.ids import EndpointId
 from meshsync.lab.agenda import Agenda
 
@@ -63,15 +64,11 @@ class Station:
         """See Discovery."""
         board = Board()
         self._medium.join(self)
-        with unwrapped():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._announce)
-                nursery.start_soon(self._listen, board)
-                try:
-                    yield board
-                finally:
-                    nursery.cancel_scope.cancel()
-                    self._medium.leave(self)
+        async with beside(self._announce, partial(self._listen, board)):
+            try:
+                yield board
+            finally:
+                self._medium.leave(self)
 
     async def _announce(self) -> None:
         rng = self._medium.rng
