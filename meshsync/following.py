@@ -20,14 +20,14 @@ from typing import Any
 import trio
 
 from meshsync.core import cbor
-from meshsync.core.document import DocumentState
-from meshsync.core.entry import KINDS, PATCH
+from meshsync.core.entry import KINDS
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
 from meshsync.notifier import Notifier
 from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 
@@ -125,7 +125,7 @@ class Follower:
         else:
             state = await self._state_before(document, row.arrival)
             matched = self._matches(id, state.visible())
-            Write.of(row, bytes(author), kind, content[0] if content else None).apply_to(state)
+            self._past.apply(state, Write.of(row, bytes(author), kind, content[0] if content else None))
             encoded = state.encode()
             body = state.visible()
         told = KINDS[kind]
@@ -151,18 +151,14 @@ class Follower:
             return False  # it was never written before, which is so for most
         return self._matches(document.id, (await self._state_before(document, arrival)).visible())
 
-    async def _state_before(self, document: DocumentRow, arrival: int) -> DocumentState:
+    async def _state_before(self, document: DocumentRow, arrival: int) -> State:
         """A document as it stood before an entry arrived."""
         known = self._known.get(document.id)
         if known is not None and known.state is not None:
-            return DocumentState.decode(known.state)
-        state = DocumentState()
-        for write in self._past.writes(document, reverse=True):
+            return self._past.decode_state(known.state)
+        state = self._past.new_state()
+        for _ in self._past.replay(state, document, lambda write: write.arrival < arrival):
             await self._step()
-            if write.arrival < arrival:
-                write.apply_to(state)
-                if write.kind != PATCH:
-                    break  # whatever was written before is hidden by this
         return state
 
     async def _step(self) -> None:

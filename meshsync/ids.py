@@ -80,9 +80,14 @@ class CollectionId(Id32):
     __slots__ = ()
 
     @classmethod
-    def of_name(cls, name: str) -> Self:
-        """Derive the id of the open collection called `name`, the same on every node."""
-        return cls(hashlib.sha256(b"meshsync/collection/1\0" + name.encode()).digest())
+    def of_name(cls, name: str, policy: str = "") -> Self:
+        """Derive the id of the open collection called `name`, the same on every node.
+
+        `policy`: how it decides conflicts, where that is not the default (see `meshsync.core.policy`).
+        """
+        if not policy:
+            return cls(hashlib.sha256(b"meshsync/collection/1\0" + name.encode()).digest())
+        return cls(hashlib.sha256(f"meshsync/collection/2\0{policy}\0{name}".encode()).digest())
 
 
 class EntryId(Id32):

@@ -13,6 +13,7 @@ from meshsync.collection import Collection
 from meshsync.config import Config
 from meshsync.core import cbor
 from meshsync.core.limits import Limits
+from meshsync.core.policy import Policy, collection_id
 from meshsync.core.priority import Priority
 from meshsync.errors import DamagedError, LocalError
 from meshsync.events import EventLog
@@ -27,6 +28,7 @@ from meshsync.repair import LAST_RESORT
 from meshsync.repair import repair as mend
 from meshsync.status import node_status, peer_list, pending_list
 from meshsync.store.base import Store
+from meshsync.store.healing import follow_policy
 from meshsync.store.replica import Replica
 from meshsync.sync.engine import SyncEngine
 from meshsync.sync.relay import Carrier
@@ -104,16 +106,20 @@ class Node:
         """The names of the collections that this node replicates."""
         return sorted(replica.name for replica in self.sync.subscribed() if self.sync.is_own(replica.id))
 
-    async def join(self, name: str, *, priority: Priority = Priority.MEDIUM) -> None:
+    async def join(
+        self, name: str, *, priority: Priority = Priority.MEDIUM, conflicts: Policy | str | None = None
+    ) -> None:
         """Replicate a collection from now on, also after a restart; or change its priority.
 
-        Done before the first wait: cancelling stops only the waiting for the disk.
+        `conflicts`: its policy, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy.  Done
+        before the first wait: cancelling stops only the waiting for the disk.
         """
         if name in self._joined:
+            self.sync.subscribe(name, conflicts=conflicts)  # refuses another policy
             self.sync.set_priority(name, priority)
             self._remember_joined()
         else:
-            self._join(name, priority)
+            self._join(name, priority, conflicts)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
@@ -136,32 +142,42 @@ class Node:
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
 
-    def _join(self, name: str, priority: Priority) -> None:
-        subscription = self.sync.subscribe(name, priority=priority)
+    def _join(self, name: str, priority: Priority, conflicts: Policy | str | None) -> None:
+        subscription = self.sync.subscribe(name, priority=priority, conflicts=conflicts)
         subscription.open()
         self._joined[name] = subscription
 
     def join_remembered(self) -> None:
         """Join what the configuration names and what was joined in earlier runs."""
         for collection in self.config.collections:
-            self._join(collection.name, Priority[collection.priority.upper()])
+            self._join(collection.name, Priority[collection.priority.upper()], collection.conflicts)
         remembered = self.store.meta(_JOINED)
-        for name, priority in cbor.decode_trusted(remembered) if remembered else ():
+        # Earlier versions knew no policies.
+        for name, priority, *conflicts in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
-                self._join(name, Priority(priority))
+                self._join(name, Priority(priority), conflicts[0] if conflicts else None)
         self.relay.load()
 
     def _remember_joined(self) -> None:
         # What the configuration names is left to it: it may name other collections the next time.
         configured = {collection.name for collection in self.config.collections}
         rows = [
-            [name, int(subscription.priority)] for name, subscription in self._joined.items() if name not in configured
+            [name, int(subscription.priority), self.sync.replica(name).policy.value]
+            for name, subscription in self._joined.items()
+            if name not in configured
         ]
         with self.store.transaction():
             self.store.set_meta(_JOINED, cbor.encode(rows))
 
-    def _open_named(self, name: str) -> Replica:
-        return self._open_replica(CollectionId.of_name(name), name)
+    def _open_named(self, name: str, policy: Policy | None) -> Replica:
+        if policy is None:
+            stored = {id for id, _ in self.store.collections()}
+            held = [one for one in Policy if collection_id(name, one) in stored]
+            if len(held) > 1:
+                found = " and ".join(one.value for one in held)
+                raise LocalError(f"{name!r} is held here with the policies {found}; say which: `conflicts`")
+            policy = held[0] if held else Policy.LATEST
+        return self._open_replica(collection_id(name, policy), name)
 
     def _open_replica(self, id: CollectionId, name: str = "") -> Replica:
         # What was carried for others under its id alone gets its name when the owner joins it.
@@ -170,6 +186,7 @@ class Node:
         if replica is None:
             replica = self._replicas[id] = Replica(self.store, tables, self.identity.private_key, self.limits)
             replica.damage.listen(self._note_damage)
+        follow_policy(replica)
         return replica
 
     def _drop_replica(self, id: CollectionId) -> None:

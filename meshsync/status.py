@@ -72,6 +72,7 @@ def is_healthy(node: Node) -> bool:
         and node.relay.fault is None
         and all(peer is not None and peer.is_connected for peer in static)
         and node.sync.sharing.has_nothing_open()
+        and not any(_differing(node, replica) for replica in node.sync.subscribed())
     )
 
 
@@ -143,12 +144,20 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None,
+        "conflicts": replica.policy.value,
+        "differing": _differing(node, replica),
         "peers": [_session(node, replica, peer) for peer in partners],
         "subscribers": node.sync.subscribers(replica.id),
         "payload_bytes": {"received": exchanged.payload_bytes, "new": exchanged.payload_bytes_new},
         "redundancy": None if redundancy is None else round(redundancy, 3),
         "held": {str(log): why.value for log, why in node.sync.held(replica).items()},
     }
+
+
+def _differing(node: Node, replica: Replica) -> list[dict[str, Any]]:
+    """The connected peers that have the collection under another policy for conflicts, which makes it another one."""
+    found = ((link.peer, link.policy_of_peer(replica)) for link in node.sync.links.values())
+    return [{"id": peer.hex(), "conflicts": policy.value} for peer, policy in found if policy is not None]
 
 
 def _session(node: Node, replica: Replica, peer: EndpointId) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Made:
     @property
     def bare(self) -> tuple[bytes, int, list[bytes]]:
         ids = [operation[1] for operation in cbor.decode_trusted(self.payload)]
-        return cbor.sha256(self.payload), len(self.payload), document_tags(COLLECTION, ids)
+        return cbor.sha256(self.payload), len(self.payload), document_tags(self.author.collection, ids)
 
 
 @dataclass

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
-from tests.authors import START_MS, Author, Made
+from meshsync.ids import CollectionId
+from tests.authors import COLLECTION, START_MS, Author, Made
 from tests.meshoracle import Write
 
 operations = st.tuples(
@@ -22,9 +23,9 @@ def operation_of(kind: int, content: dict[str, int | None]) -> Operation:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Made]:
+def histories(draw: st.DrawFn, collection: CollectionId = COLLECTION) -> list[Made]:
     """Entries of a few authors on one document, each with parents among those before."""
-    authors = [Author(number) for number in range(1, 5)]
+    authors = [Author(number, collection) for number in range(1, 5)]
     entries: list[Made] = []
     for _ in range(draw(st.integers(1, 12))):
         author = draw(st.sampled_from(authors))

@@ -32,7 +32,7 @@ def value(said: Said) -> object:
 def told(conflict: Conflict) -> dict[str, list[tuple[object, bytes]]]:
     """By field: values and entries, the winner first."""
     return {
-        one.field: [(value(said), bytes(said.write.entry)) for said in (one.winner, *one.losers)]
+        one.field: [(value(said), bytes(said.write.entry)) for said in (one.winner, *one.losers) if said is not None]
         for one in conflict.fields
     }
 
@@ -91,6 +91,7 @@ def test_conflicts_are_those_of_the_history_in_any_order_of_arrival(entries: lis
     for conflict in found:
         assert conflict.complete
         for one in conflict.fields:
+            assert one.winner is not None
             assert value(one.winner) == document.get(one.field, NOT_THERE)
 
 

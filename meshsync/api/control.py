@@ -138,10 +138,13 @@ async def list_collections(node: Node, request: Request) -> Response:
 
 
 async def join_collection(node: Node, request: Request) -> Response:
-    """Replicate a collection from now on, also after a restart."""
+    """Replicate a collection from now on, also after a restart.
+
+    `conflicts` is its policy for writes that did not know of each other; with another one it is another collection.
+    """
     from meshsync.core.priority import Priority
 
-    body = await read_object(request, "name", "priority", "where", "history", required=("name",))
+    body = await read_object(request, "name", "priority", "conflicts", "where", "history", required=("name",))
     name = _text(body, "name")
     if body.get("where"):
         raise RefusedError("subscriptions by query are not available yet; join the whole collection, without a query")
@@ -151,7 +154,8 @@ async def join_collection(node: Node, request: Request) -> Response:
     names = {priority.name.lower(): priority for priority in Priority}
     if wanted not in names:
         raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
-    await node.join(name, priority=names[wanted])
+    conflicts = _text(body, "conflicts") if body.get("conflicts") is not None else None
+    await node.join(name, priority=names[wanted], conflicts=conflicts)
     return answer(collection=name)
 
 

@@ -72,6 +72,8 @@ _WRITE: dict[str, Any] = {
 }
 _VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 
+_POLICY: dict[str, Any] = {"enum": ["latest", "greatest", "least", "manual"]}
+
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Error": _answer(error=_object({"code": {"enum": sorted(STATUS_OF_CODE)}, "message": _TEXT, "hint": _TEXT})),
     "Health": _answer(healthy=_FLAG),
@@ -106,6 +108,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
+            "conflicts": _POLICY,
+            "differing": _said(
+                _list(_object({"id": _HEX, "conflicts": _POLICY})),
+                "connected peers that have it under another policy for conflicts: nothing is replicated with them",
+            ),
             "peers": _list(_SESSION),
             "subscribers": _said(_COUNT, "nodes that are known to replicate it, this one included"),
             "payload_bytes": _object({"received": _COUNT, "new": _COUNT}),
@@ -190,7 +197,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Waited": _answer(synced=_FLAG, waited_s=_NUMBER),
     "Verify": _object({}, repair=_FLAG),
     "Collections": _answer(collections=_list(_ref("Collection"))),
-    "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}),
+    "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}, conflicts=_POLICY),
     "Joined": _answer(collection=_TEXT),
     "Graph": _answer(
         self=_HEX,
@@ -220,7 +227,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         fields=_list(_ref("FieldOrigin")),
         complete=_said(_FLAG, "false: not all writes could be looked at"),
     ),
-    "FieldOrigin": _object({"field": _TEXT, **_WRITE, "overrode": _list(_ref("Overridden"))}, value=_VALUE),
+    "FieldOrigin": _object(
+        {"field": _TEXT, **_WRITE, "beside": _list(_ref("Said")), "overrode": _list(_ref("Overridden"))}, value=_VALUE
+    ),
+    "Said": _object(_WRITE, value=_VALUE),
     "Overridden": _object({**_WRITE, "seen": _said(_FLAG, "whether whoever overrode it had seen it")}, value=_VALUE),
     "Restore": _object({"at": _said(_TEXT, "a time such as 2026-05-04T12:30:00Z, or an entry's id")}),
     "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),

@@ -43,8 +43,8 @@ async def get_why(node: Node, request: Request) -> Response:
     """Where each field of a document comes from, what that overrode, and whether its author had seen it.
 
     `overrode` lists what that author had not seen, the latest first, down to what they saw last; without `value`
-    a field was not there.  `complete` false: the
-    document was written so often that not all was looked at.
+    a field was not there.  `beside` lists the other values of a field that nobody has decided yet (policy `manual`).
+    `complete` false: the document was written so often that not all was looked at.
     """
     refuse_unknown(request, "field")
     collection, id = collection_of(node, request), path_text(request, "id")
@@ -69,7 +69,8 @@ async def list_conflicts(node: Node, request: Request) -> Response:
     """The documents with writes that did not know of each other and that no later one has seen together, by id.
 
     A line a document: the last write of each side, and for each field on which they differ what is shown and what
-    lost.  Writing the document settles it.
+    lost.  Writing the document settles it.  `winner` is null where the collection's policy is `manual`: the field
+    shows all of `losers` until someone decides.
     """
     refuse_unknown(request)
     collection = collection_of(node, request)
@@ -134,7 +135,8 @@ def _describe_said(said: Said) -> dict[str, Any]:
 
 def _describe_origin(origin: FieldOrigin) -> dict[str, Any]:
     overrode = [{**_describe_said(one.said), "seen": one.seen} for one in origin.overrode]
-    return {"field": origin.field, **_describe_said(origin.said), "overrode": overrode}
+    beside = [_describe_said(said) for said in origin.beside]
+    return {"field": origin.field, **_describe_said(origin.said), "beside": beside, "overrode": overrode}
 
 
 def _describe_conflict(collection: str, conflict: Conflict) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _describe_conflict(collection: str, conflict: Conflict) -> dict[str, Any]:
         "fields": [
             {
                 "field": one.field,
-                "winner": _describe_said(one.winner),
+                "winner": None if one.winner is None else _describe_said(one.winner),
                 "losers": [_describe_said(loser) for loser in one.losers],
             }
             for one in conflict.fields

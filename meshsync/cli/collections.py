@@ -35,10 +35,10 @@ def _list(*, as_json: bool) -> None:
         print_json(answer)
     elif answer["collections"]:
         rows = [
-            (one["name"], relayed_text(one) or one["documents"], one["entries"], one["priority"])
+            (one["name"], relayed_text(one) or one["documents"], one["entries"], one["priority"], one["conflicts"])
             for one in answer["collections"]
         ]
-        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY"), rows)
+        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS"), rows)
     else:
         write_line("no collections; meshsync collections join NAME")
 
@@ -53,10 +53,24 @@ def _list(*, as_json: bool) -> None:
     default="medium",
     help="What goes first when there is more to send than the network takes.",
 )
+@click.option(
+    "--conflicts",
+    type=click.Choice(["latest", "greatest", "least", "manual"]),
+    help="What wins of writes that did not know of each other; the same on all nodes.  [as it is held here, or latest]",
+)
 @click.argument("name")
-def _join(*, as_json: bool, where: tuple[str, ...], history: str, priority: str, name: str) -> None:
-    """Replicate a collection from now on, also after a restart."""
+def _join(
+    *, as_json: bool, where: tuple[str, ...], history: str, priority: str, conflicts: str | None, name: str
+) -> None:
+    """Replicate a collection from now on, also after a restart.
+
+    --conflicts is part of what the collection is: `latest` shows the write with the latest clock, `greatest` and
+    `least` the greatest and least value of each field, `manual` all values, as {"$conflict": […]}, until someone who
+    saw them writes the field.  Where peers have another one, status says so, and nothing is replicated with them.
+    """
     body: dict[str, Any] = {"name": name, "priority": priority, "history": history}
+    if conflicts is not None:
+        body["conflicts"] = conflicts
     if where:
         body["where"] = list(where)
     answer = client().request("POST", "v1", "collections", body=body)

@@ -65,6 +65,8 @@ def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -
         write_line(f"deleted  {_origin(found['deleted'])}")
     for origin in found["fields"]:
         write_line(f"{_field_and_value(origin['field'], origin)}  {_origin(origin)}")
+        for one in origin["beside"]:
+            write_line(f"    undecided beside {_value(one)}  {_origin(one)}")
         for one in origin["overrode"]:
             how = "overrode" if one["seen"] else "overrode unseen"
             write_line(f"    {how} {_value(one)}  {_origin(one)}")
@@ -115,9 +117,12 @@ def _print_conflict(conflict: Mapping[str, Any]) -> None:
     for write in conflict["writes"]:
         write_line(f"    {_origin(write)}")
     for one in conflict["fields"]:
-        write_line(f"  {_field_and_value(one['field'], one['winner'])}  {_origin(one['winner'])}")
+        if one["winner"] is None:
+            write_line(f"  {printable(one['field'], characters_max=1000)}: to be decided")
+        else:
+            write_line(f"  {_field_and_value(one['field'], one['winner'])}  {_origin(one['winner'])}")
         for loser in one["losers"]:
-            write_line(f"    lost: {_value(loser)}  {_origin(loser)}")
+            write_line(f"    {'lost: ' if one['winner'] else ''}{_value(loser)}  {_origin(loser)}")
     _say_if_incomplete(conflict, collection, id)
 
 

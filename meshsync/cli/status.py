@@ -75,6 +75,15 @@ def find_faults(status: dict[str, Any]) -> list[str]:
     own = [collection for collection in status["collections"] if not collection["relayed"]]
     # What is only carried for others may wait for them, and why it does is told above.
     for collection in own or status["collections"]:
+        for peer in collection["differing"]:
+            name = names.get(peer["id"], peer["id"][:8])
+            faults.append(
+                printable(
+                    f"{collection['name']} decides conflicts by `{collection['conflicts']}` here and by"
+                    f" `{peer['conflicts']}` at {name}, so they are two collections; leave one, and join as the other",
+                    400,
+                )
+            )
         for session in collection["peers"]:
             if session["state"] != "synced":
                 name = names.get(session["id"], session["id"][:8])

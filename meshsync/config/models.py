@@ -26,6 +26,7 @@ Trust = Literal["closed", "mesh-key", "open"]
 Durability = Literal["full", "normal"]
 History = Literal["full", "latest"]
 PriorityName = Literal["critical", "high", "medium", "low"]
+Conflicts = Literal["latest", "greatest", "least", "manual"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -78,6 +79,9 @@ class CollectionConfig(_Model):
     """Its name: the same on all nodes that share it."""
     priority: PriorityName = "medium"
     """Which collection goes first when there is more to send than the network takes."""
+    conflicts: Conflicts | None = None
+    """What decides between writes that did not know of each other: the same on all nodes that share it.  Without it, as
+    the collection is held here, and `latest` for a new one."""
     where: Annotated[tuple[str, ...], _not_yet("subscriptions by query are", "no `where`: all documents")] = ()
     """Which documents: all of the conditions hold.  Not available yet."""
     history: Annotated[History, _not_yet("subscriptions by query are", "`full`: the whole history")] = "full"

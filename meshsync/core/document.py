@@ -76,6 +76,12 @@ class DocumentState:
         stamps += [stamp for stamp in (self.clear, self.exists) if stamp is not None]
         return max(stamps)
 
+    def shows(self, kind: int, stamp: Stamp) -> bool:
+        """Whether the document is, in part, what the write of this stamp said."""
+        if self.exists is None:
+            return kind == DELETE and self.clear == stamp
+        return any(one == stamp for _, one in self.fields.values()) or (not self.fields and self.exists == stamp)
+
     def encode(self) -> bytes:
         """CBOR [stamps, clear, exists, {field: [stamp index, value] or [stamp index]}, frontier]."""
         index: dict[Stamp, int] = {}

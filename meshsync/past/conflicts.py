@@ -15,9 +15,10 @@ from operator import attrgetter
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.document import Stamp
+from meshsync.core.document import REMOVED, Stamp
 from meshsync.core.entry import PATCH
 from meshsync.core.limits import LIMITS
+from meshsync.core.siblings import SiblingState, Side
 from meshsync.past.facts import Said, WriteInfo
 from meshsync.store.base import DocumentRow
 from meshsync.store.past import Past, Write
@@ -30,8 +31,8 @@ class FieldConflict:
     """A field that concurrent writes made different."""
 
     field: str
-    winner: Said
-    """What the document shows."""
+    winner: Said | None
+    """What the document shows; None where it shows all of them, until someone decides."""
     losers: list[Said]
     """The latest first."""
 
@@ -91,7 +92,10 @@ def conflicts(past: Past) -> Iterator[Conflict]:
 
 
 def _conflict_of(past: Past, row: DocumentRow) -> Conflict:
-    sides = [_Side(place) for place in past.state(row).frontier]
+    state = past.state(row)
+    if isinstance(state, SiblingState):
+        return _conflict_of_siblings(past, row.id, state)
+    sides = [_Side(place) for place in state.frontier]
     complete = _read_sides(past, row, sides)
     stands = {name: [side.shows(name) for side in sides] for name in sorted({n for side in sides for n in side.fields})}
     places = {stand.place for found in stands.values() for stand in found if stand is not None}
@@ -99,6 +103,36 @@ def _conflict_of(past: Past, row: DocumentRow) -> Conflict:
     found = [_field_conflict(name, stands[name], seen) for name in stands]
     last = sorted((side.last for side in sides if side.last is not None), key=attrgetter("stamp"), reverse=True)
     return Conflict(row.id, [stand.said.write for stand in last], [one for one in found if one is not None], complete)
+
+
+def _conflict_of_siblings(past: Past, id: str, state: SiblingState) -> Conflict:
+    """The same under the policies that keep all sides of a field."""
+    ends = sorted(state.ends, key=attrgetter("stamp"), reverse=True)
+    found = (_sibling_conflict(past, state, name) for name in state.names())
+    return Conflict(id, [WriteInfo.of(mark) for mark in ends], [one for one in found if one is not None], complete=True)
+
+
+def _sibling_conflict(past: Past, state: SiblingState, name: str) -> FieldConflict | None:
+    sides = state.sides(name)
+    marks = {side.mark for side in sides}
+    # A put or delete that does not name the field says that it is not there, to those who had not seen it.
+    absent = [Side(REMOVED, mark) for mark in state.clears if mark not in marks]
+    absent = [side for side in absent if any(not past.had_seen(one.place, side.mark.place) for one in marks)]
+    candidates = sorted([*sides, *absent], key=lambda side: side.mark.stamp, reverse=True)
+    if state.is_undecided(name):
+        return FieldConflict(name, None, [Said.by(side) for side in candidates])
+    winner = state.giver(name)
+    if winner is None:
+        return None
+    places = {side.mark.place for side in candidates}
+    seen = [past.seen_by(end, places) for end in state.frontier]
+    losers = [
+        Said.by(side)
+        for side in candidates
+        if not any({side.mark.place, winner.mark.place} <= knows for knows in seen)
+        and not _is_same(Said.by(side), Said.by(winner))
+    ]
+    return FieldConflict(name, Said.by(winner), losers) if losers else None
 
 
 def _read_sides(past: Past, row: DocumentRow, sides: Sequence[_Side]) -> bool:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from meshsync.core.document import REMOVED
 from meshsync.core.entry import KINDS
 from meshsync.core.hlc import to_datetime
+from meshsync.core.siblings import Mark, Side
 from meshsync.ids import EndpointId, EntryId
 from meshsync.store.past import Write
 
@@ -23,7 +25,7 @@ class WriteInfo:
     """put, patch or delete."""
 
     @classmethod
-    def of(cls, write: Write) -> WriteInfo:
+    def of(cls, write: Write | Mark) -> WriteInfo:
         """The facts of a write."""
         hlc, author, entry = write.stamp
         return cls(EntryId(entry), EndpointId(author), to_datetime(hlc), KINDS[write.kind])
@@ -43,3 +45,9 @@ class Said:
         """What `write` makes of `field`."""
         is_there, value = write.value_of(field)
         return cls(is_there, value, WriteInfo.of(write))
+
+    @classmethod
+    def by(cls, side: Side) -> Said:
+        """What a side of a field is."""
+        is_there = side.value is not REMOVED
+        return cls(is_there, side.value if is_there else None, WriteInfo.of(side.mark))

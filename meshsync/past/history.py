@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshsync.core import cbor
-from meshsync.core.document import DocumentState
-from meshsync.core.entry import DELETE
 from meshsync.past.facts import WriteInfo
-from meshsync.store.past import Past, Write
+from meshsync.store.past import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +44,16 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
     if row is None:
         return
     present = past.state(row)
-    state = DocumentState()
+    state = past.new_state()
     before: dict[str, Any] = {}
     for write in past.writes(row):
         changes = None
         if diff:
-            write.apply_to(state)
+            past.apply(state, write)
             after = state.visible() or {}
             changes = list(_changes(before, after))
             before = after
-        yield PastWrite(WriteInfo.of(write), write.body, _is_visible(present, write), changes)
-
-
-def _is_visible(present: DocumentState, write: Write) -> bool:
-    """Whether the document as it stands is, in part, what this write said."""
-    if present.exists is None:
-        return write.kind == DELETE and present.clear == write.stamp
-    names_fields = any(stamp == write.stamp for _, stamp in present.fields.values())
-    return names_fields or (not present.fields and present.exists == write.stamp)
+        yield PastWrite(WriteInfo.of(write), write.body, present.shows(write.kind, write.stamp), changes)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldChange]:

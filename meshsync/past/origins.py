@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshsync.core.anchor import Place
+from meshsync.core.document import REMOVED, Stamp
 from meshsync.core.limits import LIMITS
+from meshsync.core.siblings import SiblingState
 from meshsync.past.facts import Said, WriteInfo
+from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 
 
@@ -26,6 +29,8 @@ class FieldOrigin:
     field: str
     said: Said
     """What gave it its value, or removed it."""
+    beside: list[Said]
+    """The other values that it has, the latest first, where the policy is `manual` and nobody has decided yet."""
     overrode: list[Overridden]
     """The latest first: all that its author had not seen, down to what they saw last.  At most
     `Limits.overridden_max`."""
@@ -49,6 +54,9 @@ class Why:
 class _Search:
     """One field, while its writes are read backwards."""
 
+    wanted: Stamp | None = None
+    """The stamp of the write that counts; None: the latest does."""
+    beside: list[Said] = field(default_factory=list)
     giver: Place | None = None
     said: Said | None = None
     is_named: bool = False
@@ -65,38 +73,59 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
     if row is None:
         return None
     state = past.state(row)
-    searches = {one: _Search() for one in ([name] if name is not None else sorted(state.fields))}
+    searches = _searches(state, name)
     open_fields = set(searches)
-    is_deleted = state.exists is None
+    deletion = _deletion(state)
     deleted: WriteInfo | None = None
     complete = True
     for count, write in enumerate(past.writes(row, reverse=True)):
-        if not open_fields and (deleted is not None or not is_deleted):
+        if not open_fields and (deleted is not None or deletion is None):
             break
         if count == LIMITS.past_writes_max:
             complete = False
             break
-        if is_deleted and deleted is None and write.stamp == state.clear:
+        if write.stamp == deletion:
             deleted = WriteInfo.of(write)
         for one in [one for one in open_fields if write.touches(one)]:
             if _take(past, searches[one], one, write):
                 open_fields.discard(one)
     fields = [
-        FieldOrigin(one, search.said, search.overrode)
+        FieldOrigin(one, search.said, search.beside, search.overrode)
         for one, search in searches.items()
         if search.said is not None and (search.is_named or any(one.said.is_there for one in search.overrode))
     ]
     return Why(id, deleted, fields, complete)
 
 
+def _searches(state: State, name: str | None) -> dict[str, _Search]:
+    """What is looked for: all fields of which something was said, or one."""
+    if not isinstance(state, SiblingState):
+        return {one: _Search() for one in ([name] if name is not None else sorted(state.fields))}
+    searches = {}
+    for one in [name] if name is not None else state.names():
+        giver = state.giver(one)
+        search = searches[one] = _Search(None if giver is None else giver.mark.stamp)
+        if state.is_undecided(one):
+            search.beside = [Said.by(side) for side in state.sides(one) if side.value is not REMOVED and side != giver]
+    return searches
+
+
+def _deletion(state: State) -> Stamp | None:
+    """The stamp of the write that deleted a document; None where it exists."""
+    if not isinstance(state, SiblingState):
+        return state.clear if state.exists is None else None
+    return None if state.exists else max(mark.stamp for mark in state.ends)
+
+
 def _take(past: Past, search: _Search, name: str, write: Write) -> bool:
     """Take the next earlier write to a field; whether no others are wanted."""
     said = Said.of(write, name)
-    if search.giver is None:
+    if search.giver is None and search.wanted in (None, write.stamp):
         search.giver, search.said, search.is_named = write.place, said, name in (write.body or {})
         return False
-    seen = past.had_seen(search.giver, write.place)
+    # What is later and does not count had not seen what does, or it would.
+    seen = search.giver is not None and past.had_seen(search.giver, write.place)
     # That the field was not there is worth a line only where it was overridden unknowingly.
-    if said.is_there or not seen:
+    if (said.is_there or not seen) and said not in search.beside and len(search.overrode) < LIMITS.overridden_max:
         search.overrode.append(Overridden(said, seen))
-    return seen or len(search.overrode) == LIMITS.overridden_max
+    return seen or (search.giver is not None and len(search.overrode) == LIMITS.overridden_max)

@@ -11,8 +11,7 @@ from typing import Any
 import trio
 
 from meshsync.core.anchor import Place
-from meshsync.core.document import DocumentState
-from meshsync.core.entry import PATCH
+from meshsync.core.entry import DELETE
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.errors import LocalError
 from meshsync.past.facts import WriteInfo
@@ -67,21 +66,24 @@ class Snapshot:
                 yield document
 
     async def _document(self, row: DocumentRow) -> PastDocument | None:
-        state = DocumentState()
+        state = self.past.new_state()
         last: Write | None = None
-        # Backwards, because nothing below the last put or delete counts.
-        for number, write in enumerate(self.past.writes(row, reverse=True), 1):
+
+        def counts(write: Write) -> bool:
+            nonlocal last
+            if not self._is_before(write):
+                return False
+            if write.kind != DELETE and (last is None or write.stamp > last.stamp):
+                last = write
+            return True
+
+        for number, _ in enumerate(self.past.replay(state, row, counts), 1):
             if number % _WRITES == 0:
                 await trio.lowlevel.checkpoint()
-            if self._counts(write):
-                write.apply_to(state)
-                last = last or write
-                if write.kind != PATCH:
-                    break
         body = state.visible()
         return None if body is None or last is None else PastDocument(row.id, body, WriteInfo.of(last))
 
-    def _counts(self, write: Write) -> bool:
+    def _is_before(self, write: Write) -> bool:
         if write.stamp.hlc > self.until_hlc:
             return False
         return self.reached is None or write.place.seq <= self.reached.get(write.place.branch, 0)

@@ -6,6 +6,7 @@ later than the older entry, because stamps respect causality.  Nothing is rememb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class Ancestry:
         """Whether `old` is an ancestor of `new`."""
         return not self.unseen(new, [old])
 
-    def unseen(self, new: Place, olds: Iterable[Place]) -> list[Place]:
+    def unseen(self, new: Place, olds: Iterable[Place], steps_max: float = STEPS_MAX) -> list[Place]:
         """Those of some entries that are not ancestors of `new`: one walk, however many they are."""
         result: list[Place] = []
         wanted: dict[int, list[Place]] = {}
@@ -40,8 +41,12 @@ class Ancestry:
             else:
                 wanted.setdefault(old.branch, []).append(old)
         if wanted:
-            self._walk(new, wanted)
+            self._walk(new, wanted, steps_max)
         return result + [old for places in wanted.values() for old in places]
+
+    def exactly_unseen(self, new: Place, olds: Iterable[Place]) -> list[Place]:
+        """The same however long it takes: where what a document shows hangs on it, all nodes must agree."""
+        return self.unseen(new, olds, math.inf)
 
     def explore(self, new: Place) -> Iterator[dict[int, int]]:
         """How far an entry has seen each branch, by its number, itself included: complete when the iterator ends.
@@ -65,7 +70,7 @@ class Ancestry:
                     yield explored
             yield explored
 
-    def _walk(self, new: Place, wanted: dict[int, list[Place]]) -> None:
+    def _walk(self, new: Place, wanted: dict[int, list[Place]], steps_max: float) -> None:
         """Take out of `wanted` what is met on the way down from `new`."""
         branches, tables = self._replica.branches, self._replica.tables
         after_hlc = min(old.hlc for places in wanted.values() for old in places)
@@ -91,7 +96,7 @@ class Ancestry:
                         steps += 1
                         if parent[1] > explored.get(parent[0], 0):
                             todo.append(parent)
-                if steps > STEPS_MAX:
+                if steps > steps_max:
                     return
                 if branch.base is None:
                     break

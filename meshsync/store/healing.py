@@ -11,11 +11,31 @@ from contextlib import suppress
 
 from meshsync.core import cbor
 from meshsync.core.entry import verify_seal
+from meshsync.core.policy import policy_of
 from meshsync.errors import DamagedError
 from meshsync.store.base import LOST_STATE, EntryRow, InspectedEntry
 from meshsync.store.replica import Replica
 
 _SLICE = 256
+
+
+def follow_policy(replica: Replica) -> None:
+    """Make the documents as the policy of the collection wants them.
+
+    One that is carried for others has no name, and without a name its policy is not known.  When it gets one its
+    documents, if there are any, are made anew, at once.  DamagedError: as `DocumentRebuild`.
+    """
+    tables, store, key = replica.tables, replica.store, f"policy:{replica.id}"
+    replica.policy = policy_of(replica.id, tables.name if tables.is_named else "")
+    if not replica.policy.keeps_all or store.meta(key) is not None:
+        return
+    ids: list[bytes] = []
+    while rows := tables.document_rows(ids[-1].decode() if ids else "", _SLICE):
+        ids += [row.id.encode() for row in rows]
+    rebuild = DocumentRebuild(replica, ids)
+    while ids and not rebuild.step():
+        pass
+    store.set_meta(key, replica.policy.value.encode())
 
 
 def heal_entry(replica: Replica, damaged: InspectedEntry) -> bool:

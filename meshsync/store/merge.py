@@ -17,6 +17,7 @@ from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT, document_tag
+from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
 from meshsync.store.base import LOST_STATE, DocumentRow, EntryRow
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 FRONTIER_MAX = 256
 """Of so many writers that did not know of each other the latest are remembered."""
+
+
+State = DocumentState | SiblingState
+"""The merged state of a document: which of the two follows from the policy of its collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class _Draft:
     __slots__ = ("arrival", "conflict", "encoded", "is_lost", "live", "op", "state", "was_live")
 
     def __init__(self, stored: DocumentRow | None, now: DocumentRow | None = None) -> None:
-        self.state: DocumentState | None = None
+        self.state: State | None = None
         self.encoded: bytes | None = None
         self.is_lost = False
         self.arrival = self.op = 0
@@ -171,39 +176,62 @@ class DocumentMerger:
             is_seen = late and any(self._replica.ancestry.is_before(here, place) for place in frontier)
             if is_seen and not draft.has_state:
                 return  # what the document shows had seen it
-        state = self._state(draft)
-        state.apply(kind, operation[2] if len(operation) == 3 else None, self._stamp(row))
+        state, body = self._state(draft), operation[2] if len(operation) == 3 else None
+        draft.arrival, draft.op, draft.state = row.arrival, number, state
+        if isinstance(state, SiblingState):
+            mark = Mark(self._stamp(row), here, kind)
+            state.apply(mark, body, self._replica.ancestry.exactly_unseen, late=late)
+            draft.live, draft.conflict = state.exists, state.is_contested
+            return
+        state.apply(kind, body, self._stamp(row))
         if not is_seen:
             frontier.append(here)
         if len(frontier) > FRONTIER_MAX:
             # Whoever has seen the others wrote later than the earliest, whose fields are then below its clear stamp.
             frontier.remove(min(frontier, key=_hlc))
         state.frontier = frontier
-        draft.arrival, draft.op, draft.state = row.arrival, number, state
         draft.live, draft.conflict = state.visible() is not None, len(frontier) > 1
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:
         """Note that an entry touches a document (see DocumentTouches)."""
         self._touches.append((document_tag(self._replica.id, id), hlc, arrival))
 
-    def state(self, row: DocumentRow) -> DocumentState:
+    def new_state(self) -> State:
+        """The state of a document that was never written."""
+        policy = self._replica.policy
+        return SiblingState(policy) if policy.keeps_all else DocumentState()
+
+    def decode_state(self, state: bytes) -> State:
+        """Read an encoded state."""
+        policy = self._replica.policy
+        return SiblingState.decode(state, policy) if policy.keeps_all else DocumentState.decode(state)
+
+    def state(self, row: DocumentRow) -> State:
         """The merged state of a stored document.  DamagedError: it is not known."""
         return self._state(_Draft(row)) if row.state is None else self._decoded(row.id, row.state)
 
-    def _state(self, draft: _Draft) -> DocumentState:
+    def _state(self, draft: _Draft) -> State:
         """The merged state of a document, also where its row only points at an operation."""
         if draft.state is None:
             if draft.encoded is not None:
-                draft.state = DocumentState.decode(draft.encoded)
+                draft.state = self.decode_state(draft.encoded)
             elif not draft.arrival:
-                draft.state = DocumentState()
+                draft.state = self.new_state()
             else:
                 entry = self._entry(draft.arrival)
                 kind, _, *body = cbor.decode_trusted(entry.payload or b"")[draft.op]
-                state = DocumentState(frontier=[Place(entry.branch, entry.seq, entry.hlc)])
-                state.apply(kind, body[0] if body else None, self._stamp(entry))
-                return state
+                return self._state_of(entry, kind, body[0] if body else None)
         return draft.state
+
+    def _state_of(self, entry: EntryRow, kind: int, body: Any) -> State:
+        """The state of a document that one operation made."""
+        state, place = self.new_state(), Place(entry.branch, entry.seq, entry.hlc)
+        if isinstance(state, SiblingState):
+            state.apply(Mark(self._stamp(entry), place, kind), body, self._replica.ancestry.exactly_unseen)
+        else:
+            state.frontier.append(place)
+            state.apply(kind, body, self._stamp(entry))
+        return state
 
     def read(self, row: DocumentRow, payload: bytes | None = None) -> MergedDocument:
         """The document of a row.  `payload`: of the row's entry, where the caller has it at hand."""
@@ -222,12 +250,12 @@ class DocumentMerger:
         body: dict[str, Any] | None = operation[2] if operation[0] == PUT else None
         return body
 
-    def _decoded(self, id: str, state: bytes) -> DocumentState:
+    def _decoded(self, id: str, state: bytes) -> State:
         if state == LOST_STATE:
             error = DamagedError(self._replica.name, document=id)
             self._replica.damage.note(error)
             raise error
-        return DocumentState.decode(state)
+        return self.decode_state(state)
 
     def _entry(self, arrival: int) -> EntryRow:
         row = self._recent.get(arrival) or self._replica.tables.entry(arrival)

@@ -6,7 +6,7 @@ replaying them gives the present document.  Memory holds one write at a time, ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.document import DocumentState, Stamp
+from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, document_tag
+from meshsync.core.siblings import Mark, SiblingState
 from meshsync.store.base import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
+    from meshsync.store.merge import State
     from meshsync.store.replica import Replica
 
 _PAGE = 64
@@ -53,10 +55,6 @@ class Write:
         value = self.body[field]
         return (False, None) if self.kind == PATCH and value is None else (True, value)
 
-    def apply_to(self, state: DocumentState) -> None:
-        """Merge it into a state."""
-        state.apply(self.kind, self.body, self.stamp)
-
 
 class Past:
     """Reads the past of one replica."""
@@ -68,9 +66,40 @@ class Past:
         """The row of a document that was ever written."""
         return self._replica.tables.documents([id]).get(id)
 
-    def state(self, row: DocumentRow) -> DocumentState:
+    def state(self, row: DocumentRow) -> State:
         """The present state of a document.  DamagedError: it is not known."""
         return self._replica.merger.state(row)
+
+    def new_state(self) -> State:
+        """The state of a document that was never written."""
+        return self._replica.merger.new_state()
+
+    def decode_state(self, encoded: bytes) -> State:
+        """Read a state that was encoded."""
+        return self._replica.merger.decode_state(encoded)
+
+    def apply(self, state: State, write: Write) -> None:
+        """Merge a write into a state."""
+        if isinstance(state, SiblingState):
+            mark = Mark(write.stamp, write.place, write.kind)
+            state.apply(mark, write.body, self._replica.ancestry.exactly_unseen)
+        else:
+            state.apply(write.kind, write.body, write.stamp)
+
+    def replay(self, state: State, row: DocumentRow, counts: Callable[[Write], bool]) -> Iterator[None]:
+        """Make a document anew in `state`, which is new, of those of its writes that count.
+
+        They must be all that the last of them had seen.  It yields after each write that it read, so that others may
+        run in between, and the state is complete when it ends.
+        """
+        keeps_all = isinstance(state, SiblingState)
+        # Backwards where the latest counts, because nothing below the last put or delete does.
+        for write in self.writes(row, reverse=not keeps_all):
+            if counts(write):
+                self.apply(state, write)
+                if not keeps_all and write.kind != PATCH:
+                    return
+            yield
 
     def rows(self, *, contested: bool = False) -> Iterator[DocumentRow]:
         """The rows of all documents that were ever written, by id, read in pages; `contested`: with conflicts only."""

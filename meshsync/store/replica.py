@@ -30,6 +30,7 @@ from meshsync.core.entry import (
 from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
 from meshsync.core.messages import Batch
+from meshsync.core.policy import policy_of
 from meshsync.core.query import Query
 from meshsync.core.rebuild import NewEntry, rebuild
 from meshsync.errors import DamagedError
@@ -63,6 +64,7 @@ class Replica(Branches):
         self.store = store
         self.id: CollectionId = tables.id
         self.full: str | None = None
+        self.policy = policy_of(tables.id, tables.name if tables.is_named else "")
         self.author = EndpointId(key.public_key().public_bytes_raw())
         self.key = key
         self.ancestry = Ancestry(self)

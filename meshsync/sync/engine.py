@@ -12,6 +12,7 @@ import trio
 
 from meshsync.addresses import HostPort, parse_address
 from meshsync.core.limits import Limits
+from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
@@ -47,7 +48,7 @@ class SyncEngine:
     def __init__(
         self,
         store: Store,
-        open_replica: Callable[[str], Replica],
+        open_replica: Callable[[str, Policy | None], Replica],
         events: EventLog,
         limits: Limits,
         rng: random.Random,
@@ -107,18 +108,27 @@ class SyncEngine:
         await self._resumed.wait_until(self.is_syncing)
 
     def subscribe(
-        self, collection: str, query: Query | None = None, priority: Priority = Priority.MEDIUM
+        self,
+        collection: str,
+        query: Query | None = None,
+        priority: Priority = Priority.MEDIUM,
+        conflicts: Policy | str | None = None,
     ) -> Subscription:
         """A handle that replicates a collection while it is open.
 
-        RefusedError: a query was given that chooses; this version replicates whole collections.
+        `conflicts`: the policy that decides between writes that did not know of each other, see
+        `meshsync.core.policy`; it is part of what the collection is.  None: as it is held here, or else `latest`.
+        LocalError: it is subscribed with another policy.  RefusedError: a query was given that chooses; this version
+        replicates whole collections.
         """
         if query is not None and not query.is_everything:
             raise RefusedError(
                 f"subscriptions by query are not available in this version: subscribe to all of {collection!r},"
                 " and choose when reading"
             )
-        return Subscription(self, collection, Priority(priority))
+        policy = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
+        self._subscriptions.check_policy(collection, policy)
+        return Subscription(self, collection, Priority(priority), policy)
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import trio
 
 from meshsync.core.messages import Close, Open, decode_untrusted, encode_message
+from meshsync.core.policy import Policy, collection_id
 from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.ids import CollectionId, EndpointId
 from meshsync.store.replica import Replica
@@ -57,8 +58,12 @@ class Link:
         self._failure: PeerError | TransportLost | None = None
         self._peer_tags: set[bytes] | None = None
         """What the peer subscribes to; None until it has said so."""
+        self._refused_tags: set[bytes] = set()
+        """What the peer opened streams for, and is unknown here."""
         self._shared: set[CollectionId] = set()
         """Collections that were ever exchanged on this connection."""
+        self._compared: set[tuple[CollectionId, Policy]] = set()
+        """Of which the owner was told that the peer decides conflicts otherwise."""
         self._opening: set[CollectionId] = set()
         self._again: set[CollectionId] = set()
         """Collections whose stream ends, to be opened once more after that."""
@@ -93,6 +98,7 @@ class Link:
 
     def subscribed(self, replica: Replica) -> None:
         """This node replicates a collection, or has begun to."""
+        self._compare_policies()
         if self.connection.origin is Origin.DIALED:
             # Of what is carried for others most peers want little: no streams that are refused.
             if self.engine.is_own(replica.id) or self.shares(replica.id):
@@ -113,6 +119,31 @@ class Link:
         if self._peer_tags is not None and self.tag(collection) in self._peer_tags:
             return True
         return None if self._peer_tags is None or exchange is not None else False
+
+    def policy_of_peer(self, replica: Replica) -> Policy | None:
+        """Under which other policy the peer has the collection of this name; None: under none, as far as is known.
+
+        Those are two collections, and nothing is replicated between them.
+        """
+        if self._peer_tags is None or not replica.tables.is_named or self.shares(replica.id):
+            return None
+        others = (policy for policy in Policy if policy is not replica.policy)
+        tags = self._peer_tags | self._refused_tags
+        return next((policy for policy in others if self.tag(collection_id(replica.name, policy)) in tags), None)
+
+    def _compare_policies(self) -> None:
+        """Tell the owner, once, of each collection that the peer has under another policy."""
+        for replica in self.engine.subscribed():
+            policy = self.policy_of_peer(replica)
+            if policy is not None and (replica.id, policy) not in self._compared:
+                self._compared.add((replica.id, policy))
+                self.engine.events.emit(
+                    "policies_differ",
+                    collection=replica.name,
+                    peer=self.peer,
+                    conflicts=replica.policy.value,
+                    conflicts_there=policy.value,
+                )
 
     @property
     def has_spoken(self) -> bool:
@@ -137,6 +168,7 @@ class Link:
         if self._peer_tags is None:
             self._peer_tags = set(tags)
             self.engine.sharing.spoke(self.peer)
+            self._compare_policies()
             self.engine.progressed.notify()
             if self.connection.origin is Origin.DIALED:
                 for replica in self.engine.subscribed():
@@ -149,6 +181,7 @@ class Link:
         if len(self._peer_tags) > limits.streams_per_connection_max + limits.relayed_collections_max:
             self._peer_tags.clear()
         self._peer_tags.update(tags)
+        self._compare_policies()
         known = self._by_tag()
         for replica in [known[tag] for tag in tags if tag in known]:
             if replica.id in self.exchanges or replica.id in self._opening:
@@ -260,6 +293,7 @@ class Link:
                 await self._begin(replica, channel).run(message)
                 self._ended(replica)
                 return
+            self._note_refused(message.tag)
             # Unknown and forbidden are the same answer, so that nobody can probe for collections.
             await channel.send(encode_message(Close(CloseCode.NOT_HERE, "")))
             await channel.aclose()
@@ -269,6 +303,13 @@ class Link:
             if not self.is_end_of_stream(error):
                 raise
             await channel.aclose()
+
+    def _note_refused(self, tag: bytes) -> None:
+        """The peer subscribes to something unknown, which may be, or come to be, known under another policy."""
+        if len(self._refused_tags) >= self.engine.limits.streams_per_connection_max:
+            self._refused_tags.clear()
+        self._refused_tags.add(tag)
+        self._compare_policies()
 
     def is_end_of_stream(self, error: TransportLost) -> bool:
         """Whether the peer gave up one stream because it no longer subscribes, and nothing else is wrong."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 class Subscription:
     """The wish to replicate a collection.  It lasts as long as the handle: `async with engine.subscribe(…)`."""
 
-    def __init__(self, engine: SyncEngine, name: str, priority: Priority) -> None:
+    def __init__(self, engine: SyncEngine, name: str, priority: Priority, conflicts: Policy | None = None) -> None:
         self._engine = engine
         self.collection = name
         self.priority = priority
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
+        self.conflicts = conflicts
+        """How it decides conflicts; None: as it is held here, or else by default."""
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -37,7 +40,10 @@ class Subscription:
         self.close()
 
     def open(self) -> None:
-        """Begin to replicate: idempotent.  LocalError: no name of a collection.  StoreError: the disk."""
+        """Begin to replicate: idempotent.
+
+        LocalError: no name of a collection, or another policy than it has here.  StoreError: the disk.
+        """
         if not self._is_open:
             self._engine.add(self)
             self._is_open = True

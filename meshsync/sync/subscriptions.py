@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from meshsync.core.naming import check_collection_name
+from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
@@ -27,23 +28,40 @@ def find_id(text: str, replicas: Mapping[CollectionId, Replica]) -> CollectionId
 class Subscriptions:
     """The open handles, by collection."""
 
-    def __init__(self, open_replica: Callable[[str], Replica]) -> None:
+    def __init__(self, open_replica: Callable[[str, Policy | None], Replica]) -> None:
         self._open_replica = open_replica
         self._handles: dict[CollectionId, list[Subscription]] = {}
         self._replicas: dict[CollectionId, Replica] = {}
+        self._ids: dict[str, CollectionId] = {}
+        """Of those that are subscribed, by name: what a name means hangs on the policy for conflicts."""
         self._priorities: dict[CollectionId, Priority] = {}
         self._carried: dict[CollectionId, Replica] = {}
         """Those that are carried for others; one may be subscribed to as well."""
 
     def add(self, handle: Subscription) -> Replica | None:
-        """Note a handle; the replica where it was not replicated before.  LocalError: no name of a collection."""
-        check_collection_name(handle.collection)
-        replica = self._open_replica(handle.collection)
+        """Note a handle; the replica where it was not replicated before.
+
+        LocalError: no name of a collection, or it is subscribed with another policy for conflicts.
+        """
+        name = handle.collection
+        check_collection_name(name)
+        self.check_policy(name, handle.conflicts)
+        replica = self._replicas[self._ids[name]] if name in self._ids else self._open_replica(name, handle.conflicts)
+        self._ids[name] = replica.id
         handles = self._handles.setdefault(replica.id, [])
         handles.append(handle)
         self._replicas[replica.id] = replica
         self._prioritise(replica.id)
         return replica if len(handles) == 1 and replica.id not in self._carried else None
+
+    def check_policy(self, name: str, policy: Policy | None) -> None:
+        """LocalError: the collection is subscribed with another policy for conflicts."""
+        known = self._replicas[self._ids[name]].policy if name in self._ids else policy
+        if known is not None and policy not in (None, known):
+            raise LocalError(
+                f"{name!r} decides conflicts by `{known.value}` here, and by another policy it would be another"
+                " collection; leave it first, or join it as it is"
+            )
 
     def remove(self, handle: Subscription) -> Replica | None:
         """Forget a handle; the replica where it is no longer replicated."""
@@ -54,6 +72,7 @@ class Subscriptions:
             self._prioritise(replica.id)
             return None
         del self._handles[replica.id], self._replicas[replica.id], self._priorities[replica.id]
+        del self._ids[handle.collection]
         return replica if replica.id not in self._carried else None
 
     def carry(self, replica: Replica) -> bool:
@@ -79,10 +98,10 @@ class Subscriptions:
 
     def replica(self, name: str) -> Replica:
         """The replica of a collection.  LocalError: there is no handle for it."""
-        replica = self._replicas.get(CollectionId.of_name(name))
-        if replica is None:
+        id = self._ids.get(name)
+        if id is None:
             raise LocalError(f"this node does not subscribe to {name!r}: `meshsync collections join {name}` does that")
-        return replica
+        return self._replicas[id]
 
     def chosen(self, names: Iterable[str] | None) -> set[CollectionId]:
         """The collections of these names.  LocalError: one is neither subscribed nor carried.
@@ -94,7 +113,7 @@ class Subscriptions:
         return {self._find(name) for name in names}
 
     def _find(self, name: str) -> CollectionId:
-        carried = None if self.is_own(CollectionId.of_name(name)) else find_id(name, self._carried)
+        carried = None if name in self._ids else find_id(name, self._carried)
         return carried if carried is not None else self.replica(name).id
 
     def __contains__(self, replica: Replica) -> bool:

@@ -77,7 +77,7 @@ def peer(state: str, via: str = "static") -> dict[str, object]:
 def collection(state: str) -> dict[str, object]:
     """A collection with one session, as status tells it."""
     session = {"id": "ab" * 32, "state": state, "missing": 3, "unsent": 0, "stall": None}
-    return {"name": "notes", "relayed": False, "peers": [session]}
+    return {"name": "notes", "relayed": False, "differing": [], "peers": [session]}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from meshsync.core.document import DocumentState
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.errors import DamagedError, StoreError
 from meshsync.store.base import LOST_STATE
+from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite import SqliteStore
@@ -46,15 +47,17 @@ def test_the_past_is_every_write_and_replays_to_the_present(entries: list[Made],
     expected = sorted(writes_of(entries), key=lambda write: write[0])
     assert simple(found) == expected
     assert simple(writes(replica, reverse=True)) == expected[::-1]
-    state = DocumentState()
+    past = Past(replica)
+    state = past.new_state()
     for write in found:
-        write.apply_to(state)
+        past.apply(state, write)
     assert state.visible() == document_of(writes_of(entries))
     row = replica.tables.documents(["d"])["d"]
-    assert (state.clear, state.exists, state.fields) == _content(replica.merger.state(row))
+    assert _content(state) == _content(replica.merger.state(row))
 
 
-def _content(state: DocumentState) -> object:
+def _content(state: State) -> object:
+    assert isinstance(state, DocumentState)
     return state.clear, state.exists, state.fields
 
 

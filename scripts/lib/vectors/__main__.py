@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from vectors.accepted import documents, entries, keys, messages, names, roots, summaries
+from vectors.accepted import documents, entries, keys, messages, names, policies, roots, summaries
 from vectors.refused import refused_batches, refused_frames, refused_keys, refused_payloads
 from vectors.refused_summaries import refused_summaries
 
@@ -17,6 +17,7 @@ FILES = {
     "messages": messages,
     "roots": roots,
     "documents": documents,
+    "policies": policies,
     "summaries": summaries,
     "refused-keys": refused_keys,
     "refused-frames": refused_frames,

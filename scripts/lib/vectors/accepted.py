@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshsync.addresses import HostPort
+from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hello import NAME_CHARACTERS_MAX
@@ -32,7 +33,10 @@ from meshsync.core.messages import (
     Want,
     encode_message,
 )
+from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
+from meshsync.core.siblings import Mark as Written
+from meshsync.core.siblings import SiblingState
 from meshsync.core.sieve import encode_query
 from meshsync.core.summary import Mark, NodeSummary, PeerLink, SignedSummary, sign_summary
 from meshsync.core.tips import Tip, root_of
@@ -59,7 +63,12 @@ def keys() -> list[Vector]:
 
 def names() -> list[Vector]:
     """Name to collection id."""
-    return [{"name": name, "id": str(CollectionId.of_name(name))} for name in ("notes", "a", "é", "x" * 128)]
+    plain = [{"name": name, "id": str(CollectionId.of_name(name))} for name in ("notes", "a", "é", "x" * 128)]
+    policies = [policy for policy in Policy if policy.keeps_all]
+    return [
+        *plain,
+        *({"name": "notes", "policy": one.value, "id": str(collection_id("notes", one))} for one in policies),
+    ]
 
 
 def made() -> list[Made]:
@@ -228,3 +237,36 @@ def documents() -> list[Vector]:
         rows = [[kind, body, [stamp[0], stamp[1].hex(), stamp[2].hex()]] for kind, body, stamp in writes]
         vectors.append({"writes": rows, "document": state.visible()})
     return vectors
+
+
+def policies() -> list[Vector]:
+    """Operations, and which of those before each had seen, to the document that they make under each policy."""
+    cases: list[list[tuple[int, Any, list[int]]]] = [
+        [(PUT, {"n": 1}, []), (PUT, {"n": 3}, []), (PUT, {"n": 2, "x": "y"}, [])],
+        [(PUT, {"n": 1}, []), (PATCH, {"n": 5}, [0]), (PATCH, {"n": 3}, [0]), (PATCH, {"n": 2}, [0, 2])],
+        [(PUT, {"n": 1}, []), (DELETE, None, [0]), (PATCH, {"m": 3}, [0])],
+        [(PUT, {"n": 1}, []), (DELETE, None, [])],
+        [(PUT, {"n": 1}, []), (PATCH, {"n": None}, [0]), (PATCH, {"n": 1}, [0]), (PATCH, {"n": 1.0}, [0])],
+        [(PUT, {"n": value}, []) for value in (None, False, True, -1, 0.5, "", "a", [], [1], {}, {"a": 1})],
+        [(PUT, {"n": 1}, []), (PUT, {"n": 2}, []), (PATCH, {"m": 1}, [0, 1])],
+    ]
+    return [
+        {
+            "policy": policy.value,
+            "writes": [list(write) for write in writes],
+            "document": _under(policy, writes),
+        }
+        for writes in cases
+        for policy in Policy
+        if policy.keeps_all
+    ]
+
+
+def _under(policy: Policy, writes: list[tuple[int, Any, list[int]]]) -> dict[str, Any] | None:
+    state = SiblingState(policy)
+    for number, (kind, body, _) in enumerate(writes):
+        stamp = Stamp(number + 1, bytes([number]) * 32, bytes([number]) * 32)
+        # Each in a log of its own.
+        written = Written(stamp, Place(number, 1, number + 1), kind)
+        state.apply(written, body, lambda new, olds: [old for old in olds if old.branch not in writes[new.branch][2]])
+    return state.visible()
