@@ -74,6 +74,8 @@ def conflicts_of(entries: list[Made]) -> dict[str, list[tuple[object, bytes]]] |
             for write in shown.values()
             if all(shown[side] == write for side, knows in known.items() if write[0][2] in knows)
         }
+        if not open_writes:
+            continue  # nobody ever said anything of it
         first, *rest = [(value_in(open_writes[stamp], field), stamp[2]) for stamp in sorted(open_writes, reverse=True)]
         losers = [one for one in rest if one[0] != first[0]]
         if losers:
