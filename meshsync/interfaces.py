@@ -125,11 +125,6 @@ class Interfaces:
         self.refresh()
 
     @property
-    def is_limited(self) -> bool:
-        """Whether the owner named interfaces."""
-        return bool(self._names)
-
-    @property
     def fault(self) -> str | None:
         """Why not all interfaces are used that the owner named; None where all are."""
         return "; ".join(self._missing.values()) or None

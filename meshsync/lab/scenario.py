@@ -136,11 +136,6 @@ class Scenario:
     """The expectations as they were written."""
 
     @property
-    def duration_seconds(self) -> float:
-        """When the last step begins, or its last write is to be made."""
-        return max((_end_of(step) for step in self.steps), default=0.0)
-
-    @property
     def collections(self) -> tuple[str, ...]:
         """All that any node replicates."""
         found = (name for keys in self.nodes.values() for name in _names(keys.get("collections")))
@@ -353,12 +348,6 @@ class _Reader:
 
 
 _ACTIONS = ("cut", "unplug", "heal", "impair", "kill", "restart", "write", "clock", "wait")
-
-
-def _end_of(step: Step) -> float:
-    if isinstance(step.action, Write) and step.action.rate:
-        return step.at_seconds + step.action.count / step.action.rate
-    return step.at_seconds
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -347,8 +347,3 @@ def _address_of(line: str) -> tuple[str, IpInterface] | None:
         return words[words.index("dev") + 1], ipaddress.ip_interface(words[3])
     except (ValueError, IndexError):
         return None
-
-
-def subnets(nodes: Iterable[NodeSpec]) -> frozenset[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """The networks of all addresses of these nodes."""
-    return frozenset(address.network for node in nodes for _, address in node.addresses)

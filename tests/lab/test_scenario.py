@@ -43,7 +43,6 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
         (11.0, Wait(300.0)),
     ]
     assert scenario.expect == (Converged(60.0), Latency(99.0, 1.5))
-    assert scenario.duration_seconds == 11
     assert scenario.collections == ("notes", "alarms")
 
 
