@@ -224,21 +224,17 @@ class Summaries:
 
     def compare(self, link: Link, message: Known) -> None:
         """Compare what is known with what a peer knows.  PeerError: it does not share the collection."""
-        replica = link.replica_of(message.tag)
+        replica = _shared(link, message.tag, "digest")
         if replica is None:
-            return  # this node has left the collection, and the peer has yet to hear of it
-        if not link.has_shared(replica.id):
-            raise PeerError("a digest of a collection that the peer does not share")
+            return
         self.gossip.compared(link.peer, replica.id, message.digest)
         link.control.wake()
 
     async def take(self, link: Link, message: Summary) -> None:
         """Take what a peer sent.  PeerError: it does not belong here, or its author did not sign it."""
-        replica = link.replica_of(message.tag)
+        replica = _shared(link, message.tag, "summary")
         if replica is None:
-            return  # this node has left the collection, and the peer has yet to hear of it
-        if not link.has_shared(replica.id):
-            raise PeerError("a summary of a collection that the peer does not share")
+            return
         signed = decode_untrusted_summary(message.body, message.signature)
         if signed.summary.collection != replica.id:
             raise PeerError("a summary of another collection than it says")
@@ -254,3 +250,14 @@ class Summaries:
                 self.changed.notify()
             case Taken.OWN:
                 self._news.set()
+
+
+def _shared(link: Link, tag: bytes, what: str) -> Replica | None:
+    """Which collection a peer tells of.  PeerError: it does not share it.
+
+    None: this node has left it, and the peer has yet to hear of that.
+    """
+    replica = link.replica_of(tag)
+    if replica is not None and not link.has_shared(replica.id):
+        raise PeerError(f"a {what} of a collection that the peer does not share")
+    return replica
