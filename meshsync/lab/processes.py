@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meshsync.lab.drivers.base import LabError
+from meshsync.lab.waiting import wait_for
 
 _END_SECONDS = 10.0
-_LOOK_SECONDS = 0.02
 
 
 class ProcessFile:
@@ -83,22 +82,17 @@ class ProcessFile:
     def end(self) -> None:
         """End it as its owner would, and at once where that takes long; blocks until it has ended.  LabError."""
         self.signal(signal.SIGTERM)
-        if not self._wait(_END_SECONDS):
+        if not wait_for(self._has_ended, _END_SECONDS):
             self.kill()
 
     def kill(self) -> None:
         """End it at once (SIGKILL); blocks until it has ended.  LabError: it does not end."""
         self.signal(signal.SIGKILL)
-        if not self._wait(_END_SECONDS):
+        if not wait_for(self._has_ended, _END_SECONDS):
             raise LabError(f"process {self.pid} does not end")
 
-    def _wait(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while self.pid is not None:
-            if time.monotonic() > end:
-                return False
-            time.sleep(_LOOK_SECONDS)
-        return True
+    def _has_ended(self) -> bool:
+        return self.pid is None
 
 
 def started_at(pid: int) -> int:

@@ -202,11 +202,11 @@ def test_a_process_that_holds_its_directory_has_not_ended(tmp_path: Path, path: 
         assert child.stdout is not None
         assert child.stdout.readline() == b"locked\n"
         process = ContainedProcess("nobody", tmp_path)
-        assert process._is_locked()
+        assert not process._has_ended()
         child.kill()
         child.wait()
         process.kill()
-        assert not process._is_locked()
+        assert process._has_ended()
         assert not process.is_running
         process.start({})
         assert process.is_running

@@ -5,7 +5,6 @@ They are in a machine of their own, wherever the driver has it.  All that asks s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from meshsync.lab.impairments import LinkImpairment
 from meshsync.lab.namespaces import run
 from meshsync.lab.scenario import Cut, Impair, Unplug
 from meshsync.lab.topology import LinkSpec
+from meshsync.lab.waiting import wait_for
 
 CABLES = "cables"
 """The machine of the cables, among the nodes of the topology."""
 SOCKET = "cables.sock"
 _SOCKET_SECONDS = 10.0
-_LOOK_SECONDS = 0.02
 
 
 def cabled(lab: Lab) -> tuple[LinkSpec, ...]:
@@ -60,11 +59,9 @@ class Cables:
 
     def lay(self, is_running: Callable[[], bool] = lambda: True) -> None:
         """Lay all of them, once their process listens.  LabError: it does not, or has ended."""
-        end = time.monotonic() + _SOCKET_SECONDS
-        while not self.socket.exists():
-            if not is_running() or time.monotonic() > end:
-                raise LabError(f"the cables do not start; see {self.log}")
-            time.sleep(_LOOK_SECONDS)
+        wait_for(lambda: self.socket.exists() or not is_running(), _SOCKET_SECONDS)
+        if not self.socket.exists():
+            raise LabError(f"the cables do not start; see {self.log}")
         for link in self.links:
             self.impair(link, self._lab.scenario.links.get(link.name, LinkImpairment()))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from meshsync.lab.namespaces import CommandFailedError, run
 from meshsync.lab.ownership import run_of
 from meshsync.lab.prepare import STATE, PreparedNode
 from meshsync.lab.topology import SUFFIX
+from meshsync.lab.waiting import wait_for
 from meshsync.launch import CLOCK_OFFSET
 
 _HOLD = "hold"
@@ -32,7 +32,6 @@ _ENVIRONMENT = "environment"
 _LOG = "containerlab.log"
 _DEPLOY_SECONDS_MAX = 300
 _END_SECONDS = 10.0
-_LOOK_SECONDS = 0.02
 _QUIET = {"CLAB_VERSION_CHECK": "disable"}
 
 
@@ -68,22 +67,19 @@ class ContainedProcess:
         """End it at once (SIGKILL); blocks until it has ended.  LabError: it does not end."""
         self.hold()
         run(["docker", "kill", "--signal", "USR1", self._container])
-        end = time.monotonic() + _END_SECONDS
-        while self._is_locked():
-            if time.monotonic() > end:
-                raise LabError(f"the node in {self._container} does not end")
-            time.sleep(_LOOK_SECONDS)
+        if not wait_for(self._has_ended, _END_SECONDS):
+            raise LabError(f"the node in {self._container} does not end")
 
-    def _is_locked(self) -> bool:
-        """Whether a process has the node's directory; the kernel takes it away with the process."""
+    def _has_ended(self) -> bool:
+        """Whether no process has the node's directory; the kernel takes it away with the process."""
         try:
             with DataDir(self._directory).lock_file.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
-            return False
-        except BlockingIOError:
             return True
-        return False
+        except BlockingIOError:
+            return False
+        return True
 
 
 class ContainerLab:
