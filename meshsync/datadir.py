@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from meshsync.disk import sync_directory
 from meshsync.errors import ConfigError
 
 # sockaddr_un.sun_path: 108 bytes on Linux (unix(7)), 104 on macOS and the BSDs, with a final NUL in both.
@@ -163,15 +164,6 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power cut.  OSError: the disk does not take it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_private_file(path: Path, *, bytes_max: int, follow_symlink: bool) -> bytes:

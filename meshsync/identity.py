@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshsync.datadir import DataDir, read_private_file, sync_directory
+from meshsync.datadir import DataDir, read_private_file
+from meshsync.disk import sync_directory
 from meshsync.errors import ConfigError
 from meshsync.ids import EndpointId
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import apsw
 
+from meshsync.disk import sync_directory
 from meshsync.errors import StoreError
 from meshsync.store.sqlite.database import connect, meshsync_error, run
-from meshsync.store.sqlite.files import beside, sync_directory
+from meshsync.store.sqlite.files import beside
 
 _FAULTS_MAX = 100
 """Lines for one kind of fault."""

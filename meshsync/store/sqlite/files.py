@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from meshsync.disk import sync_directory
 from meshsync.errors import StoreError
 
 # macOS: fsync stops at the drive's cache, this does not.
@@ -19,15 +20,6 @@ def sync_descriptor(descriptor: int) -> None:
     else:
         # Not fsync: the times of the file need not survive, its length is included where it matters.
         os.fdatasync(descriptor)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def beside(path: Path, suffix: str) -> Path:

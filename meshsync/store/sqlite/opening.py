@@ -11,9 +11,10 @@ from pathlib import Path
 
 import apsw
 
+from meshsync.disk import sync_directory
 from meshsync.errors import MeshsyncError, StoreError
 from meshsync.store.sqlite.database import connect, damaged, meshsync_error, run
-from meshsync.store.sqlite.files import StoreFiles, beside, sync_directory
+from meshsync.store.sqlite.files import StoreFiles, beside
 from meshsync.store.sqlite.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate, schema
 
 # The first release with the fix for the WAL-reset bug: a checkpoint by one connection beside a writing one could
