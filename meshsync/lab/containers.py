@@ -91,7 +91,7 @@ def derive(lab: Lab, cabled: tuple[LinkSpec, ...]) -> dict[str, Any]:
     """A lab's topology, for a file in another folder, with its cabled links through one more node.
 
     The nodes' output goes into their directories, to outlive the containers; and none comes back by itself, because it
-    would come back without its links.  ConfigError, LabError.
+    would come back without its links.
     """
     folder = lab.folder.resolve()
     found: dict[str, Any] = yaml.safe_load(lab.topology.path.read_text(encoding="utf-8"))
@@ -109,8 +109,6 @@ def derive(lab: Lab, cabled: tuple[LinkSpec, ...]) -> dict[str, Any]:
             node = ("meshsync", "node", "--config", f"{INSIDE}/{CONFIG}", "--log-format", "json")
             nodes[name]["cmd"] = _logging(node, f"{INSIDE}/node.log")
     if cabled:
-        if CABLES in nodes:
-            raise LabError(f"{lab.topology.path}: a node is called {CABLES}, as the node of the cables is; rename it")
         nodes[CABLES] = _cables(lab, folder)
         topology["links"] = list(_links(lab, cabled, topology["links"]))
     return found

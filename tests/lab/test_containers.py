@@ -84,14 +84,6 @@ def test_what_is_derived_from_the_topologies_that_ship_is_right(tmp_path: Path, 
         jsonschema.validate(content, schema)
 
 
-def test_a_node_may_not_be_called_as_the_cables_are(tmp_path: Path) -> None:
-    """Otherwise one of the two silently takes the other's place."""
-    text = PAIR.replace("    b: {", "    cables: {").replace('"b:eth1"', '"cables:eth1"')
-    folder = write_files(tmp_path / "pair", text, SCENARIO.replace("[b]", "[cables]") + "links: {all: jtrs}\n")
-    with pytest.raises(LabError, match="a node is called cables"):
-        derived(folder)
-
-
 _HOLDER = """
 import pathlib, sys
 from meshsync.datadir import DataDir
@@ -159,6 +151,19 @@ def test_a_user_without_rights_is_told_so(path: Path, monkeypatch: pytest.Monkey
     install(path, "docker")
     with pytest.raises(LabError, match="need root: sudo"):
         containers.require([])
+
+
+@pytest.mark.parametrize("driver", ["namespaces", "containerlab"])
+def test_a_node_may_not_be_called_as_the_cables_are(tmp_path: Path, path: Path, driver: str) -> None:
+    """Otherwise one of the two silently takes the other's place."""
+    install(path, "docker")
+    text = PAIR.replace("    b: {", "    cables: {").replace('"b:eth1"', '"cables:eth1"')
+    folder = write_files(tmp_path / "pair", text, SCENARIO.replace("[b]", "[cables]") + "links: {all: jtrs}\n")
+    built = chosen(driver)(read_lab(folder))
+    built.state.mkdir()
+    with pytest.raises(LabError, match="a node is called cables"):
+        built.build()
+    assert not built.is_up
 
 
 def test_a_command_that_failed_fails_the_deployment(tmp_path: Path, path: Path) -> None:

@@ -52,8 +52,14 @@ class Cables:
         self._lab = lab
         self._inside = inside
 
-    def clear(self) -> None:
-        """Remove what an earlier process left that the next one would be taken for."""
+    def prepare(self) -> None:
+        """Before anything is built: nothing stays that their process would be taken for before it runs.
+
+        LabError: a node of the topology is called as their machine is.
+        """
+        topology = self._lab.topology
+        if self.links and CABLES in topology.nodes:
+            raise LabError(f"{topology.path}: a node is called {CABLES}, as the machine of the cables is; rename it")
         self.socket.parent.mkdir(exist_ok=True)
         self.socket.unlink(missing_ok=True)
 

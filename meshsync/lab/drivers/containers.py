@@ -123,9 +123,9 @@ class ContainerLab:
                 f"a lab {self.lab.name} is deployed already; look: containerlab inspect --all, "
                 f"take it down: containerlab destroy --name {self.lab.name} --cleanup"
             )
+        self.cables.prepare()
         for process in self.processes.values():
             process.hold()
-        self.cables.clear()
         derived = yaml.safe_dump(containers.derive(self.lab, self.cables.links), sort_keys=False)
         self.topology.write_text(derived, encoding="utf-8")
         self._deploy()

@@ -67,6 +67,7 @@ class NamespaceLab:
 
     def build(self) -> None:
         """Make namespaces, links and addresses; nothing runs yet but the cables.  LabError."""
+        self.cables.prepare()
         topology = self.lab.topology
         for name in dict.fromkeys(map(self.namespace, topology.nodes)):
             namespaces.add(name)
@@ -116,7 +117,6 @@ class NamespaceLab:
 
     def _start_cables(self) -> None:
         command = [*_MESHSYNC, "lab", "cable", "--control", str(self.cables.socket)]
-        self.cables.clear()
         self.cable_process.start(namespaces.inside(self.namespace(CABLES), *command), self.cables.log)
         self.cables.lay(lambda: self.cable_process.is_running)
 
