@@ -17,6 +17,7 @@ from meshsync.errors import StoreError
 from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
+from meshsync.part_following import PartFollower
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
@@ -64,7 +65,7 @@ class Collection:
 
     def __len__(self) -> int:
         """How many documents there are."""
-        return self._replica.tables.counts()[1]
+        return self._replica.document_count()
 
     # Writing
 
@@ -161,6 +162,8 @@ class Collection:
         """The documents that match, by id.  Read in pages, so writes in between are seen; cheap to abandon."""
         merger = self._replica.merger
         for row, payload in self._replica.tables.scan_documents():
+            if not self._shows(row.id):
+                continue
             if query is None:
                 yield self._document(row, merger.read(row, payload))
                 continue
@@ -172,13 +175,20 @@ class Collection:
         """Ids and fields of the documents that match, by id: what listings need, and cheaper than `documents`."""
         body_of = self._replica.merger.body
         for row, payload in self._replica.tables.scan_documents():
+            if not self._shows(row.id):
+                continue
             body = body_of(row, payload)
             if body is not None and (query is None or query.matches(body, row.id)):
                 yield row.id, body
 
+    def _shows(self, id: str) -> bool:
+        """Whether a document is in the part of the collection that this node wants, as far as is known here."""
+        interest = self._replica.interest
+        return interest is None or id in interest
+
     def _row(self, id: str) -> DocumentRow | None:
         row = self._replica.tables.documents([id]).get(id)
-        return row if row is not None and row.live else None
+        return row if row is not None and row.live and self._shows(id) else None
 
     def _document(self, row: DocumentRow, merged: MergedDocument) -> Document:
         stamp = merged.stamp
@@ -232,6 +242,8 @@ class Collection:
 
     def cursor(self) -> str:
         """Where `changes` begins without `since`: after all that is stored."""
+        if self._replica.interest is not None:
+            return self._replica.interest.news.cursor(self._replica.interest.news.last)
         return format_cursor(self._replica, self._replica.tables.next_arrival())
 
     def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
@@ -243,5 +255,10 @@ class Collection:
         told is the same whenever it is read, and read from the store: a slow reader costs nothing.  LocalError: the
         cursor is not one of this store.  DamagedError: a write cannot be read.  Cancelling loses nothing; go on from
         the last cursor.
+
+        Where this node has a part of the collection: the documents that entered it, changed in it (`put`, with what
+        they are now) or left it (`removed`, `delete`).  A cursor is then one of this process.
         """
+        if self._replica.interest is not None:
+            return PartFollower(self._replica, self._watcher, query, since).changes()
         return Follower(self._replica, self._watcher, query, self.cursor() if since is None else since).changes()

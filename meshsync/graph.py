@@ -173,7 +173,7 @@ class _Mesh:
             "root": replica.root().hex() if equal else summary.root.hex(),
             "equal": equal,
             "entries": replica.entry_count() if equal else summary.entries,
-            "documents": replica.tables.counts()[1] if equal else summary.documents,
+            "documents": replica.tables.counts()[1] if equal and replica.interest is None else summary.documents,
             "behind": behind,
             "ahead": ahead,
             "exact": exact,
@@ -274,13 +274,12 @@ def lag(replica: Replica, summary: NodeSummary) -> tuple[int, int, bool]:
 
 
 def _own_holding(replica: Replica) -> dict[str, Any]:
-    entries, documents, _ = replica.tables.counts()
     return {
         "collection": replica.name,
         "root": replica.root().hex(),
         "equal": True,
-        "entries": entries,
-        "documents": documents,
+        "entries": replica.entry_count(),
+        "documents": replica.document_count(),
         "behind": 0,
         "ahead": 0,
         "exact": True,

@@ -15,6 +15,7 @@ from meshsync.core import cbor
 from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.priority import Priority
+from meshsync.core.query import Query
 from meshsync.errors import DamagedError, LocalError
 from meshsync.events import EventLog
 from meshsync.graph import mesh_graph
@@ -107,19 +108,26 @@ class Node:
         return sorted(replica.name for replica in self.sync.subscribed() if self.sync.is_own(replica.id))
 
     async def join(
-        self, name: str, *, priority: Priority = Priority.MEDIUM, conflicts: Policy | str | None = None
+        self,
+        name: str,
+        query: Query | None = None,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        conflicts: Policy | str | None = None,
     ) -> None:
-        """Replicate a collection from now on, also after a restart; or change its priority.
+        """Replicate a collection from now on, also after a restart; or change what part of it, and its priority.
 
-        `conflicts`: its policy, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy.  Done
-        before the first wait: cancelling stops only the waiting for the disk.
+        `conflicts`: its policy, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy, or the
+        query is too large.  Done before the first wait: cancelling stops only the waiting for the disk.
         """
+        query = query or Query()
         if name in self._joined:
-            self.sync.subscribe(name, conflicts=conflicts)  # refuses another policy
+            self.sync.subscribe(name, query, conflicts=conflicts)  # refuses another policy
+            self._joined[name].choose(query)
             self.sync.set_priority(name, priority)
             self._remember_joined()
         else:
-            self._join(name, priority, conflicts)
+            self._join(name, query, priority, conflicts)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
@@ -142,28 +150,30 @@ class Node:
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
 
-    def _join(self, name: str, priority: Priority, conflicts: Policy | str | None) -> None:
-        subscription = self.sync.subscribe(name, priority=priority, conflicts=conflicts)
+    def _join(self, name: str, query: Query, priority: Priority, conflicts: Policy | str | None) -> None:
+        subscription = self.sync.subscribe(name, query, priority, conflicts)
         subscription.open()
         self._joined[name] = subscription
 
     def join_remembered(self) -> None:
         """Join what the configuration names and what was joined in earlier runs."""
         for collection in self.config.collections:
-            self._join(collection.name, Priority[collection.priority.upper()], collection.conflicts)
+            priority = Priority[collection.priority.upper()]
+            self._join(collection.name, Query.parse(collection.where), priority, collection.conflicts)
         remembered = self.store.meta(_JOINED)
-        # Earlier versions knew no policies.
-        for name, priority, *conflicts in cbor.decode_trusted(remembered) if remembered else ():
+        # Earlier versions knew no policies, and no queries.
+        for name, urgency, *more in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
-                self._join(name, Priority(priority), conflicts[0] if conflicts else None)
+                query = Query.from_json(more[1]) if len(more) > 1 else Query()
+                self._join(name, query, Priority(urgency), more[0] if more else None)
         self.relay.load()
 
     def _remember_joined(self) -> None:
         # What the configuration names is left to it: it may name other collections the next time.
         configured = {collection.name for collection in self.config.collections}
         rows = [
-            [name, int(subscription.priority), self.sync.replica(name).policy.value]
-            for name, subscription in self._joined.items()
+            [name, int(one.priority), self.sync.replica(name).policy.value, one.query.to_json()]
+            for name, one in self._joined.items()
             if name not in configured
         ]
         with self.store.transaction():

@@ -126,7 +126,6 @@ def _peer(node: Node, peer: Peer) -> dict[str, Any]:
 
 
 def _collection(node: Node, replica: Replica) -> dict[str, Any]:
-    entries, documents, _ = replica.tables.counts()
     exchanged = node.sync.exchanged(replica.id)
     is_exchanged = node.sync.is_subscribed(replica)
     partners = node.sync.sharing.partners(replica.id) if is_exchanged else []
@@ -138,12 +137,12 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "idle": not is_exchanged,
         "bytes": replica.tables.size_bytes(),
         "root": replica.root().hex(),
-        "entries": entries,
-        "documents": documents,
+        "entries": replica.entry_count(),
+        "documents": replica.document_count(),
         "logs": len(replica.by_log),
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
-        "query": None,
+        "query": None if replica.interest is None else replica.interest.query.to_json(),
         "conflicts": replica.policy.value,
         "differing": _differing(node, replica),
         "peers": [_session(node, replica, peer) for peer in partners],

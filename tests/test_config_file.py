@@ -103,7 +103,7 @@ peers:
   -
   - {{id: {DIGITS}, addresses: ["10.0.12.2"]}}
 collections:
-  - {{name: notes, where: ["team=blue"]}}
+  - {{name: notes, where: ["team=="]}}
   - {{name: maps, history: latest}}
   - notes
 name: a
@@ -123,8 +123,8 @@ discovery: {{mdns: 1}}
         f"10: peers[4]: {'00' * 32} is no usable Ed25519 public key: small order or not canonical",
         "11: peers: has an empty list item",
         "12: peers[5].addresses[0]:",
-        "14: collections[0].where: subscriptions by query are not available yet",
-        "15: collections[1].history: subscriptions by query are not available yet",
+        "14: collections[0].where: query",
+        "15: collections[1].history: other histories are not available yet",
         "16: collections[2]: the same collection as collections[0]",
         "18: name: the key",
         "19: discovery.mdns:",

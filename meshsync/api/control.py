@@ -143,11 +143,11 @@ async def join_collection(node: Node, request: Request) -> Response:
     `conflicts` is its policy for writes that did not know of each other; with another one it is another collection.
     """
     from meshsync.core.priority import Priority
+    from meshsync.core.query import Query
 
     body = await read_object(request, "name", "priority", "conflicts", "where", "history", required=("name",))
     name = _text(body, "name")
-    if body.get("where"):
-        raise RefusedError("subscriptions by query are not available yet; join the whole collection, without a query")
+    query = Query.parse(_texts(body, "where"))
     if body.get("history", "full") != "full":
         raise RefusedError("only the full history can be replicated for now; leave out `history`")
     wanted = body.get("priority", "medium")
@@ -155,7 +155,7 @@ async def join_collection(node: Node, request: Request) -> Response:
     if wanted not in names:
         raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
     conflicts = _text(body, "conflicts") if body.get("conflicts") is not None else None
-    await node.join(name, priority=names[wanted], conflicts=conflicts)
+    await node.join(name, query, priority=names[wanted], conflicts=conflicts)
     return answer(collection=name)
 
 

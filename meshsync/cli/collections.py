@@ -10,7 +10,7 @@ import click
 from meshsync.cli.documents import where_option
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options
-from meshsync.cli.output import counted, print_json, print_table, printable, relayed_text, write_line
+from meshsync.cli.output import counted, print_json, print_table, printable, query_text, relayed_text, write_line
 
 
 @click.group("collections", invoke_without_command=True)
@@ -35,10 +35,17 @@ def _list(*, as_json: bool) -> None:
         print_json(answer)
     elif answer["collections"]:
         rows = [
-            (one["name"], relayed_text(one) or one["documents"], one["entries"], one["priority"], one["conflicts"])
+            (
+                one["name"],
+                relayed_text(one) or one["documents"],
+                one["entries"],
+                one["priority"],
+                one["conflicts"],
+                query_text(one),
+            )
             for one in answer["collections"]
         ]
-        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS"), rows)
+        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS", "WHERE"), rows)
     else:
         write_line("no collections; meshsync collections join NAME")
 
@@ -63,6 +70,8 @@ def _join(
     *, as_json: bool, where: tuple[str, ...], history: str, priority: str, conflicts: str | None, name: str
 ) -> None:
     """Replicate a collection from now on, also after a restart.
+
+    With --where only the documents that match are fetched, and shown; joining again changes which.
 
     --conflicts is part of what the collection is: `latest` shows the write with the latest clock, `greatest` and
     `least` the greatest and least value of each field, `manual` all values, as {"$conflict": […]}, until someone who

@@ -94,6 +94,22 @@ def relayed_text(collection: Mapping[str, Any]) -> str:
     return "(relayed, idle)" if collection["idle"] else "(relayed)"
 
 
+def query_text(collection: Mapping[str, Any]) -> str:
+    """Which documents of a collection this node wants; nothing where it wants all."""
+    return "" if collection["query"] is None else _condition_text(collection["query"])
+
+
+def _condition_text(tree: Mapping[str, Any]) -> str:
+    """Simple conditions as --where takes them, others as JSON."""
+    if "and" in tree and all("field" in part for part in tree["and"]):
+        return " ".join(map(_condition_text, tree["and"]))
+    for op in ("=", "!=", "<", "<=", ">", ">="):
+        if op in tree:
+            value = tree[op]
+            return f"{tree['field']}{op}{value if isinstance(value, str) else json.dumps(value)}"
+    return json.dumps(tree, ensure_ascii=False)
+
+
 def counted(count: int, noun: str, nouns: str = "") -> str:
     """A number of things: `1 document`, `2 documents`, and with `nouns` `2 entries`."""
     return f"{count} {noun if count == 1 else nouns or noun + 's'}"

@@ -82,9 +82,9 @@ class CollectionConfig(_Model):
     conflicts: Conflicts | None = None
     """What decides between writes that did not know of each other: the same on all nodes that share it.  Without it, as
     the collection is held here, and `latest` for a new one."""
-    where: Annotated[tuple[str, ...], _not_yet("subscriptions by query are", "no `where`: all documents")] = ()
-    """Which documents: all of the conditions hold.  Not available yet."""
-    history: Annotated[History, _not_yet("subscriptions by query are", "`full`: the whole history")] = "full"
+    where: Annotated[tuple[str, ...], After(values.query)] = ()
+    """Which documents: those of which all of the conditions hold, as in `team=blue`; all where none is given."""
+    history: Annotated[History, _not_yet("other histories are", "`full`: the whole history")] = "full"
     """Whether superseded payloads are fetched too; only `full` is available yet."""
 
     @model_validator(mode="before")

@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from meshsync.addresses import DnsName, HostPort, parse_address, parse_dns_name, parse_listen
 from meshsync.config.problems import shown
 from meshsync.core.naming import check_collection_name, is_plain_text
+from meshsync.core.query import Query
+from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
 
@@ -38,6 +40,15 @@ def some(items: tuple[T, ...]) -> tuple[T, ...]:
     if not items:
         raise ValueError("an empty list; expected at least one item, or no such key")
     return items
+
+
+def query(expressions: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no query, or more of one than a peer takes."""
+    try:
+        encode_query(Query.parse(expressions))
+    except LocalError as error:
+        raise ValueError(str(error)) from None
+    return expressions
 
 
 def _whole_number(value: object) -> int:

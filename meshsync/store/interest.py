@@ -23,6 +23,7 @@ from meshsync.errors import DamagedError
 from meshsync.ids import LogId
 from meshsync.store.base import DocumentRow, EntryRow, Touch
 from meshsync.store.merge import bare_tags
+from meshsync.store.news import News
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -31,9 +32,9 @@ _PAGE = 64
 
 
 class Interest:
-    """What one replica wants.  LocalError: the query is more than a peer takes."""
+    """What one replica wants.  `before`: what it wanted until now.  LocalError: the query is more than a peer takes."""
 
-    def __init__(self, replica: Replica, query: Query) -> None:
+    def __init__(self, replica: Replica, query: Query, before: Interest | None = None) -> None:
         self.query = query
         self.encoded = encode_query(query)
         """As peers are told."""
@@ -49,10 +50,19 @@ class Interest:
         """How many payloads were wanted so far."""
         for row, payload in replica.tables.scan_documents():
             self._judge(row, payload)
+        self.news: News = News() if before is None else before.news
+        """What entered the view, changed in it, or left it."""
+        if before is not None:
+            for id in sorted(set(before) ^ self._view):
+                self.news.note(id)
 
     def __contains__(self, id: str) -> bool:
         """Whether a document is in the view."""
         return id in self._view
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids of the documents in the view."""
+        return iter(self._view)
 
     def __len__(self) -> int:
         """How many documents are in the view."""
@@ -104,6 +114,8 @@ class Interest:
     def _touched(self, row: DocumentRow) -> None:
         was_in_view = row.id in self._view
         is_in_view = self._judge(row, None)
+        if was_in_view or is_in_view:
+            self.news.note(row.id)
         if was_in_view:
             return  # what is lacking of it was found when it entered, and each bare entry since then when it came
         tag = document_tag(self._replica.id, row.id)

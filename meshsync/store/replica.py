@@ -84,6 +84,10 @@ class Replica(Branches):
         """What people call it: where no name is known, the first digits of its id."""
         return self.tables.name
 
+    def document_count(self) -> int:
+        """How many documents are shown."""
+        return self.tables.counts()[1] if self.interest is None else len(self.interest)
+
     def entry_count(self) -> int:
         """How many entries are held."""
         return self.tables.counts()[0]
@@ -115,7 +119,7 @@ class Replica(Branches):
         wanted = None if query is None or query.is_everything else query
         if wanted == (None if self.interest is None else self.interest.query):
             return False
-        self.interest = None if wanted is None else Interest(self, wanted)
+        self.interest = None if wanted is None else Interest(self, wanted, self.interest)
         return True
 
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:

@@ -16,7 +16,8 @@ from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
-from meshsync.errors import LocalError, RefusedError, StoreError, TransportLost
+from meshsync.core.sieve import encode_query
+from meshsync.errors import LocalError, StoreError, TransportLost
 from meshsync.events import EventLog
 from meshsync.identity import Identity
 from meshsync.ids import CollectionId, EndpointId, LogId
@@ -116,19 +117,16 @@ class SyncEngine:
     ) -> Subscription:
         """A handle that replicates a collection while it is open.
 
-        `conflicts`: the policy that decides between writes that did not know of each other, see
-        `meshsync.core.policy`; it is part of what the collection is.  None: as it is held here, or else `latest`.
-        LocalError: it is subscribed with another policy.  RefusedError: a query was given that chooses; this version
-        replicates whole collections.
+        With a query only the payloads of documents that match are fetched, now and whenever one begins to match; and
+        only those are shown here.  `conflicts`: the policy that decides between writes that did not know of each other,
+        see `meshsync.core.policy`; it is part of what the collection is.  None: as it is held here, or else `latest`.
+        LocalError: it is subscribed with another policy, or the query is too large.
         """
-        if query is not None and not query.is_everything:
-            raise RefusedError(
-                f"subscriptions by query are not available in this version: subscribe to all of {collection!r},"
-                " and choose when reading"
-            )
+        query = query or Query()
+        encode_query(query)
         policy = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
         self._subscriptions.check_policy(collection, policy)
-        return Subscription(self, collection, Priority(priority), policy)
+        return Subscription(self, collection, query, Priority(priority), policy)
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
@@ -219,6 +217,7 @@ class SyncEngine:
     def add(self, subscription: Subscription) -> None:
         """Begin to replicate for a handle.  LocalError: no name of a collection.  StoreError: the disk."""
         replica = self._subscriptions.add(subscription)
+        self.chosen(subscription)
         if replica is not None:
             self._replicates(replica)
         self._wishes_changed()
@@ -229,10 +228,23 @@ class SyncEngine:
 
     def remove(self, subscription: Subscription) -> None:
         """Stop replicating for a handle."""
+        held = self.replica(subscription.collection)
         replica = self._subscriptions.remove(subscription)
         if replica is not None:
             self._replicates_no_longer(replica)
+        else:
+            self._choose(held)
         self._wishes_changed()
+
+    def chosen(self, subscription: Subscription) -> None:
+        """A handle wants what it did not want before."""
+        self._choose(self.replica(subscription.collection))
+
+    def _choose(self, replica: Replica) -> None:
+        if replica.choose(self._subscriptions.query(replica.id)):
+            self.watcher(replica).notify()
+            for exchange in self.exchanges(replica):
+                exchange.choose()
 
     def _replicates_no_longer(self, replica: Replica) -> None:
         self._holds.forget(replica)
@@ -247,13 +259,17 @@ class SyncEngine:
 
     def carry(self, replica: Replica) -> None:
         """Begin to replicate a collection for others."""
-        if self._subscriptions.carry(replica):
+        is_new = self._subscriptions.carry(replica)
+        self._choose(replica)
+        if is_new:
             self._replicates(replica)
 
     def uncarry(self, replica: Replica) -> None:
         """Stop replicating a collection for others; its `exchanges` end then, unless there is a handle."""
         if self._subscriptions.uncarry(replica):
             self._replicates_no_longer(replica)
+        else:
+            self._choose(replica)
 
     def subscribed(self) -> list[Replica]:
         """The replicas of all collections that are replicated here, most urgent first, others' last."""
@@ -314,10 +330,10 @@ class SyncEngine:
     def stored(self, replica: Replica, applied: Applied) -> None:
         """Entries were stored, by whomever, or left out: wake the watchers and every session of the collection."""
         tips = applied.tips
-        if tips:
+        if tips or applied.filled:
             for link in self.links.values():
                 if exchange := link.exchanges.get(replica.id):
-                    exchange.note_changed(tips)
+                    exchange.note_changed(tips, applied.filled)
             if watcher := self._watchers.get(replica.id):
                 watcher.notify()
             self._health.worked()

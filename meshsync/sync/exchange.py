@@ -28,6 +28,7 @@ from meshsync.core.session_events import (
     Arrived,
     Changed,
     Check,
+    Chosen,
     Confirm,
     Durable,
     Effect,
@@ -80,6 +81,7 @@ class Exchange:
         """It is this node's own rate that holds up what is queued."""
         self._sent = Notifier()
         self._changed: set[int] = set()
+        self._filled: set[int] = set()
         self._kick = trio.Event()
         self._wake_at = math.inf
         self._sleep: trio.CancelScope | None = None
@@ -151,18 +153,20 @@ class Exchange:
         """The collection may be more or less urgent than it was."""
         self.channel.set_priority(self._engine.priority(self.replica))
 
-    def note_changed(self, branches: Iterable[int]) -> None:
-        """These branches grew; cheap enough for every single write."""
+    def note_changed(self, branches: Iterable[int], filled: Iterable[int]) -> None:
+        """These branches grew, and these entries got their payloads; cheap enough for every single write."""
         self._changed.update(branches)
+        self._filled.update(filled)
         if not self._paced:
             self._kick.set()
 
     def absorb(self) -> None:
         """Let the session know what has changed here, so that its state is that of this moment."""
-        if self._changed:
+        if self._changed or self._filled:
             changed, self._changed = self._changed, set()
+            filled, self._filled = self._filled, set()
             branches = self.replica.branches
-            self._handle(Changed({number: branches[number].tip.seq for number in changed}))
+            self._handle(Changed({number: branches[number].tip.seq for number in changed}, sorted(filled)))
 
     def resume(self) -> None:
         """Syncing was started again."""
@@ -175,6 +179,11 @@ class Exchange:
     def ask_again(self) -> None:
         """Less is held here than the peer was told: it is to send the rest again."""
         self._handle(Lost())
+
+    def choose(self) -> None:
+        """Another part of the collection is wanted: the peer is told."""
+        self._handle(Chosen())
+        self._kick.set()
 
     def turn(self, *, lazy: bool) -> None:
         """Have entries of this collection pushed over this link, or only announced."""

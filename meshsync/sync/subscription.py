@@ -9,6 +9,8 @@ import trio
 
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
+from meshsync.core.query import Query
+from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
@@ -18,9 +20,13 @@ if TYPE_CHECKING:
 class Subscription:
     """The wish to replicate a collection.  It lasts as long as the handle: `async with engine.subscribe(…)`."""
 
-    def __init__(self, engine: SyncEngine, name: str, priority: Priority, conflicts: Policy | None = None) -> None:
+    def __init__(
+        self, engine: SyncEngine, name: str, query: Query, priority: Priority, conflicts: Policy | None = None
+    ) -> None:
         self._engine = engine
         self.collection = name
+        self.query = query
+        """Which documents it brings; of several handles of one collection, what any of them wants."""
         self.priority = priority
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
         self.conflicts = conflicts
@@ -54,8 +60,16 @@ class Subscription:
             self._is_open = False
             self._engine.remove(self)
 
+    def choose(self, query: Query) -> None:
+        """Want other documents from now on, on the connections as they stand.  LocalError: it is too large."""
+        encode_query(query)
+        self.query = query
+        if self._is_open:
+            self._engine.chosen(self)
+
     async def wait_synced(self) -> None:
-        """Wait until the roots are equal with every connected peer, of which there is at least one.
+        """Wait until the roots are equal with every connected peer, of which there is at least one, and nothing lacks
+        that the query wants.
 
         Cancelling stops the waiting only.  LocalError: the handle is not open.
         """

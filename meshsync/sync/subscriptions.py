@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import or_
 
 from meshsync.core.naming import check_collection_name
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
+from meshsync.core.query import Query
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.replica import Replica
@@ -85,6 +88,13 @@ class Subscriptions:
         """Replicate a collection for others no longer; whether it is no longer replicated at all."""
         self._carried.pop(replica.id, None)
         return replica not in self
+
+    def query(self, id: CollectionId) -> Query | None:
+        """What is wanted of a collection, for all its handles; None: everything, as others want who have it carried."""
+        queries = [handle.query for handle in self._handles.get(id, ())]
+        if id in self._carried or not queries or any(query.is_everything for query in queries):
+            return None
+        return reduce(or_, dict.fromkeys(queries))
 
     def _prioritise(self, id: CollectionId) -> None:
         self._priorities[id] = min(handle.priority for handle in self._handles[id])

@@ -157,7 +157,6 @@ class Summaries:
         limits, links = self._engine.limits, self.known_links(replica.id)
         authors = len(self.gossip.authors(replica.id))
         refresh = max(limits.summary_refresh_seconds, authors * limits.summary_refresh_seconds_each)
-        entries, documents, _ = replica.tables.counts()
         newest = heapq.nlargest(SUMMARY_MARKS_MAX, replica.branches.values(), key=lambda branch: branch.tip_arrival)
         summary = NodeSummary(
             collection=replica.id,
@@ -172,8 +171,8 @@ class Summaries:
             ),
             links_total=len(links),
             root=replica.root(),
-            entries=min(entries, COUNT_MAX),
-            documents=min(documents, COUNT_MAX),
+            entries=min(replica.entry_count(), COUNT_MAX),
+            documents=min(replica.document_count(), COUNT_MAX),
             marks=tuple(Mark(branch.log.incarnation, branch.tip.seq) for branch in newest if branch.tip.seq),
         )
         self.gossip.issue(sign_summary(summary, self._identity.private_key), now)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsync.core.priority import Priority
-from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
-from meshsync.errors import LocalError, RefusedError
+from meshsync.errors import LocalError
 from meshsync.ids import LogId
 from meshsync.status import is_healthy
 from tests.simnet import LinkProfile
@@ -141,19 +140,6 @@ def test_what_was_joined_is_joined_after_a_restart_and_what_was_left_is_not() ->
         await world.stop(1)
         a = await world.start(1)
         assert a.sync.priority(a.sync.replica("two words, naïve")) is Priority.LOW
-
-    simulate(scenario)
-
-
-def test_a_query_that_chooses_is_refused() -> None:
-    """Otherwise a subscription by query is accepted and ignored."""
-
-    async def scenario(world: World) -> None:
-        a = await world.start(1)
-        with pytest.raises(RefusedError):
-            a.sync.subscribe("notes", Query.parse("team=blue"))
-        async with a.sync.subscribe("notes", Query()):
-            pass
 
     simulate(scenario)
 

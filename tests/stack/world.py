@@ -110,7 +110,7 @@ class World:
         *,
         peers: Iterable[int | str] = (),
         trusts: Iterable[int] = (),
-        collections: Sequence[str] = ("notes",),
+        collections: Sequence[object] = ("notes",),
         trust: str = "open",
         mesh_key: bytes | None = None,
         limits: Limits = LIMITS,
