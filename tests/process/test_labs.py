@@ -92,7 +92,8 @@ def test_a_lab_that_fails_says_so(tmp_path: Path) -> None:
 
 def test_a_lab_stays_up_between_commands(pair: Path) -> None:
     """`up`, look into it, kill nothing by mistake, `down`: nothing is left."""
-    assert lab("up", pair).returncode == 0
+    [up] = lines(lab("up", pair, "--json"))
+    assert up == {"v": 1, "name": "pair", "driver": "namespaces", "nodes": ["a", "b"]}
     assert "up already" in lab("up", pair).stderr
     put = lab("exec", pair, "a", "--", "put", "notes", "n1", '{"x": 1}')
     assert put.returncode == 0, put.stderr
@@ -102,7 +103,7 @@ def test_a_lab_stays_up_between_commands(pair: Path) -> None:
     rows = lines(lab("status", pair, "--json"))[0]["nodes"]
     assert [(row["name"], row["synced"], row["connected"]) for row in rows] == [("a", True, ["b"]), ("b", True, ["a"])]
     assert lab("exec", pair, "c", "--", "status").returncode == 2
-    assert lab("down", pair).returncode == 0
+    assert lines(lab("down", pair, "--json")) == [{"v": 1, "name": "pair", "was": "up"}]
     assert not (pair / ".lab").exists()
     assert lab("status", pair).returncode == 3
 

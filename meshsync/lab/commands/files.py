@@ -26,7 +26,8 @@ from meshsync.lab.commands.group import examples, folder_argument
     "--profile", default="nominal", metavar="NAME", help="What every link does to what it carries.  [nominal]"
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-def new_command(folder: Path, shape: str, nodes: int | None, profile: str) -> None:
+@json_option
+def new_command(folder: Path, shape: str, nodes: int | None, profile: str, as_json: bool) -> None:
     """Write a new lab into a new folder.
 
     Its scenario lets nodes write, cuts a part of them off, and joins it again.  The files are made to be edited;
@@ -36,7 +37,10 @@ def new_command(folder: Path, shape: str, nodes: int | None, profile: str) -> No
     from meshsync.lab.shapes import make_shape
 
     count = nodes if nodes is not None else 2 if shape == "pair" else 5
-    write_lab(folder, shape, make_shape(shape, count), profile)
+    write_lab(folder, shape, made := make_shape(shape, count), profile)
+    if as_json:
+        print_json({"v": 1, "folder": str(folder), "nodes": list(made.nodes)})
+        return
     write_line(f"{folder} is ready; run it with: sudo meshsync lab run {folder}")
 
 
@@ -54,9 +58,8 @@ def check_command(folder: Path, as_json: bool) -> None:
     lab = read_lab(folder)
     topology = lab.topology
     if as_json:
-        print_json(
-            {"v": 1, "name": lab.name, "nodes": list(topology.nodes), "links": [str(one.a) for one in topology.links]}
-        )
+        links = [one.name for one in topology.links]
+        print_json({"v": 1, "name": lab.name, "nodes": list(topology.nodes), "links": links})
         return
     write_line(
         f"{lab.name} is right: {counted(len(lab.scenario.nodes), 'node')}, {counted(len(topology.links), 'link')}"
@@ -73,7 +76,8 @@ def check_command(folder: Path, as_json: bool) -> None:
     ),
 )
 @folder_argument
-def prepare_command(folder: Path) -> None:
+@json_option
+def prepare_command(folder: Path, as_json: bool) -> None:
     """Make the keys and the configuration of every node, in the folder's `.lab`.
 
     For who deploys the topology with containerlab itself; `run` and `up` do it by themselves.  Keys that are there
@@ -83,5 +87,9 @@ def prepare_command(folder: Path) -> None:
     from meshsync.lab.prepare import prepare
 
     lab = read_lab(folder)
-    prepare(lab)
+    prepared = prepare(lab)
+    if as_json:
+        ids = {name: node.identity.endpoint_id.hex() for name, node in prepared.items()}
+        print_json({"v": 1, "name": lab.name, "topology": str(lab.topology.path), "nodes": ids})
+        return
     write_line(f"{lab.name} is prepared; bring it up with: containerlab deploy -t {lab.topology.path}")

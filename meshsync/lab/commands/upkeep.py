@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.command("up", epilog=examples("sudo meshsync lab up topologies/line"))
 @folder_argument
 @driver_option
-def up_command(folder: Path, driver: str) -> None:
+@json_option
+def up_command(folder: Path, driver: str, as_json: bool) -> None:
     """Bring a lab up, and leave it running until `meshsync lab down`.
 
     Its nodes run as configured, its links do what the scenario says of them; none of the scenario's steps is done.
@@ -45,6 +46,9 @@ def up_command(folder: Path, driver: str) -> None:
         except BaseException:
             up.built.destroy()
             raise
+    if as_json:
+        print_json({"v": 1, "name": lab.name, "driver": up.built.DRIVER, "nodes": list(up.nodes)})
+        return
     write_line(
         f"{lab.name} is up ({up.built.DRIVER}): {', '.join(up.nodes)}; "
         f"a node's own commands: meshsync lab exec {folder} NODE -- status"
@@ -54,7 +58,8 @@ def up_command(folder: Path, driver: str) -> None:
 @click.command("down", epilog=examples("sudo meshsync lab down topologies/line"))
 @folder_argument
 @click.option("--keep", is_flag=True, help="Keep the keys, stores and logs in .lab for the next time.")
-def down_command(folder: Path, keep: bool) -> None:
+@json_option
+def down_command(folder: Path, keep: bool, as_json: bool) -> None:
     """Take a lab down: end its processes, remove its namespaces or containers and what they left.
 
     Also one that a `lab run` left that was killed, and one that containerlab deployed by itself.  Needs root, and
@@ -67,6 +72,9 @@ def down_command(folder: Path, keep: bool) -> None:
     was = take_down(lab)
     if not keep:
         forget(lab)
+    if as_json:
+        print_json({"v": 1, "name": lab.name, "was": was})
+        return
     write_line(f"{lab.name} is down; it was {was}")
 
 
