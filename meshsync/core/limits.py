@@ -31,6 +31,10 @@ INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
 
 
+SORT_KEY_BYTES_MAX = 256
+"""Of a string so many bytes decide where it is sorted."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The bounds that one node applies to itself and to its peers."""
@@ -301,6 +305,12 @@ class Limits:
     query_depth_max: int = 16
     query_terms_max: int = 256
     query_text_bytes_max: int = 16 * 1024
+    index_fields_max: int = 16
+    """Indexes of one collection: each is written with every document."""
+    candidates_max: int = 100_000
+    """Documents that an index may name for a query before all are looked at instead; also ids in memory."""
+    sorted_documents_max: int = 250_000
+    """Documents that are sorted for one listing where no index has their order: some 50 MB."""
 
     # Looking into documents
     past_writes_max: int = 1024

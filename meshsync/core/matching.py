@@ -30,7 +30,8 @@ EARTH_RADIUS_M = 6_371_008.8
 Document = Mapping[str, Any]
 Match = Callable[[Document], bool]
 
-_MISSING: Final = object()
+MISSING: Final = object()
+"""The value of a field that is not there."""
 _NUMBER = (int, float)
 _POLES = (90, -90)
 _ANTIMERIDIAN = (180, -180)
@@ -58,8 +59,8 @@ def compile_condition(condition: Condition) -> Match:
         case Prefix(path, text):
             return _prefix(path, text)
         case Exists(path):
-            get = _getter(path)
-            return lambda document: get(document) is not _MISSING
+            get = getter(path)
+            return lambda document: get(document) is not MISSING
         case WithinRadius():
             return _within_radius(condition)
         case WithinBounds():
@@ -80,27 +81,27 @@ def _any(matches: list[Match]) -> Match:
     return lambda document: any(match(document) for match in matches)
 
 
-def _getter(path: Path) -> Callable[[Document], Any]:
-    """A function that finds the value at a path, or `_MISSING`; the empty path is the document."""
+def getter(path: Path) -> Callable[[Document], Any]:
+    """A function that finds the value at a path, or MISSING; the empty path is the document."""
     if not path:
         return lambda document: document
     first, *rest = path
     if not rest:
-        return lambda document: document.get(first, _MISSING)
+        return lambda document: document.get(first, MISSING)
 
     def get(document: Document) -> Any:
-        value = document.get(first, _MISSING)
+        value = document.get(first, MISSING)
         for name in rest:
             if type(value) is not dict:
-                return _MISSING
-            value = value.get(name, _MISSING)
+                return MISSING
+            value = value.get(name, MISSING)
         return value
 
     return get
 
 
 def _equals(path: Path, wanted: Any) -> Match:
-    get = _getter(path)
+    get = getter(path)
     if type(wanted) is str:
         return lambda document: bool(get(document) == wanted)  # a string equals nothing but a string
     if wanted is None or type(wanted) is bool:
@@ -120,7 +121,7 @@ def _same(value: Any, wanted: Any) -> bool:
 
 
 def _ordered(path: Path, op: str, bound: Any) -> Match:
-    get = _getter(path)
+    get = getter(path)
     kinds = (str,) if type(bound) is str else _NUMBER
     match op:
         case "<":
@@ -134,7 +135,7 @@ def _ordered(path: Path, op: str, bound: Any) -> Match:
 
 
 def _one_of(path: Path, values: tuple[Any, ...]) -> Match:
-    get = _getter(path)
+    get = getter(path)
     strings = frozenset(value for value in values if type(value) is str)
     numbers = frozenset(value for value in values if type(value) in _NUMBER)
     others = [_equals(path, value) for value in values if type(value) is not str and type(value) not in _NUMBER]
@@ -152,7 +153,7 @@ def _one_of(path: Path, values: tuple[Any, ...]) -> Match:
 
 
 def _prefix(path: Path, text: str) -> Match:
-    get = _getter(path)
+    get = getter(path)
 
     def match(document: Document) -> bool:
         value = get(document)
@@ -164,7 +165,7 @@ def _prefix(path: Path, text: str) -> Match:
 def _within_radius(condition: WithinRadius) -> Match:
     # The haversine formula is well-conditioned for small distances, where the law of cosines is not (R. W. Sinnott,
     # "Virtues of the Haversine", Sky and Telescope 68, 1984, page 159).
-    get = _getter(condition.path)
+    get = getter(condition.path)
     lat, lon = math.radians(condition.lat), math.radians(condition.lon)
     cos_lat = math.cos(lat)
     # The haversine grows with the angle, so it is compared as it is, and no arcsine is needed.
@@ -183,7 +184,7 @@ def _within_radius(condition: WithinRadius) -> Match:
 
 
 def _within_bounds(condition: WithinBounds) -> Match:
-    get = _getter(condition.path)
+    get = getter(condition.path)
     south, west, north, east = condition.south, condition.west, condition.north, condition.east
 
     def inside(lon: float) -> bool:
@@ -207,8 +208,16 @@ def _place(value: Any) -> tuple[float, float] | None:
     """(latitude, longitude) of a value that is a place on earth, None of any other."""
     if not isinstance(value, Mapping):
         return None
-    lat, lon = value.get("lat", value.get("latitude")), value.get("lon", value.get("longitude"))
-    if lat is None and lon is None and value.get("type") == "Point":
+    is_short, is_long = "lat" in value or "lon" in value, "latitude" in value or "longitude" in value
+    if is_short and is_long:
+        return None  # two places, or none
+    lat: Any = None
+    lon: Any = None
+    if is_short:
+        lat, lon = value.get("lat"), value.get("lon")
+    elif is_long:
+        lat, lon = value.get("latitude"), value.get("longitude")
+    elif value.get("type") == "Point":
         # GeoJSON (RFC 7946 section 3.1.1) puts longitude first.
         coordinates = value.get("coordinates")
         if type(coordinates) is list and len(coordinates) >= 2:

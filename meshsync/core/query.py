@@ -21,8 +21,9 @@ Rules of matching, the same on every node:
   other comparison.  So a query and its `not` part every collection in two, and no document falls in between.
 - `null` is a value: `note=null` matches a field that holds null and not one that is missing.
 - A path goes through objects by name, never into arrays.  `id` at the top is the document's id.
-- A place is {"lat", "lon"}, {"latitude", "longitude"} or a GeoJSON Point, at the field; without a field, at the
-  document itself.  Bounds with west > east reach across the 180th meridian; a pole lies on every meridian.
+- A place is {"lat", "lon"}, {"latitude", "longitude"} or a GeoJSON Point, but not several of them, at the field;
+  without a field, at the document itself.  Bounds with west > east reach across the 180th meridian; a pole lies on
+  every meridian.
 
 Conditions are compiled to closures once, because a node matches every document that it sends.
 """
@@ -52,6 +53,7 @@ from meshsync.core.conditions import (
     scan_path,
 )
 from meshsync.core.expressions import parse_expression
+from meshsync.core.hints import Hint, compile_hint
 from meshsync.core.limits import LIMITS
 from meshsync.core.matching import compile_condition
 from meshsync.core.phrasing import phrase
@@ -64,9 +66,11 @@ _TESTS = (*COMPARISONS, "in", "prefix", "exists", "within_radius", "within_bound
 class Query:
     """A condition on documents.  Immutable; two queries are equal when their JSON is."""
 
-    __slots__ = ("_match", "_reads_id", "_text", "condition")
+    __slots__ = ("_match", "_reads_id", "_text", "condition", "hint")
 
     condition: Condition
+    hint: Hint | None
+    """Tells by the stored bytes of a document that it does not match; None where nothing can be told."""
 
     def __init__(self, condition: Condition | None = None) -> None:
         """Compile a condition; without one, every document matches.  LocalError: too deep or too large."""
@@ -80,6 +84,7 @@ class Query:
         if size > LIMITS.query_text_bytes_max:
             raise LocalError(f"the query is too large: {size} bytes, at most {LIMITS.query_text_bytes_max}")
         self._match = compile_condition(self.condition)
+        self.hint = compile_hint(self.condition)
         self._reads_id = reads(self.condition, ("id",))
 
     @classmethod

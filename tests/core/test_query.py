@@ -196,6 +196,9 @@ def test_the_antimeridian_and_the_poles_are_one_place_each() -> None:
         {"type": "Point", "coordinates": [1]},
         {"type": "Point", "coordinates": {"0": 1}},
         {"type": "Polygon"},
+        {"lat": 1, "lon": 1, "latitude": 2, "longitude": 2},
+        {"lat": 1, "longitude": 1},
+        {"type": "Point", "coordinates": [1, 1], "lat": None},
     ],
 )
 def test_what_is_no_place_is_nowhere(value: Any) -> None:
