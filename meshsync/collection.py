@@ -11,9 +11,12 @@ import trio
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
+from meshsync.core.limits import INT_MAX
+from meshsync.core.matching import MISSING, getter
+from meshsync.core.ordering import Order
 from meshsync.core.query import Query
-from meshsync.documents import Change, Document
-from meshsync.errors import StoreError
+from meshsync.documents import Change, Document, Index
+from meshsync.errors import LocalError, StoreError
 from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
@@ -23,6 +26,7 @@ from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
 from meshsync.past.snapshots import Snapshot, take_snapshot
 from meshsync.store.base import DocumentRow
+from meshsync.store.listing import After, Listing
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
@@ -41,6 +45,7 @@ class Collection:
         wall_ms: Callable[[], int],
         *,
         wait_durable: bool,
+        indexes_changed: Notifier,
     ) -> None:
         self._replica = replica
         self._past = Past(replica)
@@ -49,6 +54,7 @@ class Collection:
         self._watcher = watcher
         self._wall_ms = wall_ms
         self._wait_durable = wait_durable
+        self._indexes_changed = indexes_changed
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
@@ -158,28 +164,77 @@ class Collection:
             return None
         return self._document(row, self._replica.merger.read(row))
 
-    def documents(self, query: Query | None = None) -> Iterator[Document]:
-        """The documents that match, by id.  Read in pages, so writes in between are seen; cheap to abandon."""
+    def documents(
+        self,
+        query: Query | None = None,
+        *,
+        order: str | None = None,
+        after: Document | str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Document]:
+        """The documents that match, by id.  Read in pages, so writes in between are seen; cheap to abandon.
+
+        `order`: by a field, or -FIELD for descending, and then by id, those without the field last (the order of
+        values: meshsync/core/ordering.py).  `after`: the last document of the page before; where there is no order
+        its id will do.  LocalError: too many match to be sorted without an index of that field.
+        """
         merger = self._replica.merger
-        for row, payload in self._replica.tables.scan_documents():
-            if not self._shows(row.id):
-                continue
-            if query is None:
-                yield self._document(row, merger.read(row, payload))
-                continue
-            body = merger.body(row, payload)
-            if body is not None and query.matches(body, row.id):
-                yield self._document(row, merger.read(row, payload))
+        for (row, payload), _ in self.select(query, order=order, after=_after(after, order), limit=limit):
+            yield self._document(row, merger.read(row, payload))
 
     def bodies(self, query: Query | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids and fields of the documents that match, by id: what listings need, and cheaper than `documents`."""
-        body_of = self._replica.merger.body
-        for row, payload in self._replica.tables.scan_documents():
-            if not self._shows(row.id):
-                continue
-            body = body_of(row, payload)
-            if body is not None and (query is None or query.matches(body, row.id)):
-                yield row.id, body
+        for (row, _), body in self.select(query):
+            yield row.id, body
+
+    def select(
+        self,
+        query: Query | None = None,
+        *,
+        order: str | None = None,
+        after: After | None = None,
+        limit: int | None = None,
+    ) -> Listing:
+        """A run of a query in steps, for whoever shares an event loop with others, and what it looked at."""
+        by = None if order is None else Order.parse(order)
+        return Listing(self._replica, query or Query(), order=by, after=after, limit=limit)
+
+    # Indexes
+
+    def indexes(self) -> list[Index]:
+        """The declared indexes, in the order of their declaration."""
+        tables = self._replica.tables
+        return [
+            Index(row.path, row.state == "ready", tables.keys.count(row.number, b"", b"\xff", INT_MAX))
+            for row in self._replica.indexes.declared()
+        ]
+
+    async def add_index(self, field: str) -> bool:
+        """Declare an index of a field, at this node, for good; False where there is one already.
+
+        It is built in the background, and serves queries when it is ready; see `wait_indexed`.  Done before the first
+        wait: cancelling stops only the waiting for the disk.  LocalError: the field can have none, or there are too
+        many.
+        """
+        is_new = self._replica.indexes.add(field)
+        self._indexes_changed.notify()
+        await self.wait_durable()
+        return is_new
+
+    async def remove_index(self, field: str) -> bool:
+        """Give up an index; False where there is none.  Where the configuration names it, the next start declares it
+        again.  Cancelling: as `add_index`.  LocalError: that is no field.
+        """
+        is_known = self._replica.indexes.remove(field)
+        self._indexes_changed.notify()
+        await self.wait_durable()
+        return is_known
+
+    async def wait_indexed(self) -> None:
+        """Wait until all declared indexes are ready.  Cancelling stops the waiting only."""
+        await self._indexes_changed.wait_until(
+            lambda: all(row.state != "building" for row in self._replica.indexes.rows)
+        )
 
     def _shows(self, id: str) -> bool:
         """Whether a document is in the part of the collection that this node wants, as far as is known here."""
@@ -262,3 +317,11 @@ class Collection:
         if self._replica.interest is not None:
             return PartFollower(self._replica, self._watcher, query, since).changes()
         return Follower(self._replica, self._watcher, query, self.cursor() if since is None else since).changes()
+
+
+def _after(after: Document | str | None, order: str | None) -> After | None:
+    if isinstance(after, Document):
+        return After(after.id, MISSING if order is None else getter(Order.parse(order).path)(after.body))
+    if after is not None and order is not None:
+        raise LocalError("with an order, `after` is a document: its id alone does not say where it stands")
+    return None if after is None else After(after)

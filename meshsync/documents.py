@@ -41,3 +41,14 @@ class Change:
     """put, patch or delete; removed: the document does not match the query any more."""
     conflict: bool
     """Of the document as it stood when this was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A declared index of a collection, at this node."""
+
+    field: str
+    ready: bool
+    """Whether it serves queries; it is being built otherwise."""
+    documents: int
+    """How many are in it."""

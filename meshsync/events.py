@@ -31,6 +31,7 @@ EVENT_TYPES: Mapping[str, str] = {
     "collection_joined": "this node replicates a collection from now on",
     "collection_left": "this node no longer replicates a collection",
     "policies_differ": "a peer has a collection under another policy for conflicts, so the two are not replicated",
+    "index_ready": "a declared index of a collection is built and serves queries",
     "synced": "a collection became equal with a peer's",
     "fork": "an author signed two entries with one number: two processes run with its key, or it cheats",
     "held": "a peer's entries wait because their time lies in the future",

@@ -102,6 +102,7 @@ async def start_node(
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
         nursery.start_soon(node.relay.run)
+        nursery.start_soon(node.indexing.run)
         if interfaces is not None:
             node.interfaces = interfaces
             transports = [RoutedTransport(transport, interfaces.check_route) for transport in transports]

@@ -21,6 +21,7 @@ from meshsync.events import EventLog
 from meshsync.graph import mesh_graph
 from meshsync.identity import Identity
 from meshsync.ids import CollectionId, EndpointId
+from meshsync.indexing import Indexing
 from meshsync.inspection import log_entries
 from meshsync.interfaces import Interfaces
 from meshsync.peering.peering import Peering
@@ -79,6 +80,7 @@ class Node:
         self.interfaces: Interfaces | None = None
         """Through which it finds others; None where it is not bound to any."""
         self._wall_ms = wall_ms
+        self.indexing = Indexing(lambda: list(self._replicas.values()), self.events, self.sync.store_failed)
         self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}
@@ -100,6 +102,7 @@ class Node:
                 self.sync.watcher(replica),
                 self._wall_ms,
                 wait_durable=self.config.durability == "full",
+                indexes_changed=self.indexing.changed,
             )
         return found
 
@@ -156,10 +159,15 @@ class Node:
         self._joined[name] = subscription
 
     def join_remembered(self) -> None:
-        """Join what the configuration names and what was joined in earlier runs."""
+        """Join what the configuration names, with its indexes, and what was joined in earlier runs.
+
+        LocalError: with those that were declared in earlier runs there are too many indexes.
+        """
         for collection in self.config.collections:
             priority = Priority[collection.priority.upper()]
             self._join(collection.name, Query.parse(collection.where), priority, collection.conflicts)
+            for field in collection.indexes:
+                self.sync.replica(collection.name).indexes.add(field)
         remembered = self.store.meta(_JOINED)
         # Earlier versions knew no policies, and no queries.
         for name, urgency, *more in cbor.decode_trusted(remembered) if remembered else ():

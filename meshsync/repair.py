@@ -74,6 +74,8 @@ class _Mending:
                 yield f"entry {arrival}: no connected peer has it"
         async for line in self._rebuild_documents():
             yield line
+        async for line in self._rebuild_indexes():
+            yield line
 
     def _left(self, part: Part | None = None) -> list[int]:
         """The entries that are still damaged."""
@@ -178,6 +180,15 @@ class _Mending:
             return
         self._replica.damage.documents_mended()
         yield f"{len(ids)} documents were made anew from their entries"
+
+    # Indexes
+
+    async def _rebuild_indexes(self) -> AsyncGenerator[str, None]:
+        if any(fault.part is Part.INDEX for fault in self._faults):
+            self._replica.indexes.rebuild()
+            while not self._replica.indexes.step():
+                await trio.lowlevel.checkpoint()
+            yield "the declared indexes were made anew"
 
 
 def _is_asking(session: Exchange) -> bool:

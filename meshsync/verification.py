@@ -30,6 +30,8 @@ class Part(Enum):
     """The payload of an entry."""
     DOCUMENT = "document"
     """The row of a document."""
+    INDEX = "index"
+    """The declared indexes of a collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,18 @@ async def _verify_replica(replica: Replica) -> AsyncGenerator[Fault, None]:
             yield Fault(Part.DOCUMENT, f"{replica.name}: document {text!r} is damaged", replica, document=id)
         await trio.lowlevel.checkpoint()
     replica.damage.documents_mended(found)
+    async for fault in _verify_indexes(replica):
+        yield fault
+
+
+async def _verify_indexes(replica: Replica) -> AsyncGenerator[Fault, None]:
+    for row, _ in replica.indexes.ready():
+        after: str | None = ""
+        while after is not None:
+            wrong, after = replica.indexes.check(row.number, after)
+            for line in wrong:
+                yield Fault(Part.INDEX, f"{replica.name}: {line}", replica)
+            await trio.lowlevel.checkpoint()
 
 
 def _fault_of(replica: Replica, entry: InspectedEntry) -> Fault | None:

@@ -11,10 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.collection import Collection
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError, MeshsyncError, StoreError
+from meshsync.events import EventLog
 from meshsync.ids import CollectionId
+from meshsync.indexing import Indexing
 from meshsync.notifier import Notifier
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Applied, Replica
@@ -31,8 +34,15 @@ class Notes(Collection):
         self.replica = Replica(store, store.collection(id, "notes"), key)
         self.watcher = Notifier()
         self.failures: list[StoreError] = []
+        self.indexing = Indexing(lambda: [self.replica], EventLog(LIMITS, lambda: 0.0), self.failures.append)
         super().__init__(
-            self.replica, self._told, self.failures.append, self.watcher, lambda: NOW_MS, wait_durable=wait_durable
+            self.replica,
+            self._told,
+            self.failures.append,
+            self.watcher,
+            lambda: NOW_MS,
+            wait_durable=wait_durable,
+            indexes_changed=self.indexing.changed,
         )
 
     def _told(self, replica: Replica, applied: Applied) -> None:

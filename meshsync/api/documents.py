@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from meshsync.api.errors import NotHereError
-from meshsync.api.requests import collection_of, flag, path_text, query_of, read_body, refuse_unknown, whole_number
-from meshsync.api.responses import Lines, Write, answer, line
-from meshsync.core.limits import INT_MAX
+from meshsync.api.requests import collection_of, flag, path_text, read_body, refuse_unknown
+from meshsync.api.responses import answer
 from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
-    from meshsync.core.query import Query
     from meshsync.documents import Change, Document
     from meshsync.ids import EntryId
     from meshsync.node import Node
     from meshsync.past.facts import WriteInfo
-    from meshsync.past.snapshots import Snapshot
-
-_SLICE_SECONDS = 0.005
-"""How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
-_SLICE_DOCUMENTS = 64
-_CHUNK_CHARACTERS = 64 * 1024
 
 
 async def get_document(node: Node, request: Request) -> Response:
@@ -71,63 +61,6 @@ async def delete_document(node: Node, request: Request) -> Response:
     if entry is None:
         raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
     return _written(collection.name, id, entry)
-
-
-async def list_documents(node: Node, request: Request) -> Response:
-    """The documents of a collection, by id, a line each: its fields and `id`; with `at`, as they were then."""
-    refuse_unknown(request, "where", "query", "after", "limit", "ids", "at")
-    collection, query = collection_of(node, request), query_of(request)
-    after = request.query_params.get("after")
-    limit = whole_number(request, "limit", 0, INT_MAX)
-    ids_only = request.query_params.get("ids") in ("true", "1")
-
-    at = request.query_params.get("at")
-    if at is not None:
-        return _list_past(await collection.snapshot(at), query, after, limit, ids_only=ids_only)
-
-    async def produce(write: Write) -> None:
-        left = INT_MAX if limit is None else limit
-        chunk: list[str] = []
-        size = seen = 0
-        began = trio.current_time()
-        for id, body in collection.bodies():
-            # The clock is looked at now and then: a look costs as much as matching.
-            seen += 1
-            if seen % _SLICE_DOCUMENTS == 0 and trio.current_time() - began > _SLICE_SECONDS:
-                await trio.lowlevel.checkpoint()
-                began = trio.current_time()
-            if left == 0:
-                break
-            if (after is not None and id <= after) or not query.matches(body, id):
-                continue
-            left -= 1
-            text = line({"id": id} if ids_only else {**body, "id": id})
-            chunk.append(text)
-            size += len(text)
-            if size > _CHUNK_CHARACTERS:
-                await write("".join(chunk))
-                chunk.clear()
-                size = 0
-        if chunk:
-            await write("".join(chunk))
-
-    return Lines(produce)
-
-
-def _list_past(snapshot: Snapshot, query: Query, after: str | None, limit: int | None, *, ids_only: bool) -> Response:
-    """The same of documents as they were.  The snapshot lets others run by itself."""
-
-    async def produce(write: Write) -> None:
-        left = INT_MAX if limit is None else limit
-        async with aclosing(snapshot.documents()) as documents:
-            async for one in documents:
-                if left == 0:
-                    break
-                if (after is None or one.id > after) and query.matches(one.body, one.id):
-                    left -= 1
-                    await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
-
-    return Lines(produce)
 
 
 def body_of(data: bytes, id: str | None, what: str = "the document") -> dict[str, Any]:

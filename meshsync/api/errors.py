@@ -22,6 +22,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "refused": 403,
     "no_document": 404,
     "no_collection": 404,
+    "no_index": 404,
     "no_peer": 404,
     "no_route": 404,
     "bad_method": 405,

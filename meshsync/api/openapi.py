@@ -199,6 +199,32 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Collections": _answer(collections=_list(_ref("Collection"))),
     "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}, conflicts=_POLICY),
     "Joined": _answer(collection=_TEXT),
+    "Index": _object({"field": _said(_TEXT, "the dotted path of a field")}),
+    "Indexes": _answer(
+        collection=_TEXT,
+        documents=_said(_COUNT, "in the collection"),
+        indexes=_list(
+            _object(
+                {
+                    "field": _TEXT,
+                    "ready": _said(_FLAG, "false: it is being built, and serves no query yet"),
+                    "documents": _said(_COUNT, "in the index"),
+                }
+            )
+        ),
+    ),
+    "Explanation": _answer(
+        collection=_TEXT,
+        query=_said(_TEXT, "the query as an expression"),
+        index=_said(_maybe(_TEXT), "the field whose index served; null: all documents were looked at"),
+        way={"enum": ["scan", "ids", "keys", "ordered"]},
+        sorted=_said(_FLAG, "whether no index had the order, so that what matches was sorted"),
+        keys_read=_said(_COUNT, "rows of the index that were looked at"),
+        documents_read=_said(_COUNT, "documents that were looked at"),
+        matched=_COUNT,
+        documents=_said(_COUNT, "in the collection"),
+        ms=_NUMBER,
+    ),
     "Graph": _answer(
         self=_HEX,
         nodes=_list(_ref("MeshNode")),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api import batches, bulk, control, documents, feeds, metrics, openapi, past
+from meshsync.api import batches, bulk, control, documents, feeds, listing, metrics, openapi, past
 from meshsync.api.responses import EVENT_STREAM, JSON, JSON_LINES
 
 if TYPE_CHECKING:
@@ -55,10 +55,18 @@ _WHERE = (
     Parameter("where", "a condition such as `team=blue`; several are all required", many=True),
     Parameter("query", "a query as a JSON tree"),
 )
+_LIST = (
+    *_WHERE,
+    Parameter("order", "sort by this field, or by -FIELD for descending, instead of the id"),
+    Parameter("after", "only documents behind the one with this id: the last one of the page before"),
+    Parameter("after_value", "with order: what the field held in that document, as JSON; if it had none, none"),
+    Parameter("limit", "at most so many", "integer"),
+)
 _AT = Parameter("at", "as it was: a time such as 2026-05-04T12:30:00Z, or an entry's id (8 digits or more)")
 _IF_ENTRY = Parameter("if_entry", "only if this is the document's `revision` (8 digits or more)")
 _IF = (_IF_ENTRY, Parameter("if_absent", "true: only if the document does not exist", "boolean"))
 _COLLECTION = "/v1/collections/{collection}"
+_INDEXES = f"{_COLLECTION}/indexes"
 _DOCUMENT = f"{_COLLECTION}/documents/{{id}}"
 _WRITE_ERRORS = ("no_collection", "refused", "too_large", "store_failed")
 _DOCUMENT_ERRORS = ("moved_on", *_WRITE_ERRORS)
@@ -98,16 +106,27 @@ ROUTES = (
     Route(
         "GET",
         f"{_COLLECTION}/documents",
-        documents.list_documents,
-        (
-            *_WHERE,
-            Parameter("after", "only documents with an id after this one: the last one of the page before"),
-            Parameter("limit", "at most so many", "integer"),
-            Parameter("ids", "true: only the ids", "boolean"),
-            _AT,
-        ),
+        listing.list_documents,
+        (*_LIST, Parameter("ids", "true: only the ids", "boolean"), _AT),
         answer=JSON_LINES,
         errors=("no_collection",),
+    ),
+    Route(
+        "GET",
+        f"{_COLLECTION}/explain",
+        listing.explain_documents,
+        _LIST,
+        answer="Explanation",
+        errors=("no_collection",),
+    ),
+    Route("GET", _INDEXES, listing.list_indexes, answer="Indexes", errors=("no_collection",)),
+    Route("POST", _INDEXES, listing.add_index, body="Index", answer="Indexes", errors=("no_collection",)),
+    Route(
+        "DELETE",
+        f"{_INDEXES}/{{field}}",
+        listing.remove_index,
+        answer="Indexes",
+        errors=("no_collection", "no_index"),
     ),
     Route("GET", _DOCUMENT, documents.get_document, (_AT,), answer="Document", errors=("no_document", "no_collection")),
     Route("PUT", _DOCUMENT, documents.put_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from meshsync.cli.main import client, client_options
-from meshsync.cli.output import print_json, printable, to_json, write_line
+from meshsync.cli.output import counted, print_json, printable, to_json, write_line
 
 where_option = click.option(
-    "--where", multiple=True, metavar="EXPR", help="Only documents that match, such as team=blue; again for more."
+    "--where",
+    multiple=True,
+    metavar="EXPR",
+    help="Only documents that match, such as 'team=blue and age>=18'; again for more.",
 )
 
 at_option = click.option(
@@ -113,21 +114,56 @@ def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> N
 @where_option
 @click.option("--order", metavar="FIELD", help="Sort by a field instead of the id; -FIELD for descending.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many documents.")
+@click.option("--after", metavar="ID", help="Go on behind this document, the last one of the page before.")
+@click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held in that document.")
 @click.option("--ids", "ids_only", is_flag=True, help="Print only the ids.")
+@click.option("--explain", is_flag=True, help="Say how the documents are found instead of printing them.")
 @click.argument("collection")
 def ls_command(
-    *, as_json: bool, where: tuple[str, ...], order: str | None, limit: int | None, ids_only: bool, collection: str
+    *,
+    as_json: bool,
+    where: tuple[str, ...],
+    order: str | None,
+    limit: int | None,
+    after: str | None,
+    after_value: str | None,
+    ids_only: bool,
+    explain: bool,
+    collection: str,
 ) -> None:
     """List documents by id; --json prints a line a document, its fields and its id, as load reads it."""
+    options = {"order": order, "after": after, "after_value": after_value, "limit": limit}
     parameters = [("where", expression) for expression in where]
-    if order is None and limit is not None:
-        parameters.append(("limit", str(limit)))
-    if order is None and ids_only:
+    parameters += [(name, str(value)) for name, value in options.items() if value is not None]
+    if explain:
+        answer = client().get(
+            "v1", "collections", collection, "documents", parameters=[*parameters, ("explain", "true")]
+        )
+        if as_json:
+            print_json(answer)
+        else:
+            write_line(printable(_explanation(answer, order), characters_max=2000))
+        return
+    if ids_only:
         parameters.append(("ids", "true"))
-    with client().lines("v1", "collections", collection, "documents", parameters=parameters) as lines:
-        documents = lines if order is None else _ordered(lines, order, limit)
+    with client().lines("v1", "collections", collection, "documents", parameters=parameters) as documents:
         for document in documents:
             _print_document(document, as_json=as_json, ids_only=ids_only)
+
+
+def _explanation(answer: dict[str, Any], order: str | None) -> str:
+    index, keys = answer["index"], answer["keys_read"]
+    if index == "id":
+        text = "found by id: "
+    elif index is not None:
+        text = f"found by the index of {index}: {counted(keys, 'key')} and "
+    else:
+        text = "no index served: "
+    text += f"{counted(answer['documents_read'], 'document')} of {answer['documents']:,} looked at, "
+    text += f"{answer['matched']:,} matched"
+    if answer["sorted"]:
+        text += f" and were sorted by {order}"
+    return f"{text}; {answer['ms']:.1f} ms"
 
 
 def _print_document(document: dict[str, Any], *, as_json: bool, ids_only: bool) -> None:
@@ -138,25 +174,3 @@ def _print_document(document: dict[str, Any], *, as_json: bool, ids_only: bool) 
     else:
         fields = {name: value for name, value in document.items() if name != "id"}
         write_line(f"{printable(document['id'], characters_max=1000)}  {to_json(fields)}")
-
-
-def _ordered(documents: Iterable[dict[str, Any]], order: str, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Sorted by a field: numbers, then strings, then the rest; documents without it come last either way."""
-    descending = order.startswith("-")
-    path = order.removeprefix("-").split(".")
-    keyed = [(_sort_key(document, path), document) for document in documents]
-    there = sorted((one for one in keyed if one[0] is not None), key=lambda one: one[0] or (), reverse=descending)
-    missing = [one for one in keyed if one[0] is None]
-    for _, document in (there + missing)[:limit]:
-        yield document
-
-
-def _sort_key(document: Any, path: list[str]) -> tuple[Any, ...] | None:
-    value = document
-    for name in path:
-        if not isinstance(value, dict) or name not in value:
-            return None
-        value = value[name]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (0, value)
-    return (1, value) if isinstance(value, str) else (2, json.dumps(value, sort_keys=True))

@@ -36,6 +36,7 @@ _EXIT_OF_API_CODE = {
     "unauthorized": Exit.REFUSED,
     "refused": Exit.REFUSED,
     "no_document": Exit.NOT_SO,
+    "no_index": Exit.NOT_SO,
     "moved_on": Exit.NOT_SO,
     "no_collection": Exit.REFUSED,  # "not subscribed" is a refusal; 1 says that a collection lacks a document
     "no_peer": Exit.USAGE,

@@ -43,6 +43,7 @@ _COMMANDS = {
     "connect": ("peers", "Connect to a peer now."),
     "sync": ("peers", "Force a round of synchronisation now."),
     "collections": ("collections", "List, join and leave collections."),
+    "index": ("indexes", "List, add and remove indexes, by which queries find documents at once."),
     "graph": ("graph", "Show the whole mesh as this node knows it."),
     "events": ("feeds", "Print events of the node as they happen."),
     "log": ("collections", "Print the entries of a collection."),

@@ -82,6 +82,8 @@ class CollectionConfig(_Model):
     conflicts: Conflicts | None = None
     """What decides between writes that did not know of each other: the same on all nodes that share it.  Without it, as
     the collection is held here, and `latest` for a new one."""
+    indexes: Annotated[tuple[values.IndexedField, ...], After(values.distinct)] = ()
+    """Fields by which documents are found at once, such as `team` or `position.lat`; at this node only."""
     where: Annotated[tuple[str, ...], After(values.query)] = ()
     """Which documents: those of which all of the conditions hold, as in `team=blue`; all where none is given."""
     history: Annotated[History, _not_yet("other histories are", "`full`: the whole history")] = "full"

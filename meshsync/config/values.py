@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from meshsync.addresses import DnsName, HostPort, parse_address, parse_dns_name, parse_listen
 from meshsync.config.problems import shown
 from meshsync.core.naming import check_collection_name, is_plain_text
+from meshsync.core.ordering import check_indexed
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
@@ -96,6 +97,14 @@ def _collection_name(value: str) -> str:
     return value
 
 
+def _indexed_field(value: str) -> str:
+    try:
+        check_indexed(value)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _path(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value) or not str(value).isprintable():
         raise ValueError(f"{shown(value)} is not a path; expected the path of a file or directory")
@@ -162,6 +171,7 @@ Seconds = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "maxLength": NAME_CHARACTERS_MAX})]
 InterfaceName = Annotated[str, AfterValidator(_interface_name), WithJsonSchema({"type": "string", "minLength": 1})]
+IndexedField = Annotated[str, AfterValidator(_indexed_field), WithJsonSchema({"type": "string", "minLength": 1})]
 CollectionName = Annotated[str, AfterValidator(_collection_name), WithJsonSchema({"type": "string", "minLength": 1})]
 FilePath = Annotated[Path, PlainValidator(_path), *_schema()]
 Id = Annotated[EndpointId, PlainValidator(_endpoint_id), *_schema(pattern="^[0-9a-fA-F]{64}$")]

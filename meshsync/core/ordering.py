@@ -81,3 +81,11 @@ def parse_path(text: str, what: str) -> Path:
     if end != len(text):
         raise LocalError(f"{what} {text!r:.200}: column {end + 1}: quote a name with this character")
     return path
+
+
+def check_indexed(field: str) -> Path:
+    """Read the field of an index.  LocalError: it is no path, or needs no index."""
+    path = parse_path(field, "index")
+    if path == ("id",):
+        raise LocalError("documents are found by their id without an index")
+    return path

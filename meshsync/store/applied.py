@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshsync.core.rebuild import Skip
 from meshsync.ids import LogId
+from meshsync.store.base import CursorRow
+
+
+class Cursor(NamedTuple):
+    """What a batch confirms: the peer, and its row to keep in the same transaction."""
+
+    peer: bytes
+    row: CursorRow
 
 
 @dataclass(slots=True)

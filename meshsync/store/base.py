@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId
+from meshsync.store.keys import DocumentKeys
 
 
 class BranchRow(NamedTuple):
@@ -113,6 +114,16 @@ class DocumentPayload(NamedTuple):
     payload: bytes | None
 
 
+class DocumentPage(NamedTuple):
+    """Some live documents in a row, and how far the store was read for them."""
+
+    documents: list[DocumentPayload]
+    looked_at: int
+    """Rows that were read, those that a hint left out included."""
+    last: str | None
+    """The id to go on after; None at the end."""
+
+
 class Touch(NamedTuple):
     """An entry that touches a document, as the index beside the documents names it.  Sorts by time."""
 
@@ -176,6 +187,10 @@ class CollectionTables(Protocol):
     def touches(self) -> DocumentTouches:
         """Which entries touch a document."""
 
+    @property
+    def keys(self) -> DocumentKeys:
+        """The declared indexes."""
+
     def branches(self) -> list[BranchRow]:
         """All branches, by number."""
 
@@ -238,6 +253,25 @@ class CollectionTables(Protocol):
 
         Reads pages, so others may write between.
         """
+
+    def document_page(
+        self,
+        after: str | None,
+        limit: int,
+        *,
+        reverse: bool = False,
+        hint: Callable[[bytes], bool] | None = None,
+    ) -> DocumentPage:
+        """The next `limit` live documents, as `scan_documents` has them.
+
+        `hint` gets the stored bytes of each, its state or the payload of its entry, and where it says False the
+        document is left out.  One that is damaged never is.
+        """
+
+    def document_payloads(
+        self, ids: Sequence[str], hint: Callable[[bytes], bool] | None = None
+    ) -> list[DocumentPayload]:
+        """Those of `ids` that are live, in no certain order; `hint` as of `document_page`."""
 
     def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
         """At most `limit` rows by id behind the id `after`, deleted ones too; `contested`: those with conflicts."""

@@ -26,6 +26,11 @@ class Damage:
     def __contains__(self, arrival: int) -> bool:
         return arrival in self._entries
 
+    @property
+    def has_documents(self) -> bool:
+        """Whether documents are damaged, so that what they hold is not known."""
+        return bool(self._documents)
+
     def note(self, error: DamagedError) -> None:
         """Something was found damaged.  Told to the listener once for each entry and document."""
         if error.arrival is not None:

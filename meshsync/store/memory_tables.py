@@ -5,37 +5,35 @@
 from __future__ import annotations
 
 import copy
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.base import (
     ENTRY_BYTES,
-    LOST_STATE,
     BranchRow,
     CursorRow,
-    DocumentPayload,
     DocumentRow,
     EntryHead,
     EntryRow,
     InspectedEntry,
     MergeRow,
 )
+from meshsync.store.memory_keys import MemoryKeys
+from meshsync.store.memory_reading import MemoryDocumentReads
 from meshsync.store.memory_touches import MemoryTouches
 
 
-class MemoryTables:
+class MemoryTables(MemoryDocumentReads):
     """Implements `CollectionTables`."""
 
     def __init__(self, id: CollectionId, name: str) -> None:
         self.id = id
         self.call(name)
-        self._entries: list[EntryRow] = []
-        """Arrival n stands at n - 1."""
+        super().__init__()
         self._branches: list[BranchRow] = []
         """Number n stands at n - 1."""
         self._chains: list[list[int]] = []
@@ -43,17 +41,12 @@ class MemoryTables:
         self._merges: list[list[int]] = []
         """For each branch the seqs of its entries with parents, ascending."""
         self._bare: set[int] = set()
-        self._documents: dict[str, DocumentRow] = {}
-        self._sorted_ids: list[str] | None = []
-        """The keys of `_documents` in order; None when they changed since that was asked for."""
         self.touches = MemoryTouches()
+        self.keys = MemoryKeys()
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
         self._rotten_heads: frozenset[int] = frozenset()
-        self._rotten_bodies: frozenset[int] = frozenset()
-        self._rotten_documents: frozenset[str] = frozenset()
-        self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
 
     def call(self, name: str) -> None:
         """Take a name; "" where it is not known."""
@@ -65,7 +58,7 @@ class MemoryTables:
     ) -> None:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
-        self.touches.changed = changed
+        self.touches.changed = self.keys.changed = changed
         self._require_transaction = require_transaction
         self.found_damage = lambda error: None  # noqa: ARG005
 
@@ -80,6 +73,7 @@ class MemoryTables:
         twin._documents = self._documents.copy()
         twin._cursors = self._cursors.copy()
         twin.touches = self.touches.copy()
+        twin.keys = self.keys.copy()
         return twin
 
     # Rot: knobs for tests
@@ -271,15 +265,6 @@ class MemoryTables:
 
     # Documents
 
-    def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
-        return {id: self._document(id) for id in ids if id in self._documents}
-
-    def _document(self, id: str) -> DocumentRow:
-        if id not in self._rotten_documents:
-            return self._documents[id]
-        self.found_damage(DamagedError(self.name, document=id))
-        return DocumentRow(id, 0, 0, True, False, LOST_STATE)
-
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
         before = [(row.id, self._documents.get(row.id)) for row in rows]
@@ -307,39 +292,6 @@ class MemoryTables:
         else:
             self._documents[id] = row
 
-    def _ids(self) -> list[str]:
-        # Code points sort as their UTF-8 does, so comparing str is the bytewise order that is asked for.
-        if self._sorted_ids is None:
-            self._sorted_ids = sorted(self._documents)
-        return self._sorted_ids
-
-    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        while True:
-            ids = self._ids()
-            if reverse:
-                at = (len(ids) if after is None else bisect_left(ids, after)) - 1
-            else:
-                at = 0 if after is None else bisect_right(ids, after)
-            if not 0 <= at < len(ids):
-                return
-            after = ids[at]
-            row = self._document(after)
-            if row.live:
-                points = row.state is None and row.arrival not in self._rotten_bodies
-                yield DocumentPayload(row, self._entries[row.arrival - 1].payload if points else None)
-
-    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
-        ids = self._ids()
-        rows = map(self._document, islice(ids, bisect_right(ids, after), None))
-        return list(islice((row for row in rows if row.conflict or not contested), limit))
-
-    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-        ids = self._ids()
-        start = bisect_right(ids, after.decode())
-        page = ids[start : start + limit]
-        lost = [id.encode() for id in page if self._document(id).state == LOST_STATE]
-        return lost, page[-1].encode() if len(page) == limit else None
-
     def forget_documents(self, ids: Sequence[bytes]) -> None:
         self._require_transaction()
         gone = [id.decode() for id in ids]
@@ -347,6 +299,7 @@ class MemoryTables:
         self._changed(partial(self._put_back_documents, before, 0, self._rotten_documents))
         for id in gone:
             self._set_document(id, None)
+        self.keys.forget(ids)
         self._rotten_documents -= set(gone)
 
     def recount(self) -> None:

@@ -9,7 +9,7 @@ Damage does not keep entries from being stored: where what was there before cann
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from meshsync.core.entry import PATCH, PUT, document_tag
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
-from meshsync.store.base import LOST_STATE, DocumentRow, EntryRow
+from meshsync.store.base import LOST_STATE, DocumentPayload, DocumentRow, EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -148,10 +148,34 @@ class DocumentMerger:
             changed += [draft.row(id) for id, draft in drafts.items()]
         if changed:
             tables.put_documents(changed, live_change)
+            if self._replica.indexes.is_any:
+                self._replica.indexes.follow(changed, self._bodies_of(changed, rows, operations, drafts))
         if self._touches:
             tables.touches.add(self._touches)
         self._recent = {}
         return conflicts
+
+    def _bodies_of(
+        self,
+        changed: Sequence[DocumentRow],
+        rows: Sequence[EntryRow],
+        operations: Sequence[Any],
+        drafts: Mapping[str, _Draft],
+    ) -> list[dict[str, Any] | None]:
+        """The fields of documents that were just merged; None of one that is deleted, or lost."""
+        by_arrival = {row.arrival: ops for row, ops in zip(rows, operations, strict=True)}
+        bodies: list[dict[str, Any] | None] = []
+        for row in changed:
+            draft = drafts.get(row.id)
+            if not row.live or row.state == LOST_STATE:
+                bodies.append(None)
+            elif draft is not None and draft.state is not None:
+                bodies.append(draft.state.visible())
+            elif row.state is None and (ops := by_arrival.get(row.arrival)) is not None:
+                bodies.append(ops[row.op][2])
+            else:
+                bodies.append(self.body(row, None))
+        return bodies
 
     def _merge_one(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
         kind = operation[0]
@@ -249,6 +273,20 @@ class DocumentMerger:
         operation = cbor.decode_trusted(payload or self._entry(row.arrival).payload or b"")[row.op]
         body: dict[str, Any] | None = operation[2] if operation[0] == PUT else None
         return body
+
+    def bodies(self, documents: Sequence[DocumentPayload]) -> list[dict[str, Any] | None]:
+        """`body` of each."""
+        # Many documents may be what one entry says.
+        payloads = {one.row.arrival: one.payload for one in documents if one.payload is not None}
+        decoded = dict(zip(payloads, cbor.decode_many_trusted(list(payloads.values())), strict=True))
+        bodies: list[dict[str, Any] | None] = []
+        for row, payload in documents:
+            if payload is None or row.state is not None:
+                bodies.append(self.body(row, payload))
+            else:
+                operation = decoded[row.arrival][row.op]
+                bodies.append(operation[2] if operation[0] == PUT else None)
+        return bodies
 
     def _decoded(self, id: str, state: bytes) -> State:
         if state == LOST_STATE:

@@ -13,7 +13,7 @@ import math
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -36,22 +36,15 @@ from meshsync.core.rebuild import NewEntry, rebuild
 from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
-from meshsync.store.applied import Applied
+from meshsync.store.applied import Applied, Cursor
 from meshsync.store.base import CollectionTables, CursorRow, EntryRow, Store
 from meshsync.store.branches import Branch, Branches, renumbered
+from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
 from meshsync.store.payloads import Payloads
 from meshsync.store.selection import Selection
-
-
-class Cursor(NamedTuple):
-    """What a batch confirms: the peer, and its row to keep in the same transaction."""
-
-    peer: bytes
-    row: CursorRow
-
 
 __all__ = ["Applied", "Branch", "Cursor", "Replica"]
 
@@ -69,6 +62,7 @@ class Replica(Branches):
         self.key = key
         self.ancestry = Ancestry(self)
         self.merger = DocumentMerger(self)
+        self.indexes = Indexes(self)
         self.outbox = Outbox(self)
         self.payloads = Payloads(self)
         self.selection = Selection(self)

@@ -38,7 +38,8 @@ def set_version(path: Path, version: int) -> None:
 
 def unmake_touches(connection: apsw.Connection) -> None:
     """Take back what version 3 brought."""
-    run(connection, "DROP TABLE touches_1")
+    for table in ("touches", "indexes", "keys"):
+        run(connection, f"DROP TABLE {table}_1")
     run(connection, "DROP INDEX documents_1_contested")
 
 

@@ -52,6 +52,23 @@ CREATE TABLE touches_{n} (
     PRIMARY KEY (tag, hlc, arrival)
 ) STRICT, WITHOUT ROWID;
 
+-- The declared indexes, and the key of each live document in each of them (meshsync/store/keys.py).  By id, so that a
+-- write need not know what the document was before; by key, to find it.
+CREATE TABLE indexes_{n} (
+    number INTEGER PRIMARY KEY,
+    path TEXT NOT NULL,
+    state TEXT NOT NULL,
+    after TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE keys_{n} (
+    field INTEGER NOT NULL,   -- number of the index
+    id TEXT NOT NULL,
+    key BLOB NOT NULL,
+    PRIMARY KEY (field, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_{n}_order ON keys_{n} (field, key, id);
+
 CREATE TABLE cursors_{n} (
     peer BLOB PRIMARY KEY,
     epoch BLOB NOT NULL,

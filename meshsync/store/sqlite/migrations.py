@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -48,7 +48,23 @@ def _note_touches(connection: apsw.Connection) -> None:
         fill_touches(connection, number, CollectionId(id))
 
 
-STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches}
+def _make_room_for_indexes(connection: apsw.Connection) -> None:
+    """From 3 to 4: a collection may have declared indexes."""
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(
+            connection,
+            f"CREATE TABLE indexes_{number} (number INTEGER PRIMARY KEY, path TEXT NOT NULL, state TEXT NOT NULL, "
+            "after TEXT NOT NULL) STRICT",
+        )
+        run(
+            connection,
+            f"CREATE TABLE keys_{number} (field INTEGER NOT NULL, id TEXT NOT NULL, key BLOB NOT NULL, "
+            "PRIMARY KEY (field, id)) STRICT, WITHOUT ROWID",
+        )
+        run(connection, f"CREATE INDEX keys_{number}_order ON keys_{number} (field, key, id)")
+
+
+STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches, 3: _make_room_for_indexes}
 """STEPS[v] makes version v + 1 from version v."""
 
 

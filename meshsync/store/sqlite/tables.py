@@ -5,20 +5,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-import apsw
 
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.base import (
     ENTRY_BYTES,
-    LOST_STATE,
     BranchRow,
     CursorRow,
-    DocumentPayload,
     DocumentRow,
     EntryHead,
     EntryRow,
@@ -27,22 +23,19 @@ from meshsync.store.base import (
 )
 from meshsync.store.checksums import branch_crc, document_crc, entry_crcs
 from meshsync.store.sqlite.database import Database, NotTextError
+from meshsync.store.sqlite.keys import SqliteKeys
+from meshsync.store.sqlite.reading import SqliteDocumentReads
 from meshsync.store.sqlite.soundness import (
     ENTRY_COLUMNS,
     ENTRY_COLUMNS_AS_BLOBS,
     HEAD_COLUMNS,
     INSPECTED_COLUMNS,
     inspected,
-    is_sound_body,
     is_sound_branch,
-    is_sound_document,
     is_sound_head,
     sound_entries,
 )
 from meshsync.store.sqlite.touches import SqliteTouches
-
-_SCAN_ROWS = 64
-"""Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
 
 
 class Counts(NamedTuple):
@@ -54,7 +47,7 @@ class Counts(NamedTuple):
     payload_bytes: int
 
 
-class SqliteTables:
+class SqliteTables(SqliteDocumentReads):
     """Implements `CollectionTables`.
 
     `counts_changed` is called with these tables before their counts change; the store then calls `write_counts`
@@ -71,10 +64,10 @@ class SqliteTables:
     ) -> None:
         self.id = id
         self.call(name)
-        self.number = number
+        super().__init__(database, number)
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
-        self._database = database
         self.touches = SqliteTouches(database, number)
+        self.keys = SqliteKeys(database, number)
         self._counts = self._committed_counts = Counts(1, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
@@ -101,34 +94,11 @@ class SqliteTables:
             "WHERE branch = ? AND seq <= ? AND parents IS NOT NULL ORDER BY seq DESC LIMIT ?"
         )
         self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL ORDER BY arrival LIMIT ?"
-        # The array drives the join: one look-up for each id.
-        self._documents = (
-            "SELECT id, arrival, op, live, conflict, CAST(state AS BLOB), crc "
-            f"FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
-        )
-        rows_after = f"SELECT id, arrival, op, live, conflict, CAST(state AS BLOB), crc FROM documents_{n}"
-        self._document_rows = {
-            False: f"{rows_after} WHERE id > ? ORDER BY id LIMIT ?",
-            True: f"{rows_after} INDEXED BY documents_{n}_contested WHERE conflict AND id > ? ORDER BY id LIMIT ?",
-        }
         self._put_document = (
             f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, crc) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET arrival = excluded.arrival, op = excluded.op, live = excluded.live, "
             "conflict = excluded.conflict, state = excluded.state, crc = excluded.crc"
         )
-        # A document with a state has no need of its entry, so its entry is not looked up.
-        scan = (
-            "SELECT d.id, d.arrival, d.op, d.live, d.conflict, CAST(d.state AS BLOB), d.crc, "
-            "CAST(e.payload AS BLOB), e.head_crc, e.crc "
-            f"FROM documents_{n} AS d LEFT JOIN entries_{n} AS e ON e.arrival = iif(d.state IS NULL, d.arrival, NULL) "
-            "WHERE d.live"
-        )
-        self._scan = {
-            (False, False): f"{scan} ORDER BY d.id LIMIT ?",
-            (False, True): f"{scan} AND d.id > ? ORDER BY d.id LIMIT ?",
-            (True, False): f"{scan} ORDER BY d.id DESC LIMIT ?",
-            (True, True): f"{scan} AND d.id < ? ORDER BY d.id DESC LIMIT ?",
-        }
 
     def call(self, name: str) -> None:
         """Take a name; "" where it is not known."""
@@ -303,55 +273,17 @@ class SqliteTables:
 
     # Documents
 
-    def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
-        if not ids:
-            return {}
-        rows = self._database.rows(self._documents, (apsw.carray(tuple(ids)),))
-        return {row[0]: self._document(row) for row in rows}
-
-    def _document(self, row: Sequence[Any]) -> DocumentRow:
-        """The document of a row of id, arrival, op, live, conflict, state, crc and more."""
-        if not is_sound_document(row):
-            self.found_damage(DamagedError(self.name, document=row[0]))
-            return DocumentRow(row[0], 0, 0, True, False, LOST_STATE)
-        id, arrival, op, live, conflict, state = row[:6]
-        return DocumentRow(id, arrival, op, bool(live), bool(conflict), state)
-
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
         self._database.write_many(self._put_document, [(*row, document_crc(*row)) for row in rows])
         if live_change:
             self._count(0, live_change, 0, 0)
 
-    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        while True:
-            bindings = (_SCAN_ROWS,) if after is None else (after, _SCAN_ROWS)
-            rows = self._database.rows(self._scan[reverse, after is not None], bindings)
-            for row in rows:
-                payload, head, crc = row[7:]
-                # Whoever needs a payload that is damaged asks for the entry, and is told.
-                sound = payload is not None and is_sound_body(payload, None, head, crc)
-                yield DocumentPayload(self._document(row), payload if sound else None)
-            if len(rows) < _SCAN_ROWS:
-                return
-            after = rows[-1][0]
-
-    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
-        return [self._document(row) for row in self._database.rows(self._document_rows[contested], (after, limit))]
-
-    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-        rows = self._database.rows(
-            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc, typeof(state) = 'text' "
-            f"FROM documents_{self.number} WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?",
-            (after, limit),
-        )
-        damaged = [row[0] for row in rows if row[5] == LOST_STATE or row[7] or not is_sound_document(row)]
-        return damaged, rows[-1][0] if len(rows) == limit else None
-
     def forget_documents(self, ids: Sequence[bytes]) -> None:
         self._require_transaction()
         delete = f"DELETE FROM documents_{self.number} WHERE id = CAST(? AS TEXT)"
         self._database.write_many(delete, [(id,) for id in ids])
+        self.keys.forget(ids)
 
     def recount(self) -> None:
         self._require_transaction()

@@ -1,0 +1,162 @@
+"""Listing documents, and the indexes by which they are found."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from meshsync.api.errors import NotHereError
+from meshsync.api.requests import (
+    collection_of,
+    flag,
+    path_text,
+    query_of,
+    read_object,
+    refuse_unknown,
+    whole_number,
+)
+from meshsync.api.responses import Lines, Write, answer, line
+from meshsync.core.limits import INT_MAX
+from meshsync.core.matching import MISSING
+from meshsync.core.strictjson import decode_untrusted_json
+from meshsync.errors import LocalError
+from meshsync.store.listing import After, Listing
+
+if TYPE_CHECKING:
+    from meshsync.collection import Collection
+    from meshsync.core.query import Query
+    from meshsync.node import Node
+    from meshsync.past.snapshots import Snapshot
+
+_SLICE_SECONDS = 0.005
+"""How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
+_CHUNK_CHARACTERS = 64 * 1024
+
+
+async def list_documents(node: Node, request: Request) -> Response:
+    """The documents of a collection, a line each: its fields and `id`; with `at`, as they were then.
+
+    By id, or by the field of `order` and then by id: null, booleans, numbers, strings, arrays, objects, and the
+    documents without the field at the end.
+    """
+    refuse_unknown(request, "where", "query", "order", "after", "after_value", "limit", "ids", "at")
+    ids_only, at = flag(request, "ids"), request.query_params.get("at")
+    if at is not None:
+        if "order" in request.query_params:
+            raise LocalError("documents as they were are listed by id; `at` does not go with order")
+        limit, after = whole_number(request, "limit", 0, INT_MAX), request.query_params.get("after")
+        snapshot = await collection_of(node, request).snapshot(at)
+        return _list_past(snapshot, query_of(request), after, limit, ids_only=ids_only)
+    listing = _select(node, request)
+
+    async def produce(write: Write) -> None:
+        chunk: list[str] = []
+        size = 0
+        began = trio.current_time()
+        for found in listing.steps():
+            for document, body in found:
+                id = document.row.id
+                text = line({"id": id} if ids_only else {**body, "id": id})
+                chunk.append(text)
+                size += len(text)
+            if size > _CHUNK_CHARACTERS:
+                await write("".join(chunk))
+                chunk.clear()
+                size = 0
+            if trio.current_time() - began > _SLICE_SECONDS:
+                await trio.lowlevel.checkpoint()
+                began = trio.current_time()
+        if chunk:
+            await write("".join(chunk))
+
+    return Lines(produce)
+
+
+def _select(node: Node, request: Request) -> Listing:
+    order = request.query_params.get("order")
+    limit = whole_number(request, "limit", 0, INT_MAX)
+    return collection_of(node, request).select(
+        query_of(request), order=order, after=_after(request, order), limit=limit
+    )
+
+
+def _after(request: Request, order: str | None) -> After | None:
+    id, value = request.query_params.get("after"), request.query_params.get("after_value")
+    if value is not None and (id is None or order is None):
+        raise LocalError("after_value goes with after and order: it is what the field held in that document")
+    if id is None:
+        return None
+    return After(id, MISSING if value is None else decode_untrusted_json(value, "after_value"))
+
+
+async def explain_documents(node: Node, request: Request) -> Response:
+    """How the documents are found that `documents` lists, by finding them: which index served, what was looked at."""
+    refuse_unknown(request, "where", "query", "order", "after", "after_value", "limit")
+    collection, listing = collection_of(node, request), _select(node, request)
+    began = trio.current_time()
+    for _ in listing.steps():
+        await trio.lowlevel.checkpoint()
+    return answer(
+        collection=collection.name,
+        query=str(listing.query),
+        index=listing.plan.served_by,
+        way=listing.plan.way,
+        sorted=listing.plan.sorts,
+        keys_read=listing.keys_read,
+        documents_read=listing.documents_read,
+        matched=listing.matched,
+        documents=len(collection),
+        ms=round((trio.current_time() - began) * 1000, 3),
+    )
+
+
+def _list_past(snapshot: Snapshot, query: Query, after: str | None, limit: int | None, *, ids_only: bool) -> Response:
+    """The same of documents as they were.  The snapshot lets others run by itself."""
+
+    async def produce(write: Write) -> None:
+        left = INT_MAX if limit is None else limit
+        async with aclosing(snapshot.documents()) as documents:
+            async for one in documents:
+                if left == 0:
+                    break
+                if (after is None or one.id > after) and query.matches(one.body, one.id):
+                    left -= 1
+                    await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
+
+    return Lines(produce)
+
+
+async def list_indexes(node: Node, request: Request) -> Response:
+    """The declared indexes of a collection, at this node."""
+    refuse_unknown(request)
+    collection = collection_of(node, request)
+    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+
+
+async def add_index(node: Node, request: Request) -> Response:
+    """Declare an index of a field, for good.  It is built in the background; `ready` says when it serves queries."""
+    refuse_unknown(request)
+    collection = collection_of(node, request)
+    field = (await read_object(request, "field", required=("field",)))["field"]
+    if not isinstance(field, str):
+        raise LocalError("field is the dotted path of a field, a string")
+    await collection.add_index(field)
+    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+
+
+async def remove_index(node: Node, request: Request) -> Response:
+    """Give up an index.  Where the configuration names it, the next start declares it again."""
+    refuse_unknown(request)
+    collection, field = collection_of(node, request), path_text(request, "field")
+    if not await collection.remove_index(field):
+        fields = ", ".join(index.field for index in collection.indexes()) or "none"
+        raise NotHereError("no_index", f"{collection.name} has no index of {field}; it has: {fields}")
+    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+
+
+def _indexes(collection: Collection) -> list[dict[str, Any]]:
+    return [{"field": one.field, "ready": one.ready, "documents": one.documents} for one in collection.indexes()]

@@ -1,0 +1,149 @@
+"""Reading documents from SQLite: one, many, pages of them, and what of them is damaged."""
+
+# ruff: noqa: S608 -- what is put into a statement is the number of the collection, which this store gave out itself.
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+import apsw
+
+from meshsync.errors import DamagedError
+from meshsync.store.base import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow
+from meshsync.store.checksums import ODD_1, ODD_2
+from meshsync.store.sqlite.database import Database
+from meshsync.store.sqlite.soundness import is_sound_body, is_sound_document
+
+_SCAN_ROWS = 64
+"""Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
+
+_ROW = "id, arrival, op, live, conflict, CAST(state AS BLOB), crc"
+
+_document: Callable[[Sequence[Any]], DocumentRow] = partial(tuple.__new__, DocumentRow)
+_payload: Callable[[Sequence[Any]], DocumentPayload] = partial(tuple.__new__, DocumentPayload)
+"""Like EntryRow's in soundness.py: every document that a query looks at may pass here."""
+
+
+class SqliteDocumentReads:
+    """The part of `CollectionTables` that reads documents."""
+
+    name: str
+    found_damage: Callable[[DamagedError], None]
+
+    def __init__(self, database: Database, number: int) -> None:
+        self._database = database
+        self.number = n = number
+        # The array drives the join: one look-up for each id.
+        self._documents = f"SELECT {_ROW} FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
+        rows_after = f"SELECT {_ROW} FROM documents_{n}"
+        self._document_rows = {
+            False: f"{rows_after} WHERE id > ? ORDER BY id LIMIT ?",
+            True: f"{rows_after} INDEXED BY documents_{n}_contested WHERE conflict AND id > ? ORDER BY id LIMIT ?",
+        }
+        scan = f"{rows_after} WHERE live"
+        self._scan = {
+            (False, False): f"{scan} ORDER BY id LIMIT ?",
+            (False, True): f"{scan} AND id > ? ORDER BY id LIMIT ?",
+            (True, False): f"{scan} ORDER BY id DESC LIMIT ?",
+            (True, True): f"{scan} AND id < ? ORDER BY id DESC LIMIT ?",
+        }
+        # Apart from the rows, because many documents may be what one entry says.
+        self._entry_payloads = (
+            "SELECT arrival, CAST(payload AS BLOB), head_crc, crc "
+            f"FROM carray(?) AS wanted CROSS JOIN entries_{n} ON arrival = wanted.value"
+        )
+
+    def documents(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
+        if not ids:
+            return {}
+        rows = self._database.rows(self._documents, (apsw.carray(tuple(ids)),))
+        return {row[0]: self._document(row) for row in rows}
+
+    def _document(self, row: Sequence[Any]) -> DocumentRow:
+        """The document of a row of id, arrival, op, live, conflict, state, crc and more."""
+        if not is_sound_document(row):
+            self.found_damage(DamagedError(self.name, document=row[0]))
+            return DocumentRow(row[0], 0, 0, True, False, LOST_STATE)
+        id, arrival, op, live, conflict, state = row[:6]
+        return DocumentRow(id, arrival, op, bool(live), bool(conflict), state)
+
+    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
+        while True:
+            page = self.document_page(after, _SCAN_ROWS, reverse=reverse)
+            yield from page.documents
+            if page.last is None:
+                return
+            after = page.last
+
+    def document_page(
+        self,
+        after: str | None,
+        limit: int,
+        *,
+        reverse: bool = False,
+        hint: Callable[[bytes], bool] | None = None,
+    ) -> DocumentPage:
+        bindings = (limit,) if after is None else (after, limit)
+        rows = self._database.rows(self._scan[reverse, after is not None], bindings)
+        last = rows[-1][0] if len(rows) == limit else None
+        return DocumentPage(self._payloads_of(rows, hint), len(rows), last)
+
+    def document_payloads(
+        self, ids: Sequence[str], hint: Callable[[bytes], bool] | None = None
+    ) -> list[DocumentPayload]:
+        rows = self._database.rows(self._documents, (apsw.carray(tuple(ids)),)) if ids else []
+        return self._payloads_of(rows, hint)
+
+    def _payloads_of(self, rows: Sequence[Any], hint: Callable[[bytes], bool] | None) -> list[DocumentPayload]:
+        payloads = self._payloads([row[1] for row in rows if row[5] is None])
+        ruled_out = set() if hint is None else {arrival for arrival, stored in payloads.items() if not hint(stored)}
+        found: list[DocumentPayload] = []
+        add = found.append
+        for row in rows:
+            id, arrival, op, live, conflict, state, crc = row
+            try:
+                # As in `document_crc`: a call for each row would cost as much as all the rest.
+                check = crc32(id.encode(), arrival + op * ODD_1 + (live + 2 * conflict + 4 * (state is None)) * ODD_2)
+                is_sound = (check if state is None else crc32(state, check)) == crc
+            except TypeError:
+                is_sound = False
+            if not is_sound:
+                # Whoever needs a payload that is damaged asks for the entry, and is told.
+                document = self._document(row)
+                if document.live:
+                    add(DocumentPayload(document, payloads.get(arrival)))
+            elif not live:
+                continue
+            elif state is None:
+                if arrival not in ruled_out:
+                    add(_payload((_document((id, arrival, op, True, conflict == 1, None)), payloads.get(arrival))))
+            elif hint is None or hint(state) or state == LOST_STATE:
+                add(_payload((_document((id, arrival, op, True, conflict == 1, state)), None)))
+        return found
+
+    def _payloads(self, arrivals: Sequence[Any]) -> dict[int, bytes]:
+        """The payloads of entries, those that are sound."""
+        # What is no number is damage, and its row is found by its checksum.
+        wanted = array("q", {arrival for arrival in arrivals if type(arrival) is int})
+        rows = self._database.rows(self._entry_payloads, (apsw.carray(wanted),)) if wanted else []
+        return {
+            arrival: payload
+            for arrival, payload, head, crc in rows
+            if payload is not None and is_sound_body(payload, None, head, crc)
+        }
+
+    def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
+        return [self._document(row) for row in self._database.rows(self._document_rows[contested], (after, limit))]
+
+    def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        rows = self._database.rows(
+            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc, typeof(state) = 'text' "
+            f"FROM documents_{self.number} WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        damaged = [row[0] for row in rows if row[5] == LOST_STATE or row[7] or not is_sound_document(row)]
+        return damaged, rows[-1][0] if len(rows) == limit else None
