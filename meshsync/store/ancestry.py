@@ -84,16 +84,15 @@ class Ancestry:
                 low = explored.get(number, 0)
                 if seq > low:
                     explored[number] = seq
-                    if number in wanted:
-                        left = [old for old in wanted[number] if old.seq > seq]
-                        if left:
-                            wanted[number] = left
-                        else:
-                            del wanted[number]
-                            if not wanted:
-                                return
+                    _meet(wanted, number, seq)
+                    if not wanted:
+                        return
                     for parent in self._parents(tables, number, seq, low, after_hlc):
                         steps += 1
+                        # At once: the latest edges come first and mostly lead to what is wanted; others stay unread.
+                        _meet(wanted, *parent)
+                        if not wanted:
+                            return
                         if parent[1] > explored.get(parent[0], 0):
                             todo.append(parent)
                 if steps > steps_max:
@@ -115,3 +114,13 @@ class Ancestry:
             if len(rows) < _PAGE:
                 return
             seq = rows[-1].seq - 1
+
+
+def _meet(wanted: dict[int, list[Place]], branch: int, seq: int) -> None:
+    """Take out what lies on a branch up to `seq`."""
+    if branch in wanted:
+        left = [old for old in wanted[branch] if old.seq > seq]
+        if left:
+            wanted[branch] = left
+        else:
+            del wanted[branch]

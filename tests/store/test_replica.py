@@ -16,6 +16,7 @@ from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import EntryId
+from meshsync.store.base import MergeRow
 from meshsync.store.merge import FRONTIER_MAX
 from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author, Made, batch_of
@@ -222,6 +223,30 @@ def test_payloads_that_come_late_change_nothing(entries: list[Made], order: list
     assert body(late, "d") == body(whole, "d")
     assert is_conflict(late, "d") == is_conflict(whole, "d")
     assert late.tables.counts() == whole.tables.counts()
+
+
+def test_an_early_ancestor_is_found_where_the_latest_edge_leads_to_it() -> None:
+    """Two who answer each other make an edge an entry: reading all of them to a write of long ago takes seconds."""
+    replica, a, b = new_replica(), Author(1), Author(2)
+    first = last = a.write([Operation(PUT, "d", {})])
+    entries = [first]
+    for number in range(400):
+        last = (b, a)[number % 2].write([Operation(PUT, f"n{number}", {})], [last])
+        entries.append(last)
+    give(replica, *entries)
+    places = [Place(row.branch, row.seq, row.hlc) for row in replica.scan_entries()]
+    read: list[int] = []
+    tables = replica.tables
+    merges_before = tables.merges_before
+
+    def counting(branch: int, seq: int, limit: int) -> list[MergeRow]:
+        read.append(seq)
+        return merges_before(branch, seq, limit)
+
+    tables.merges_before = counting  # type: ignore[method-assign]
+    assert replica.ancestry.unseen(places[-1], places[:2]) == []
+    assert len(read) <= 2
+    assert replica.ancestry.unseen(places[1], places[2:4]) == places[2:4]
 
 
 @given(histories(), st.data())
