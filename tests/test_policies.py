@@ -223,6 +223,17 @@ def test_a_field_is_undecided_until_someone_writes_that_field() -> None:
     assert not replica.tables.documents(["d"])["d"].conflict
 
 
+def test_what_stands_for_a_decision_is_not_written_as_one() -> None:
+    """Whoever reads a document, changes one field and puts it back would make the open question its answer."""
+    replica = apart(Policy.MANUAL, *(Operation(PUT, "d", {"n": n}) for n in (1, 2)))
+    with pytest.raises(LocalError, match="'n' still holds all the values"):
+        replica.append([Operation(PUT, "e", {}), Operation(PUT, "d", {**shown(replica), "m": 1})], 1_900_000_000_000)
+    assert replica.entry_count() == 2
+    for policy in (Policy.GREATEST, Policy.LATEST):
+        other = new_replica(collection=collection_id("notes", policy))
+        other.append([Operation(PUT, "d", {"n": {UNDECIDED: [1, 2]}})], 1_900_000_000_000)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("ab", max_size=2),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),

@@ -19,7 +19,7 @@ items, objects by their names in order, each with its value.  Of equal numbers t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -52,6 +52,17 @@ class Policy(Enum):
     def keeps_all(self) -> bool:
         """Whether all that was written unseen is kept, and not only what has the greatest stamp."""
         return self is not Policy.LATEST
+
+    def check_decided(self, id: str, body: Mapping[str, Any] | None) -> None:
+        """LocalError: a local caller would write what stands for a decision that is yet to be made, as read."""
+        if self is not Policy.MANUAL:
+            return
+        for name, value in (body or {}).items():
+            if isinstance(value, dict) and value.keys() == {UNDECIDED}:
+                raise LocalError(
+                    f"document {id!r:.80}: {name!r:.80} still holds all the values that nobody decided between;"
+                    " write the one that it is to have, or leave it out of a patch"
+                )
 
     def choose(self, values: Iterable[Any]) -> Any:
         """What a field is whose sides are these values, of which there is at least one."""

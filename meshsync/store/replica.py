@@ -182,6 +182,8 @@ class Replica(Branches):
 
         LocalError, RefusedError: the operations are not what may be written.  StoreError: the disk.
         """
+        for operation in operations:
+            self.policy.check_decided(operation.id, operation.body)
         payload = encode_operations(operations)
         log = self._own_log()
         builder = self._builder
