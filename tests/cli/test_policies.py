@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
-from tests.cli.processes import running
+from tests.cli.processes import PATIENCE_SECONDS, running
 
 
 def test_two_who_wrote_apart_decide_by_hand(tmp_path: Path) -> None:
@@ -45,9 +46,9 @@ def test_a_peer_with_another_policy_is_named(tmp_path: Path) -> None:
     with running(tmp_path / "a", "--trust", "open", collections=()) as a:
         a.out("collections", "join", "notes", "--conflicts", "least")
         with running(tmp_path / "b", "--trust", "open", "--peer", a.peer) as b:
-            done = b.run("wait", "synced", "--timeout", "1s")
-            while "is not connected" in done.stderr:
-                done = b.run("wait", "synced", "--timeout", "1s")
+            began = time.monotonic()
+            while "decides" not in (done := b.run("wait", "synced", "--timeout", "1s")).stderr:
+                assert time.monotonic() < began + PATIENCE_SECONDS, done.stderr
             assert done.returncode == 1
             assert "notes decides conflicts by `latest` here and by `least` at" in done.stderr
             assert "so they are two collections; leave one, and join as the other" in b.out("status")
