@@ -15,6 +15,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import trio
@@ -91,17 +92,16 @@ class Follower:
         tables, page = self._replica.tables, _PAGE_FIRST
         arrival, number = self._next
         while True:
-            rows = tables.entries_from(arrival, page)
+            rows = list(takewhile(_has_payload, tables.entries_from(arrival, page)))
             for row in rows:
-                if row.payload is not None:
-                    operations = cbor.decode_trusted(row.payload)
-                    documents = tables.documents([operation[1] for operation in operations[number:]])
-                    for position, operation in enumerate(operations[number:], number):
-                        last = position + 1 == len(operations)
-                        change = await self._change(row, operation, documents[operation[1]])
-                        if change is not None:
-                            after = (row.arrival + 1, 0) if last else (row.arrival, position + 1)
-                            yield Change(format_cursor(self._replica, *after), *change)
+                operations = cbor.decode_trusted(row.payload or b"")
+                documents = tables.documents([operation[1] for operation in operations[number:]])
+                for position, operation in enumerate(operations[number:], number):
+                    last = position + 1 == len(operations)
+                    change = await self._change(row, operation, documents[operation[1]])
+                    if change is not None:
+                        after = (row.arrival + 1, 0) if last else (row.arrival, position + 1)
+                        yield Change(format_cursor(self._replica, *after), *change)
                 arrival, number = row.arrival + 1, 0
             if rows:
                 size = sum(len(row.payload or b"") for row in rows)
@@ -111,7 +111,11 @@ class Follower:
                     page = min(_PAGE, 2 * page)
                 await trio.lowlevel.checkpoint()
             else:
-                await self._watcher.wait_until(lambda at=arrival: tables.next_arrival() > at)  # type: ignore[misc]
+                await self._watcher.wait_until(lambda at=arrival: self._is_there(at))  # type: ignore[misc]
+
+    def _is_there(self, arrival: int) -> bool:
+        entry = self._replica.tables.entry(arrival)
+        return entry is not None and _has_payload(entry)
 
     async def _change(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
         """What one operation is told as, but for the cursor; None where the reader has no part in it."""
@@ -175,6 +179,11 @@ class Follower:
         limits = self._replica.limits
         while len(self._known) > limits.follower_documents_max or self._known_bytes > limits.follower_bytes_max:
             self._known_bytes -= _size(*self._known.popitem(last=False))
+
+
+def _has_payload(row: EntryRow) -> bool:
+    """Whether an entry can be told: who would not wait for one that came without its payload would never tell of it."""
+    return row.payload is not None
 
 
 def _size(id: str, known: _Known) -> int:

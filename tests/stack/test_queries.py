@@ -142,12 +142,16 @@ def test_payloads_that_nobody_connected_has_are_a_stall_with_a_name() -> None:
         await level(a, b)
         c = await world.start(3, peers=[2])
         await shown(c, "b1")
+        changes = c.collection("notes").changes(since="0")
+        assert (await anext(changes)).id == "b1"
         await trio.sleep(5)
         assert not c.sync.is_synced()
         assert "payloads are lacking" in str(c.sync.state("notes", b.id).stall)
         await c.connect(a.id, [world.machine(1).address])
         await level(a, b, c)
         assert ids(c) == {"b1", "r1"}
+        assert (await anext(changes)).id == "r1"  # told late, and told
+        await changes.aclose()
 
     simulate(scenario)
 
