@@ -19,6 +19,7 @@ from meshsync.cli.output import (
     print_json,
     print_table,
     printable,
+    query_text,
     relayed_text,
     size,
     write_line,
@@ -137,6 +138,8 @@ def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[
         rows.append(("", "", names.get(session["id"], session["id"][:8]), _session_text(session), ago))
     rows = rows or [("", "", "", "" if collection["idle"] else "no peer is connected", "")]
     documents = relayed_text(collection) or collection["documents"]
+    if query := query_text(collection):
+        documents = f"{documents} where {query}"
     return [(collection["name"], documents, *rows[0][2:]), *rows[1:]]
 
 

@@ -1,0 +1,42 @@
+"""`collections join --where` and `where:`: nodes that replicate a part of a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.processes import RunningNode, running
+
+
+def level(*nodes: RunningNode) -> None:
+    """Wait for each in turn: whoever wrote last comes first."""
+    for node in nodes:
+        node.out("wait", "synced", "--timeout", "50s")
+
+
+def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
+    """Otherwise a query is accepted at the door and forgotten inside, or after a restart."""
+    config = tmp_path / "c.yaml"
+    with running(tmp_path / "a", "--trust", "open") as a:
+        config.write_text(f'peers: ["{a.peer}"]\ncollections:\n  - {{name: notes, where: ["team=red"]}}\n')
+        a.out("put", "notes", "b1", '{"team":"blue"}')
+        a.out("put", "notes", "r1", '{"team":"red"}')
+        a.out("put", "notes", "g1", '{"team":"green"}')
+        with (
+            running(tmp_path / "b", "--peer", a.peer, collections=()) as b,
+            running(tmp_path / "c", "--config", config, collections=()) as c,
+        ):
+            b.out("collections", "join", "notes", "--where", "team=blue")
+            level(a, b, c)
+            assert (b.out("ls", "notes", "--ids"), c.out("ls", "notes", "--ids")) == ("b1\n", "r1\n")
+            c.out("patch", "notes", "r1", '{"team":"blue"}')
+            level(c, a, b)
+            assert (b.out("ls", "notes", "--ids"), c.out("ls", "notes", "--ids")) == ("b1\nr1\n", "")
+            assert b.out("collections").splitlines()[1].split()[-1] == "team=blue"
+            assert "2 where team=blue" in b.out("status")
+            assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
+            assert b.run("get", "notes", "g1").returncode == 1
+        with running(tmp_path / "b", "--peer", a.peer, collections=()) as b:
+            assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
+            b.out("collections", "join", "notes")
+            level(b)
+            assert b.out("ls", "notes", "--ids") == "b1\ng1\nr1\n"
