@@ -176,6 +176,16 @@ def test_bench_measures_what_is_urgent(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_bench_measures_queries(temporary: Path) -> None:
+    """What is said of queries with and without an index could not be measured again."""
+    done = run(temporary, "bench", "--workload", "Q3", "--n", "20000", "--quick")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(done.stdout)
+    assert [(row["workload"], row["n"]) for row in rows] == [("Q3", 2000)] * 7
+    assert [note for row in rows if "no index" in (note := row["notes"])] == [row["notes"] for row in rows[:2]]
+
+
 def test_bench_measures_labs(temporary: Path) -> None:
     """The README's table of bad links comes from these rows, and whoever repeats one by its seed must get it again."""
     done = run(temporary, "bench", "--lab", "jtrs,one-way,busy-radio-10", "--n", "50")

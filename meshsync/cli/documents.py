@@ -136,9 +136,7 @@ def ls_command(
     parameters = [("where", expression) for expression in where]
     parameters += [(name, str(value)) for name, value in options.items() if value is not None]
     if explain:
-        answer = client().get(
-            "v1", "collections", collection, "documents", parameters=[*parameters, ("explain", "true")]
-        )
+        answer = client().get("v1", "collections", collection, "explain", parameters=parameters)
         if as_json:
             print_json(answer)
         else:

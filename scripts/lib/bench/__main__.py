@@ -21,7 +21,7 @@ from bench.workloads import WORKLOADS
 def _workloads(text: str) -> list[str]:
     """Names of workloads, or a letter for all of its family."""
     names = [name.strip().upper() for name in text.split(",")]
-    families = {letter: [name for name in WORKLOADS if name[0] == letter and name[1:].isdigit()] for letter in "WMP"}
+    families = {letter: [name for name in WORKLOADS if name[0] == letter and name[1:].isdigit()] for letter in "WMPQ"}
     return [name for one in names for name in families.get(one, [one])]
 
 

@@ -155,6 +155,31 @@ class Driver:
         await self._node.sync.progressed.wait_until(lambda: not self._node.sync.links)
         return {}
 
+    async def index(self, field: str) -> Answer:
+        """Declare an index and wait until it is ready."""
+        began = now()
+        await self._notes.add_index(field)
+        await self._notes.wait_indexed()
+        return {"seconds": now() - began}
+
+    async def listing(self, times: int, where: str = "", order: str | None = None, limit: int | None = None) -> Answer:
+        """Run a query so many times, letting others run between its steps: what it took, and what it looked at."""
+        query = meshsync.Query.parse(where or [])
+        taken: list[float] = []
+        listing = self._notes.select(query, order=order, limit=limit)
+        for _ in range(times):
+            began = now()
+            listing = self._notes.select(query, order=order, limit=limit)
+            for _ in listing.steps():
+                await trio.lowlevel.checkpoint()
+            taken.append((now() - began) * 1000)
+        return {
+            "ms": taken,
+            "index": listing.plan.served_by,
+            "matched": listing.matched,
+            "documents_read": listing.documents_read,
+        }
+
     async def verify(self, count: int) -> Answer:
         """How many of the first documents are here exactly as they were written."""
         bodies = dict(self._notes.bodies())
