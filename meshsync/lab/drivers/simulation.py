@@ -44,7 +44,6 @@ class SimulatedNode:
         self.identity = identity
         self.store = store
         self.offset_seconds = 0.0
-        self.starts = 0
         self.node: Node | None = None
         self.socket: SimulatedSocket | None = None
         self.station: Station | None = None
@@ -138,7 +137,6 @@ class SimulationDriver:
     async def start(self, name: str) -> None:
         """Start a node."""
         machine = self.nodes[name]
-        machine.starts += 1
         machine.scope, machine.ended = trio.CancelScope(), trio.Event()
         await self._nursery.start(self._run, machine)
 

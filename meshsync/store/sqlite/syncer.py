@@ -58,8 +58,6 @@ class Syncer:
         self._thread: threading.Thread | None = None
         self.failure = ""
         """What the sync that failed said; it stays."""
-        self.turns = 0
-        """Syncs that were made for waiters."""
 
     def fail(self, what: str) -> None:
         """A sync failed.  May be called in any thread."""
@@ -125,7 +123,6 @@ class Syncer:
         self._collecting = None
         self._running = turn
         turn.covers = self._commits()
-        self.turns += 1
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="meshsync store sync", daemon=True)
             self._thread.start()
