@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from meshsync.lab.drivers.base import Lab, LabError
-from meshsync.lab.drivers.cables import CABLES, SOCKET, cable_ends
+from meshsync.lab.drivers.cables import CABLES, SOCKET, Cables, cable_ends
 from meshsync.lab.namespaces import CommandFailedError, run
 from meshsync.lab.prepare import CONFIG, STATE
 from meshsync.lab.topology import LinkSpec
@@ -87,7 +87,7 @@ def inside(lab: str, node: str, *command: str, has_terminal: bool = False) -> li
 # The derived topology
 
 
-def derive(lab: Lab, cabled: tuple[LinkSpec, ...]) -> dict[str, Any]:
+def derive(lab: Lab, cables: Cables) -> dict[str, Any]:
     """A lab's topology, for a file in another folder, with its cabled links through one more node.
 
     The nodes' output goes into their directories, to outlive the containers; and none comes back by itself, because it
@@ -108,9 +108,9 @@ def derive(lab: Lab, cabled: tuple[LinkSpec, ...]) -> dict[str, Any]:
         if not lab.topology.nodes[name].cmd:
             node = ("meshsync", "node", "--config", f"{INSIDE}/{CONFIG}", "--log-format", "json")
             nodes[name]["cmd"] = _logging(node, f"{INSIDE}/node.log")
-    if cabled:
-        nodes[CABLES] = _cables(lab, folder)
-        topology["links"] = list(_links(lab, cabled, topology["links"]))
+    if cables.links:
+        nodes[CABLES] = _cables(lab, folder, cables)
+        topology["links"] = list(_links(lab, cables.links, topology["links"]))
     return found
 
 
@@ -120,8 +120,8 @@ def _from(folder: Path, bind: str) -> str:
     return f"{folder / source}{colon}{rest}" if not source.startswith(("/", "~")) else bind
 
 
-def _cables(lab: Lab, folder: Path) -> Mapping[str, Any]:
-    cable = ("meshsync", "lab", "cable", "--control", f"{_INSIDE_CABLES}/{SOCKET}")
+def _cables(lab: Lab, folder: Path, cables: Cables) -> Mapping[str, Any]:
+    command = ("meshsync", *cables.command(Path(_INSIDE_CABLES, SOCKET)))
     return {
         "kind": "linux",
         "image": lab.topology.nodes[next(iter(lab.scenario.nodes))].image,
@@ -130,7 +130,7 @@ def _cables(lab: Lab, folder: Path) -> Mapping[str, Any]:
         "user": "root",
         "cap-add": ["NET_ADMIN"],
         "restart-policy": "no",
-        "cmd": _logging(cable, f"{_INSIDE_CABLES}/cables.log"),
+        "cmd": _logging(command, f"{_INSIDE_CABLES}/cables.log"),
         "binds": [f"{folder / STATE / CABLES}:{_INSIDE_CABLES}"],
     }
 

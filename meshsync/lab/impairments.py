@@ -36,6 +36,13 @@ class Impairment:
     flap_seconds: tuple[float, float] | None = None
     """So long up, so long down, for ever."""
 
+    def is_down_after(self, seconds: float) -> bool:
+        """Whether nothing arrives, so long after the link began to do this."""
+        if self.down or self.flap_seconds is None:
+            return self.down
+        up, down = self.flap_seconds
+        return seconds % (up + down) >= up
+
     def as_json(self) -> dict[str, Any]:
         """What JSON can say of it; only what is not as on a perfect link."""
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}

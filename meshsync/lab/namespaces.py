@@ -89,8 +89,11 @@ def run(
     seconds_max: float = _COMMAND_SECONDS_MAX,
     environ: Mapping[str, str] | None = None,
     with_errors: bool = False,
+    given: str = "",
 ) -> str:
     """Run a command, and return what it printed; `with_errors`, what it printed to standard error, too.
+
+    `given` is its standard input.
 
     CommandFailedError.
     """
@@ -98,7 +101,7 @@ def run(
         # In a session of its own: what a terminal sends must not break off half a clean-up.
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             timeout=seconds_max,

@@ -38,6 +38,8 @@ class Record:
     """One run.  Times are the driver's seconds."""
 
     nodes: tuple[str, ...]
+    cables: str | None = None
+    """What impaired the links; see `Driver.cables`."""
     writes: dict[str, Written] = field(default_factory=dict)
     """By the document's id."""
     refused: int = 0

@@ -42,6 +42,7 @@ class Report:
                     "folder": str(lab.folder),
                     "seed": self._seed,
                     "pass": holds,
+                    "cables": record.cables,
                     "figures": figures,
                     "nodes": _nodes(record),
                 }
@@ -50,6 +51,8 @@ class Report:
         for one in verdicts:
             detail = printable(one.detail, characters_max=500)
             write_line(f"{'PASS' if one.holds else 'FAIL'}  {one.sentence}: {detail}")
+        if record.cables is not None:
+            write_line(f"      links impaired by: {record.cables}")
         for name, value in figures.items():
             write_line(f"      {name.replace('_', ' ')}: {'-' if value is None else value}")
         rows = [["-" if cell is None else cell for cell in row.values()] for row in _nodes(record)]

@@ -56,7 +56,7 @@ class Runner:
         changed = [step.action for step in lab.scenario.steps if isinstance(step.action, Impair)]
         links = itertools.chain(lab.scenario.links.values(), *(action.links.values() for action in changed))
         self._pairs = {link: pairs_over(lab, link) for link in lab.topology.links}
-        self.record = Record(tuple(driver.nodes), patience_seconds=patience_seconds(links))
+        self.record = Record(tuple(driver.nodes), driver.cables, patience_seconds=patience_seconds(links))
 
     async def run(self) -> Record:
         """Run it to its end: all steps, then until the nodes are equal or the time for that is over."""

@@ -32,7 +32,7 @@ class Wire:
     def carry(self, size_bytes: int, now: float) -> tuple[float, ...]:
         """Take in one datagram of so many bytes; returns the times at which it comes out, () where it is lost."""
         impairment, rng = self.impairment, self._rng
-        if self._is_down(now):
+        if impairment.is_down_after(now - self._since):
             self.lost += 1
             return ()
         waiting = max(0.0, self._free_at - now)
@@ -47,14 +47,6 @@ class Wire:
         self.carried += 1
         copies = 2 if impairment.duplication and rng.random() < impairment.duplication else 1
         return tuple(sent + self._delay() for _ in range(copies))
-
-    def _is_down(self, now: float) -> bool:
-        if self.impairment.down:
-            return True
-        if self.impairment.flap_seconds is None:
-            return False
-        up, down = self.impairment.flap_seconds
-        return (now - self._since) % (up + down) >= up
 
     def _is_lost(self) -> bool:
         """Gilbert's model: a good state that loses nothing and a bad one that loses all.

@@ -138,6 +138,8 @@ class ScriptedDriver:
         self.orders: list[tuple[str, str]] = []
         self._began = trio.current_time()
 
+    cables = None
+
     def now(self) -> float:
         return trio.current_time() - self._began
 

@@ -33,7 +33,7 @@ _SECONDS_MAX = 300
 
 def derived(folder: Path) -> dict[str, Any]:
     lab = read_lab(folder)
-    return containers.derive(lab, cabled(lab))
+    return containers.derive(lab, ContainerLab(lab).cables)
 
 
 def test_an_impaired_link_runs_through_the_cables(tmp_path: Path) -> None:
@@ -112,10 +112,19 @@ def install(path: Path, name: str, script: str = "exit 0") -> None:
 
 def test_auto_takes_containerlab_where_it_is_installed(path: Path) -> None:
     """Who has installed it means it; who has not needs nothing but the kernel."""
-    assert chosen("auto") is NamespaceLab
+    lab = read_lab(TOPOLOGIES / "pair")
+    assert isinstance(chosen("auto")(lab), NamespaceLab)
     install(path, "containerlab")
-    assert chosen("auto") is ContainerLab
-    assert chosen("namespaces") is NamespaceLab
+    assert isinstance(chosen("auto")(lab), ContainerLab)
+    assert isinstance(chosen("namespaces")(lab), NamespaceLab)
+
+
+def test_cables_are_of_the_kind_that_was_asked_for(tmp_path: Path) -> None:
+    """Otherwise who doubts one kind compares it with itself."""
+    lab = read_lab(write_files(tmp_path / "pair", scenario=SCENARIO + "links: {all: jtrs}\n"))
+    built = chosen("containerlab", "user-space")(lab)
+    cables = containers.derive(lab, built.cables)["topology"]["nodes"]["cables"]
+    assert "meshsync lab cable --with user-space --control" in cables["cmd"]
 
 
 def test_a_lab_that_is_not_up_is_not_up_without_an_engine(tmp_path: Path, path: Path) -> None:

@@ -12,13 +12,14 @@ import trio
 from meshsync.lab.cable.control import serve_cables
 
 GOOD = {"link": "a-b", "ends": ["no1", "no2"], "forward": {"delay_seconds": 0.1}, "backward": {}}
+LAID = {"v": 1, "kind": "user-space", "carried": [0, 0], "lost": [0, 0]}
 
 
 @asynccontextmanager
 async def served(path: Path) -> AsyncIterator[trio.SocketStream]:
     """A connection to a process that has the cables."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_cables, path, random.Random(1))
+        nursery.start_soon(serve_cables, path, "user-space", random.Random(1))
         while not await trio.Path(path).exists():
             await trio.lowlevel.checkpoint()
         async with await trio.open_unix_socket(str(path)) as stream:
@@ -62,7 +63,12 @@ async def test_an_order_that_makes_no_sense_is_answered(tmp_path: Path, line: by
     """One slip of whoever gives the orders would cut every cable of the lab."""
     async with served(tmp_path / "cables.sock") as stream:
         assert "error" in await ask(stream, line)
-        assert await ask(stream, json.dumps(GOOD).encode()) == {"v": 1, "carried": [0, 0], "lost": [0, 0]}
+        assert await ask(stream, json.dumps(GOOD).encode()) == {
+            "v": 1,
+            "kind": "user-space",
+            "carried": [0, 0],
+            "lost": [0, 0],
+        }
 
 
 async def test_whoever_goes_in_the_middle_of_an_order_ends_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from meshsync.lab.drivers.base import read_lab
 from meshsync.lab.drivers.namespaces import NamespaceLab
 from meshsync.lab.ownership import alone
 from meshsync.lab.processes import started_at
-from tests.lab.labs import PAIR, TOPOLOGIES, needs_namespaces, wait_until, write_files
+from tests.lab.labs import PAIR, SCENARIO, TOPOLOGIES, needs_namespaces, wait_until, write_files
 
 pytestmark = needs_namespaces
 
@@ -87,20 +87,24 @@ def test_a_lab_that_fails_says_so(tmp_path: Path) -> None:
     done = lab("run", write_files(tmp_path / "pair", scenario=scenario))
     assert done.returncode == 1
     assert "FAIL  converged within 2s: not in that time" in done.stdout
+    assert "links impaired by: " in done.stdout
     assert "FAIL  no acknowledged entry lost: 3 are lacking; b lacks" in done.stdout
 
 
 def test_a_lab_stays_up_between_commands(pair: Path) -> None:
     """`up`, look into it, kill nothing by mistake, `down`: nothing is left."""
-    [up] = lines(lab("up", pair, "--json"))
-    assert up == {"v": 1, "name": "pair", "driver": "namespaces", "nodes": ["a", "b"]}
+    write_files(pair, scenario=SCENARIO + "links: {a-b: nominal}\n")
+    [up] = lines(lab("up", "--cable", "user-space", pair, "--json"))
+    assert up == {"v": 1, "name": "pair", "driver": "namespaces", "cables": "user-space", "nodes": ["a", "b"]}
     assert "up already" in lab("up", pair).stderr
     put = lab("exec", pair, "a", "--", "put", "notes", "n1", '{"x": 1}')
     assert put.returncode == 0, put.stderr
     assert lab("exec", pair, "b", "--", "wait", "synced", "--timeout", "20s").returncode == 0
     assert lab("exec", pair, "b", "--", "get", "notes", "n1").stdout.strip() == '{"x":1}'
     assert "10.0.0.2" in lab("exec", pair, "b", "--", "ip", "address").stdout
-    rows = lines(lab("status", pair, "--json"))[0]["nodes"]
+    status = lines(lab("status", pair, "--json"))[0]
+    assert status["cables"] == "user-space"
+    rows = status["nodes"]
     assert [(row["name"], row["synced"], row["connected"]) for row in rows] == [("a", True, ["b"]), ("b", True, ["a"])]
     assert lab("exec", pair, "c", "--", "status").returncode == 2
     assert lines(lab("down", pair, "--json")) == [{"v": 1, "name": "pair", "was": "up"}]

@@ -51,6 +51,8 @@ class Direction:
 class Cable:
     """Both directions between two interfaces."""
 
+    KIND = "user-space"
+
     def __init__(self, first: str, second: str, impairment: LinkImpairment, rng: random.Random) -> None:
         self._ends = End(first), End(second)
         self.forward = Direction(self._ends[0], self._ends[1], impairment.forward, rng)
@@ -61,6 +63,11 @@ class Cable:
         now = trio.current_time()
         self.forward.wire.impair(impairment.forward, now)
         self.backward.wire.impair(impairment.backward, now)
+
+    def counts(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """How many frames were carried, and how many lost, in each direction."""
+        forward, backward = self.forward.wire, self.backward.wire
+        return (forward.carried, forward.lost), (backward.carried, backward.lost)
 
     async def run(self) -> None:
         """Carry frames until cancelled.  LocalError: this process must not open packet sockets."""

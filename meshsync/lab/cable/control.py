@@ -2,8 +2,8 @@
 
     {"link": "a-b", "ends": ["l0a", "l0b"], "forward": {"delay_seconds": 0.1}, "backward": {}}
 
-Lays the cable where it is new, and impairs it.  The answer is `{"v":1,"carried":[…],"lost":[…]}`, per direction; to an
-order that makes no sense `{"v":1,"error":"…"}`, and nothing is done.
+Lays the cable where it is new, and impairs it.  The answer is `{"v":1,"kind":"netem","carried":[…],"lost":[…]}`, both
+counts per direction; to an order that makes no sense or cannot be followed `{"v":1,"error":"…"}`, and nothing is done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import trio
 
 from meshsync.errors import LocalError
-from meshsync.lab.cable.cable import Cable
+from meshsync.lab.cable.kinds import AnyCable, make
 from meshsync.lab.drivers.base import LabError
 from meshsync.lab.impairments import Impairment, LinkImpairment
 
@@ -27,9 +28,9 @@ _LINE_BYTES_MAX = 64 * 1024
 _ANSWER_SECONDS = 10.0
 
 
-async def serve_cables(path: Path, rng: random.Random) -> None:
-    """Carry frames, and obey whoever connects, until cancelled.  The socket is its owner's alone."""
-    cables: dict[str, Cable] = {}
+async def serve_cables(path: Path, kind: str, rng: random.Random) -> None:
+    """Lay cables of a kind, and obey whoever connects, until cancelled.  The socket is its owner's alone."""
+    cables: dict[str, AnyCable] = {}
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listening:
         # Under its name only once it listens: whoever sees it can connect.
         early = path.with_suffix(".new")
@@ -40,6 +41,11 @@ async def serve_cables(path: Path, rng: random.Random) -> None:
         early.rename(path)
         async with trio.open_nursery() as nursery:
 
+            def lay(order: _Order) -> AnyCable:
+                cable = make(kind, *order.ends, order.impairment, rng)
+                nursery.start_soon(cable.run)
+                return cable
+
             async def answer(stream: trio.SocketStream) -> None:
                 buffer = b""
                 # Whoever goes in the middle of an order has gone, and the cables stay.
@@ -49,24 +55,24 @@ async def serve_cables(path: Path, rng: random.Random) -> None:
                         if len(buffer) > _LINE_BYTES_MAX:
                             return
                         for line in lines:
-                            reply = _answer(line, cables, nursery, rng)
+                            reply = _answer(line, cables, lay)
                             await stream.send_all(json.dumps(reply).encode() + b"\n")
 
             await trio.serve_listeners(answer, [trio.SocketListener(listening)])
 
 
-def _answer(line: bytes, cables: dict[str, Cable], nursery: trio.Nursery, rng: random.Random) -> dict[str, Any]:
+def _answer(line: bytes, cables: dict[str, AnyCable], lay: Callable[[_Order], AnyCable]) -> dict[str, Any]:
     try:
         order = _Order.read(line)
-    except LocalError as error:
+        if order.link in cables:
+            cables[order.link].impair(order.impairment)
+        else:
+            cables[order.link] = lay(order)
+        counts = cables[order.link].counts()
+    except (LocalError, LabError) as error:
         return {"v": 1, "error": str(error)}
-    if order.link in cables:
-        cables[order.link].impair(order.impairment)
-    else:
-        cables[order.link] = Cable(*order.ends, order.impairment, rng)
-        nursery.start_soon(cables[order.link].run)
-    wires = cables[order.link].forward.wire, cables[order.link].backward.wire
-    return {"v": 1, "carried": [wire.carried for wire in wires], "lost": [wire.lost for wire in wires]}
+    carried, lost = zip(*counts, strict=True)
+    return {"v": 1, "kind": cables[order.link].KIND, "carried": carried, "lost": lost}
 
 
 @dataclass(frozen=True)

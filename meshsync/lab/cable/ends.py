@@ -10,7 +10,8 @@ import trio
 
 from meshsync.errors import LocalError
 
-# linux/if_packet.h and linux/if_ether.h; Python's socket module has only some of them.
+# asm/socket.h, linux/if_packet.h and linux/if_ether.h; Python's socket module has only some of them.
+_SO_RCVBUFFORCE = 33
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_VNET_HDR = 15
@@ -89,7 +90,7 @@ def _open(interface: str) -> trio.socket.SocketType:
         opened.setblocking(False)
         opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        _enlarge(opened)
         opened.bind((interface, _ETH_P_ALL))
         index = socket.if_nametoindex(interface)
         opened.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("=iHH8x", index, _MR_PROMISC, 0))
@@ -97,3 +98,12 @@ def _open(interface: str) -> trio.socket.SocketType:
         opened.close()
         raise
     return trio.socket.from_stdlib_socket(opened)
+
+
+def _enlarge(opened: socket.socket) -> None:
+    """Give it a buffer for as long as this process does not get to run: what is lost there, nobody asked for."""
+    try:
+        # Beyond what the system lets everyone have, a tenth of a second of a busy link; with CAP_NET_ADMIN.
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)

@@ -46,6 +46,17 @@ def driver_option(function: F) -> F:
     )(function)
 
 
+def cable_option(function: F) -> F:
+    """What a command takes that brings a lab up."""
+    return click.option(
+        "--cable",
+        type=click.Choice(["auto", "netem", "user-space"]),
+        default="auto",
+        envvar="MESHSYNC_LAB_CABLE",
+        help="What impairs the links; auto is netem where the kernel has it.  [env: MESHSYNC_LAB_CABLE; default: auto]",
+    )(function)
+
+
 @click.group(
     "lab",
     cls=LazyGroup,

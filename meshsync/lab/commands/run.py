@@ -9,7 +9,7 @@ import click
 
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import json_option
-from meshsync.lab.commands.group import driver_option, examples, folder_argument
+from meshsync.lab.commands.group import cable_option, driver_option, examples, folder_argument
 
 
 @click.command(
@@ -24,8 +24,9 @@ from meshsync.lab.commands.group import driver_option, examples, folder_argument
 @click.option("--sim", is_flag=True, help="Simulate it in virtual time: no root, hours in seconds, repeatable.")
 @click.option("--seed", type=int, default=None, help="Of what is drawn at random; it repeats a simulation.")
 @driver_option
+@cable_option
 @json_option
-def run_command(folder: Path, sim: bool, seed: int | None, driver: str, as_json: bool) -> None:
+def run_command(folder: Path, sim: bool, seed: int | None, driver: str, cable: str, as_json: bool) -> None:
     """Bring a lab up, run its scenario, take it down, and say what held.
 
     Needs Linux, root and iproute2; with --driver containerlab instead Linux, root, containerlab, Docker and the image
@@ -36,7 +37,7 @@ def run_command(folder: Path, sim: bool, seed: int | None, driver: str, as_json:
     the lab cannot come up here.
 
     With --json a line for each thing that happens, {"event": "progress", "at_s", "text"}; then for each expectation
-    {"expect", "holds", "detail"}; last {"lab", "folder", "seed", "pass", "figures", "nodes"}.
+    {"expect", "holds", "detail"}; last {"lab", "folder", "seed", "pass", "cables", "figures", "nodes"}.
     """
     from meshsync.lab.drivers.base import read_lab
     from meshsync.lab.drivers.choose import chosen
@@ -47,7 +48,7 @@ def run_command(folder: Path, sim: bool, seed: int | None, driver: str, as_json:
     lab = read_lab(folder)
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     report = Report(lab, as_json=as_json, seed=seed if sim else None)
-    kind = chosen(driver)
+    kind = chosen(driver, cable)
     report.progress(0.0, f"{lab.name}: {'simulated' if sim else kind(lab).DRIVER}")
     record = run_lab(lab, seed, report.progress, is_simulated=sim, kind=kind)
     verdicts = judge(lab.scenario, record)

@@ -12,7 +12,7 @@ from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import json_option
 from meshsync.cli.output import print_json, write_line
 from meshsync.errors import LocalError
-from meshsync.lab.commands.group import driver_option, examples, folder_argument
+from meshsync.lab.commands.group import cable_option, driver_option, examples, folder_argument
 
 if TYPE_CHECKING:
     from meshsync.lab.drivers.built import BuiltLab
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @click.command("up", epilog=examples("sudo meshsync lab up topologies/line"))
 @folder_argument
 @driver_option
+@cable_option
 @json_option
-def up_command(folder: Path, driver: str, as_json: bool) -> None:
+def up_command(folder: Path, driver: str, cable: str, as_json: bool) -> None:
     """Bring a lab up, and leave it running until `meshsync lab down`.
 
     Its nodes run as configured, its links do what the scenario says of them; none of the scenario's steps is done.
@@ -39,7 +40,7 @@ def up_command(folder: Path, driver: str, as_json: bool) -> None:
 
     lab = read_lab(folder)
     with tidy_at_the_end():
-        up = bring_up(lab, chosen(driver))
+        up = bring_up(lab, chosen(driver, cable))
         try:
             with unwrapped():
                 trio.run(wait_ready, up)
@@ -47,7 +48,8 @@ def up_command(folder: Path, driver: str, as_json: bool) -> None:
             up.built.destroy()
             raise
     if as_json:
-        print_json({"v": 1, "name": lab.name, "driver": up.built.DRIVER, "nodes": list(up.nodes)})
+        described = {"v": 1, "name": lab.name, "driver": up.built.DRIVER, "cables": up.cables}
+        print_json({**described, "nodes": list(up.nodes)})
         return
     write_line(
         f"{lab.name} is up ({up.built.DRIVER}): {', '.join(up.nodes)}; "
@@ -93,8 +95,10 @@ def status_command(folder: Path, as_json: bool) -> None:
     built = _up(folder)
     rows = [_row(built, name) for name in built.processes]
     if as_json:
-        print_json({"v": 1, "name": built.lab.name, "nodes": rows})
+        print_json({"v": 1, "name": built.lab.name, "cables": built.cables.kind, "nodes": rows})
         return
+    if built.cables.kind is not None:
+        write_line(f"links impaired by: {built.cables.kind}")
     for row in rows:
         state = "down" if not row["running"] else "in sync" if row["synced"] else "not in sync"
         write_line(f"{row['name']:12}  {state:12}  {len(row['connected'])} connected: {', '.join(row['connected'])}")

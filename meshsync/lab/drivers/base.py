@@ -86,6 +86,10 @@ class Driver(Protocol):
     def nodes(self) -> Mapping[str, LabNode]:
         """The nodes that run meshsync, by name."""
 
+    @property
+    def cables(self) -> str | None:
+        """What impairs the links: netem or user-space; None where nothing does, or nothing is real."""
+
     def now(self) -> float:
         """Seconds since an arbitrary moment."""
 

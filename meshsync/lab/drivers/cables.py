@@ -40,8 +40,8 @@ def cable_ends(lab: Lab, link: LinkSpec) -> tuple[str, str]:
 class Cables:
     """Those of one lab."""
 
-    def __init__(self, lab: Lab, folder: Path, inside: Callable[..., list[str]]) -> None:
-        """`folder` is where their socket and their log are.
+    def __init__(self, lab: Lab, folder: Path, inside: Callable[..., list[str]], kind: str) -> None:
+        """`folder` is where their socket and their log are, `kind` as `meshsync lab cable --with` has it.
 
         `inside`, as `BuiltLab.inside`: the arguments of a process that runs a command on a machine, without a terminal.
         """
@@ -49,8 +49,22 @@ class Cables:
         """All that something can be done to."""
         self.socket = folder / SOCKET
         self.log = folder / "cables.log"
+        self._kind = folder / "cables.kind"
+        self._chosen = kind
         self._lab = lab
         self._inside = inside
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of those that are laid, which may be another than was asked for; None where none is."""
+        try:
+            return self._kind.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+
+    def command(self, socket: Path) -> tuple[str, ...]:
+        """The arguments of `meshsync` for their process, with the path of their socket as it is there."""
+        return "lab", "cable", "--with", self._chosen, "--control", str(socket)
 
     def prepare(self) -> None:
         """Before anything is built: nothing stays that their process would be taken for before it runs.
@@ -62,6 +76,7 @@ class Cables:
             raise LabError(f"{topology.path}: a node is called {CABLES}, as the machine of the cables is; rename it")
         self.socket.parent.mkdir(exist_ok=True)
         self.socket.unlink(missing_ok=True)
+        self._kind.unlink(missing_ok=True)
 
     def lay(self, is_running: Callable[[], bool] = lambda: True) -> None:
         """Lay all of them, once their process listens.  LabError: it does not, or has ended."""
@@ -75,7 +90,8 @@ class Cables:
         """Have a link's cable do this.  LabError: it has none, or the process does not answer."""
         if link not in self.links:
             raise LabError(f"{link.name} has no cable: only links that the scenario names can be impaired")
-        order_cable(self.socket, f"{link.a}-{link.b}", cable_ends(self._lab, link), impairment)
+        reply = order_cable(self.socket, f"{link.a}-{link.b}", cable_ends(self._lab, link), impairment)
+        self._kind.write_text(reply["kind"], encoding="ascii")
 
     def plug(self, link: LinkSpec, *, plugged: bool) -> None:
         """Give both interfaces of a link their carrier, or take it.  LabError."""

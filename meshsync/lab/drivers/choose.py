@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from meshsync.lab import containers
 from meshsync.lab.drivers.base import Lab
@@ -11,17 +12,20 @@ from meshsync.lab.drivers.containers import ContainerLab
 from meshsync.lab.drivers.namespaces import NamespaceLab
 
 AUTO = "auto"
-DRIVERS: Mapping[str, Callable[[Lab], BuiltLab]] = {
+DRIVERS: Mapping[str, type[NamespaceLab | ContainerLab]] = {
     NamespaceLab.DRIVER: NamespaceLab,
     ContainerLab.DRIVER: ContainerLab,
 }
 
 
-def chosen(driver: str) -> Callable[[Lab], BuiltLab]:
-    """The driver of a name; `auto` is containerlab where it is installed, and otherwise network namespaces."""
+def chosen(driver: str, cable: str = AUTO) -> Callable[[Lab], BuiltLab]:
+    """The driver of a name; `auto` is containerlab where it is installed, and otherwise network namespaces.
+
+    `cable` is the kind of its cables, as `meshsync lab cable --with` has it.
+    """
     if driver == AUTO:
         driver = ContainerLab.DRIVER if containers.is_installed() else NamespaceLab.DRIVER
-    return DRIVERS[driver]
+    return partial(DRIVERS[driver], cable=cable)
 
 
 def found(lab: Lab) -> BuiltLab:

@@ -87,10 +87,10 @@ class ContainerLab:
 
     DRIVER = "containerlab"
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, cable: str = "auto") -> None:
         self.lab = lab
         self.state = lab.folder.resolve() / STATE
-        self.cables = Cables(lab, self.state / CABLES, partial(containers.inside, lab.name))
+        self.cables = Cables(lab, self.state / CABLES, partial(containers.inside, lab.name), cable)
         self.topology = self.state / f"{lab.name}{SUFFIX}"
         """The derived one; it is there only while the lab is up."""
         self.run = run_of(self.state)
@@ -126,7 +126,7 @@ class ContainerLab:
         self.cables.prepare()
         for process in self.processes.values():
             process.hold()
-        derived = yaml.safe_dump(containers.derive(self.lab, self.cables.links), sort_keys=False)
+        derived = yaml.safe_dump(containers.derive(self.lab, self.cables), sort_keys=False)
         self.topology.write_text(derived, encoding="utf-8")
         self._deploy()
         if self.cables.links:

@@ -38,6 +38,11 @@ class BuiltDriver:
         self._parted: set[str] = set()
         self._offsets: dict[str, float] = {}
 
+    @property
+    def cables(self) -> str | None:
+        """See `Driver.cables`."""
+        return self.built.cables.kind
+
     def now(self) -> float:
         """See `Driver.now`."""
         return time.perf_counter()

@@ -3,8 +3,8 @@
 Everything that a lab made can be told from its folder: the names of its namespaces, and in `.lab` the processes' pids.
 So one command brings it up, others look into it, and one takes it down, whatever became of those before.
 
-A link that a scenario impairs or parts runs through a cable in user space (`meshsync.lab.cable`), in a namespace of its
-own; every other link is a plain pair of virtual interfaces.
+A link that a scenario impairs or parts runs through a cable (`meshsync.lab.cable`), in a namespace of its own; every
+other link is a plain pair of virtual interfaces.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class NamespaceLab:
 
     DRIVER = "namespaces"
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, cable: str = "auto") -> None:
         self.lab = lab
         self.state = lab.folder / STATE
         # Two checkouts may hold labs of one name.
         self._prefix = f"mslab-{mark_of(lab.folder)}-{lab.name}"
         self.processes = {name: ProcessFile(self.state / name / "node.pid") for name in lab.scenario.nodes}
-        self.cables = Cables(lab, self.state, self.inside)
+        self.cables = Cables(lab, self.state, self.inside, cable)
         self.cable_process = ProcessFile(self.state / "cables.pid")
         self.run = run_of(self.state)
 
@@ -116,7 +116,7 @@ class NamespaceLab:
             raise LabError(f"{self.lab.topology.path}: node {node}, exec: {error}") from None
 
     def _start_cables(self) -> None:
-        command = [*_MESHSYNC, "lab", "cable", "--control", str(self.cables.socket)]
+        command = [*_MESHSYNC, *self.cables.command(self.cables.socket)]
         self.cable_process.start(namespaces.inside(self.namespace(CABLES), *command), self.cables.log)
         self.cables.lay(lambda: self.cable_process.is_running)
 

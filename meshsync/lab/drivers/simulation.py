@@ -112,6 +112,8 @@ async def _seen(changes: Any, ended: trio.Event) -> AsyncGenerator[Seen, None]:
 class SimulationDriver:
     """A lab that is up.  See `meshsync.lab.drivers.base.Driver`."""
 
+    cables = None
+
     def __init__(self, lab: Lab, rng: random.Random, nursery: trio.Nursery) -> None:
         self._lab = lab
         self._rng = rng
