@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from trio.testing import MockClock
 from meshsync.core.limits import LIMITS
 from meshsync.errors import CloseCode, TransportLost
 from meshsync.transports.base import Address, CloseReason, MessageChannel
+from meshsync.transports.quic._seam_recovery import PROBE_SECONDS
 from tests.simnet import LinkProfile
 from tests.transports.support import connected, quic_endpoint, running_net, virtual_time
 
@@ -100,6 +102,31 @@ async def test_transfer_survives_a_cut() -> None:
         await trio.sleep(10)
         pair.net.heal()
         assert await pair.far.control.receive() == bytes(60_000)
+
+
+@virtual_time
+async def test_slow_path_is_probed_as_often_as_it_answers() -> None:
+    """Otherwise each probe that is lost on a bad link doubles what a write takes there."""
+    async with connected(profile=LinkProfile(latency_seconds=0.5)) as pair:
+        for _ in range(30):  # round trips that take as long as each other: the path is known well
+            await pair.near.control.send(b"ping")
+            await pair.far.control.receive()
+            await pair.far.control.send(b"pong")
+            await pair.near.control.receive()
+        await trio.sleep(1)  # the last of it is acknowledged
+        times: list[float] = []
+
+        def note(payload: bytes, source: Address, _target: Address) -> bytes | None:
+            if source[0] == "10.0.0.2":
+                return payload
+            times.append(trio.current_time())
+            return None
+
+        pair.net.tamper = note
+        await pair.near.control.send(b"nobody hears this")
+        await trio.sleep(LIMITS.keepalive_seconds - 3)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert PROBE_SECONDS / 2 <= min(gaps) <= max(gaps) <= PROBE_SECONDS
 
 
 @virtual_time

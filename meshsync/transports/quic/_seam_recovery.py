@@ -26,8 +26,7 @@ _TIME_THRESHOLDS = (9 / 8, 5 / 4, 3 / 2, 2.0)
 
 PROBE_SECONDS = 2.0
 HANDSHAKE_PROBE_SECONDS = 6.4
-"""How far probes may be apart while nothing is heard, once the path's own probe timeout was doubled: see Recovery."""
-_DOUBLINGS_MIN = 1
+"""How far probes may be apart while nothing is heard, or as far as the path's own probe timeout: see Recovery."""
 
 _REMEMBERED_MAX = 64  # packets taken for lost, in case they turn up
 
@@ -53,11 +52,12 @@ class Recovery(QuicPacketRecovery):
 
     Each probe that is not answered doubles the time to the next (RFC 9002 section 6.2.1), so that senders retreat
     from a path that is congested.  After a cut of half a minute the next probe would be half a minute away, though
-    the path is free again.  So the doubling ends at PROBE_SECONDS.  That is less careful than the standard asks
-    for, and what is left of the care is this: the time is doubled once at least, so a path that is slow, or that a
-    queue has made slow, is probed every two of its own probe timeouts at most, which is less than the smallest
-    window allows (two datagrams a round trip, section 7.2); and a probe is one datagram, sent only while something
-    is unacknowledged, and until the idle time is over.
+    the path is free again.  So the doubling ends at PROBE_SECONDS, and a path whose own probe timeout is above half of
+    that is probed once in each: where half of all is lost, several probes in a row are, though nothing is congested.
+    That is less careful than the standard asks for, and what is left of the care is this: a probe is one datagram, in
+    the end one a second at most and one in each probe timeout, which is less than the smallest window allows (two
+    datagrams a round trip, section 7.2); and it is sent only while something is unacknowledged, and until the idle
+    time is over.
     """
 
     def __init__(self, *, max_datagram_size: int, **options: Any) -> None:
@@ -91,7 +91,7 @@ class Recovery(QuicPacketRecovery):
             self._probes_unanswered = self._probes_unanswered + 1 if before else 1
             seconds_max = PROBE_SECONDS if self.handshake_confirmed else HANDSHAKE_PROBE_SECONDS
             doublings_max = int(math.log2(max(1.0, seconds_max / self.get_probe_timeout())))
-            self._pto_count = min(self._pto_count, max(_DOUBLINGS_MIN, doublings_max))
+            self._pto_count = min(self._pto_count, doublings_max)
 
     def set_datagram_bytes(self, size: int) -> None:
         """Count datagrams of this size."""
