@@ -224,12 +224,6 @@ class CollectionTables(Protocol):
     def merges_before(self, branch: int, seq: int, limit: int) -> list[MergeRow]:
         """At most `limit` entries of a branch that have parents, with a seq of at most `seq`, greatest seq first."""
 
-    def set_seal(self, arrival: int, seal: bytes) -> None:
-        """Keep a seal that was made after the entry was stored."""
-
-    def fill_payload(self, arrival: int, payload: bytes) -> None:
-        """Give an entry the payload that had stayed away."""
-
     def bare_entries(self, limit: int) -> list[EntryRow]:
         """At most `limit` entries without payload, by arrival."""
 

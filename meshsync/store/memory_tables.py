@@ -218,29 +218,18 @@ class MemoryTables(MemoryDocumentReads):
         sound = [self._require_sound(row, body=False) for row in rows]
         return [MergeRow(row.seq, row.hlc, row.parents or b"") for row in sound]
 
-    def set_seal(self, arrival: int, seal: bytes) -> None:
-        self._require_transaction()
-        self._replace_entry(arrival, self._entries[arrival - 1]._replace(seal=seal))
-
-    def fill_payload(self, arrival: int, payload: bytes) -> None:
-        self._require_transaction()
-        self._replace_entry(arrival, self._entries[arrival - 1]._replace(payload=payload, bare=None))
-
     def rewrite_entry(self, row: EntryRow) -> None:
         self._require_transaction()
         rotten = self._rotten_heads, self._rotten_bodies
-        self._replace_entry(row.arrival, row)
+        before = self._entries[row.arrival - 1]
+        self._set_entry(row)
+        self._changed(partial(self._set_entry, before))
         self._rotten_heads -= {row.arrival}
         self._rotten_bodies -= {row.arrival}
         self._changed(partial(self._rot_again, rotten))
 
     def _rot_again(self, rotten: tuple[frozenset[int], frozenset[int]]) -> None:
         self._rotten_heads, self._rotten_bodies = rotten
-
-    def _replace_entry(self, arrival: int, row: EntryRow) -> None:
-        before = self._entries[arrival - 1]
-        self._set_entry(row)
-        self._changed(partial(self._set_entry, before))
 
     def _set_entry(self, row: EntryRow) -> None:
         self._payload_bytes += len(row.payload or b"") - len(self._entries[row.arrival - 1].payload or b"")

@@ -48,8 +48,8 @@ def test_failed_transaction_leaves_nothing(store: Store) -> None:
         branch = tables.add_branch(AUTHOR, b"j" * 8, None, 1)
         tables.insert_entries([entry(5), entry(6, branch, 1, payload=None, parents=b"p")])
         tables.set_covered([(1, 3)])
-        tables.set_seal(1, b"s" * 64)
-        tables.fill_payload(4, b"here")
+        tables.rewrite_entry(entry(1)._replace(seal=b"s" * 64))
+        tables.rewrite_entry(entry(4)._replace(payload=b"here", bare=None))
         tables.put_documents([document("x", 5), document("d000001", 5, live=False), document("x", 6)], 0)
         store.set_meta("key", b"value")
         store.put_peer(PeerRow(b"p" * 32, "pending", "", "", 0.0))
@@ -90,8 +90,7 @@ def test_tables_are_written_in_transactions_only(store: Store) -> None:
         lambda: tables.put_documents([document("a", 1)], 1),
         lambda: tables.set_cursor(b"peer", CursorRow(b"epoch...", 1, 1)),
         lambda: tables.set_covered([(1, 1)]),
-        lambda: tables.set_seal(1, b"s" * 64),
-        lambda: tables.fill_payload(1, b""),
+        lambda: tables.rewrite_entry(entry(1)),
     ]
     for write in writes:
         with pytest.raises(LocalError, match="transaction"):

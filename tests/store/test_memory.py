@@ -23,7 +23,7 @@ def test_crash_goes_back_to_the_last_sync(store: MemoryStore) -> None:
     store.sync_now()
     tables = fill(store, 2)
     with store.transaction():
-        tables.set_seal(1, b"s" * 64)
+        tables.rewrite_entry(entry(1)._replace(seal=b"s" * 64))
         tables.put_documents([document("d000001", 5, live=False)], -1)
     store.set_meta("key", b"value")
     after = places(store.crash())

@@ -234,16 +234,6 @@ class SqliteTables(SqliteDocumentReads):
             self._head(row)
         return [MergeRow(row[2], row[4], row[6]) for row in rows]
 
-    def set_seal(self, arrival: int, seal: bytes) -> None:
-        entry = self.entry(arrival)
-        if entry is not None:
-            self.rewrite_entry(entry._replace(seal=seal))
-
-    def fill_payload(self, arrival: int, payload: bytes) -> None:
-        entry = self.entry(arrival)
-        if entry is not None:
-            self.rewrite_entry(entry._replace(payload=payload, bare=None))
-
     def bare_entries(self, limit: int) -> list[EntryRow]:
         return [entry for row in self._entry_rows(self._bare_entries, (limit,)) for entry in sound_entries([row])]
 
