@@ -125,12 +125,14 @@ def _endpoint_id(value: object) -> EndpointId:
         raise ValueError(f"{error}; expected the id that `meshsync id` prints there") from None
 
 
-def _address(parse: Callable[[str], HostPort]) -> Callable[[object], HostPort]:
-    def read(value: object) -> HostPort:
-        if isinstance(value, HostPort):
+def _parsed(kind: type[T], parse: Callable[[str], T], expected: str) -> Callable[[object], T]:
+    """`expected`: what a value is not that is no text, and how one is written."""
+
+    def read(value: object) -> T:
+        if isinstance(value, kind):
             value = str(value)
         if not isinstance(value, str):
-            raise ValueError(f"{shown(value)} is not an address; expected HOST:PORT")  # noqa: TRY004  pydantic's way
+            raise ValueError(f"{shown(value)} is not {expected}")  # noqa: TRY004  pydantic's way
         try:
             return parse(value)
         except LocalError as error:
@@ -139,15 +141,8 @@ def _address(parse: Callable[[str], HostPort]) -> Callable[[object], HostPort]:
     return read
 
 
-def _dns_name(value: object) -> DnsName:
-    if isinstance(value, DnsName):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not a name; expected NAME or NAME:PORT")  # noqa: TRY004  pydantic's way
-    try:
-        return parse_dns_name(value)
-    except LocalError as error:
-        raise ValueError(str(error)) from None
+def _address(parse: Callable[[str], HostPort]) -> PlainValidator:
+    return PlainValidator(_parsed(HostPort, parse, "an address; expected HOST:PORT"))
 
 
 def _parse_local(text: str) -> HostPort:
@@ -175,7 +170,11 @@ IndexedField = Annotated[str, AfterValidator(_indexed_field), WithJsonSchema({"t
 CollectionName = Annotated[str, AfterValidator(_collection_name), WithJsonSchema({"type": "string", "minLength": 1})]
 FilePath = Annotated[Path, PlainValidator(_path), *_schema()]
 Id = Annotated[EndpointId, PlainValidator(_endpoint_id), *_schema(pattern="^[0-9a-fA-F]{64}$")]
-PeerAddress = Annotated[HostPort, PlainValidator(_address(parse_address)), *_schema(**_ADDRESS)]
-ListenAddress = Annotated[HostPort, PlainValidator(_address(parse_listen)), *_schema(**_ADDRESS)]
-LookedUpName = Annotated[DnsName, PlainValidator(_dns_name), *_schema(pattern="^[A-Za-z0-9_.-]+(:[0-9]{1,5})?$")]
-LocalAddress = Annotated[HostPort, PlainValidator(_address(_parse_local)), *_schema(**_ADDRESS)]
+PeerAddress = Annotated[HostPort, _address(parse_address), *_schema(**_ADDRESS)]
+ListenAddress = Annotated[HostPort, _address(parse_listen), *_schema(**_ADDRESS)]
+LookedUpName = Annotated[
+    DnsName,
+    PlainValidator(_parsed(DnsName, parse_dns_name, "a name; expected NAME or NAME:PORT")),
+    *_schema(pattern="^[A-Za-z0-9_.-]+(:[0-9]{1,5})?$"),
+]
+LocalAddress = Annotated[HostPort, _address(_parse_local), *_schema(**_ADDRESS)]
