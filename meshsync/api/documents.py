@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
+    from meshsync.collection import Collection
     from meshsync.documents import Change, Document
     from meshsync.ids import EntryId
     from meshsync.node import Node
@@ -37,20 +39,23 @@ async def get_document(node: Node, request: Request) -> Response:
 
 async def put_document(node: Node, request: Request) -> Response:
     """Write a whole document; with `if_entry` or `if_absent`, only if that is so."""
-    refuse_unknown(request, "if_entry", "if_absent")
-    collection, id = collection_of(node, request), path_text(request, "id")
-    if_entry, if_absent = request.query_params.get("if_entry"), flag(request, "if_absent")
-    body = body_of(await read_body(request), id)
-    return _written(collection.name, id, await collection.put(id, body, if_entry=if_entry, if_absent=if_absent))
+    return await _write(node, request, lambda collection: collection.put)
 
 
 async def patch_document(node: Node, request: Request) -> Response:
     """Set some fields; null removes one.  `if_entry` and `if_absent` as for PUT."""
+    return await _write(node, request, lambda collection: collection.patch)
+
+
+async def _write(
+    node: Node, request: Request, method: Callable[[Collection], Callable[..., Awaitable[EntryId]]]
+) -> Response:
+    """Write with a method of the collection that takes an id, a body, `if_entry` and `if_absent`."""
     refuse_unknown(request, "if_entry", "if_absent")
     collection, id = collection_of(node, request), path_text(request, "id")
     if_entry, if_absent = request.query_params.get("if_entry"), flag(request, "if_absent")
     body = body_of(await read_body(request), id)
-    return _written(collection.name, id, await collection.patch(id, body, if_entry=if_entry, if_absent=if_absent))
+    return _written(collection.name, id, await method(collection)(id, body, if_entry=if_entry, if_absent=if_absent))
 
 
 async def delete_document(node: Node, request: Request) -> Response:
