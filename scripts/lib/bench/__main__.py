@@ -90,7 +90,8 @@ async def _run(name: str, n: int, stage: Stage) -> tuple[list[Row], bool]:
         with trio.fail_after(workload.seconds_max):
             rows = await workload.run(stage, n)
     except* trio.TooSlowError:
-        reason = f"not done after {workload.seconds_max:.0f} s"
+        step = stage.progress.step
+        reason = f"not done after {workload.seconds_max:.0f} s" + (f", but still {step}" if step else "")
     except* (WorkerFailed, WorkloadFailed) as group:
         reason = "; ".join(map(str, leaves(group)))
     return rows or [Row(name, n, notes=f"FAILED: {reason}")], bool(rows)

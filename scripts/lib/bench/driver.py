@@ -103,6 +103,11 @@ class Driver:
         await self._node.sync.progressed.wait_until(lambda: len(self._node.sync.links) == count)
         return {"ended": now()}
 
+    async def eager(self) -> Answer:
+        """The peers to which entries go as they come, and not only word of them."""
+        exchanges = [one for link in self._node.sync.links.values() for one in link.exchanges.values()]
+        return {"peers": [one.link.peer.hex() for one in exchanges if not one.session.is_lazy]}
+
     async def pull(self, id: str, address: str) -> Answer:
         """Connect and wait until the roots are equal."""
         began = now()

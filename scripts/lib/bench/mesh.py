@@ -100,6 +100,11 @@ class Mesh:
         answers = await self.at_once({number: ("linked", {"count": count}) for number, count in self._links.items()})
         return max(float(answer["ended"]) for answer in answers)
 
+    async def eager(self) -> set[tuple[int, str]]:
+        """The ends of links over which entries go as they come: a node's number and its peer's id."""
+        answers = await self.each("eager")
+        return {(number, peer) for number, answer in enumerate(answers) for peer in answer["peers"]}
+
     async def settle(self) -> None:
         """Wait until every node is in sync with all its neighbours, and all hold the same."""
         while True:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,20 @@ class Pair:
             print(f"== {title}, node {worker.name}\n{text}", file=sys.stderr)
 
 
+class Progress:
+    """What a workload that takes minutes is about, told on standard error."""
+
+    def __init__(self) -> None:
+        self.step = ""
+        """What it does, or waits for, now; nothing where the workload does not tell."""
+        self._began = time.monotonic()
+
+    def begin(self, step: str) -> None:
+        """Go on to the next step."""
+        self.step = step
+        print(f"bench: after {time.monotonic() - self._began:.0f} s: {step}", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class Stage:
     """Where workloads run."""
@@ -104,6 +118,7 @@ class Stage:
     with_profile: bool = False
     is_quick: bool = False
     """Shorter waits and fewer writes, for a first look."""
+    progress: Progress = field(default_factory=Progress)
 
     @asynccontextmanager
     async def pair(

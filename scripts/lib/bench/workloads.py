@@ -27,7 +27,7 @@ WORKLOADS = {
     "W5": Workload(pairs.increment, (1_000, 10_000, 100_000)),
     "W6": Workload(pairs.reconcile, (1, 10, 100, 1_000)),
     "M1": Workload(meshes.spread, (10,), 300.0),
-    "M2": Workload(meshes.cost, (5, 10, 20), 300.0),
+    "M2": Workload(meshes.cost, (5, 10, 20), 420.0),
     "M3": Workload(joining.heal, (1_000,), 360.0),
     "M4": Workload(joining.join, (10_000,), 300.0),
     "P1": Workload(priorities.alarms, (1_000,), 90.0),
