@@ -67,6 +67,8 @@ class Listing:
         self._name = replica.name
         self._interest = replica.interest
         self.query = query
+        # Where all sides of a conflict are kept, what a document shows is not what is stored.
+        self._hint = None if replica.policy.keeps_all else query.hint
         self._order = order
         self._after = after
         self._limit = math.inf if limit is None else limit
@@ -137,9 +139,9 @@ class Listing:
             after = begin
             if not reverse:
                 yield self._payloads([begin])  # what follows begins behind it
-        size = min(self._page, max(_PAGE_DOCUMENTS_MIN, self._limit)) if self.query.hint is None else self._page
+        size = min(self._page, max(_PAGE_DOCUMENTS_MIN, self._limit)) if self._hint is None else self._page
         while True:
-            page = self._tables.document_page(after, int(size), reverse=reverse, hint=self.query.hint)
+            page = self._tables.document_page(after, int(size), reverse=reverse, hint=self._hint)
             self.documents_read += page.looked_at
             yield page.documents
             after = page.last
@@ -148,7 +150,7 @@ class Listing:
 
     def _payloads(self, ids: Sequence[str]) -> list[DocumentPayload]:
         self.documents_read += len(ids)
-        return self._tables.document_payloads(ids, self.query.hint)
+        return self._tables.document_payloads(ids, self._hint)
 
     def _look_up(self, ids: Sequence[str]) -> Iterator[list[DocumentPayload]]:
         """Certain documents, by id, in the order of `ids`."""

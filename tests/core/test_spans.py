@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import operator
+import re
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 
 from meshsync.core import cbor
 from meshsync.core.document import DocumentState, Stamp
-from meshsync.core.entry import PUT
+from meshsync.core.entry import PATCH, PUT
 from meshsync.core.limits import SORT_KEY_BYTES_MAX
 from meshsync.core.matching import MISSING, getter
+from meshsync.core.numberbytes import number_pattern
 from meshsync.core.ordering import MISSING_KEY, Order, sort_key
 from meshsync.core.query import Query
 from meshsync.core.spans import Span, spans_of
@@ -178,6 +181,9 @@ def test_hints_never_deny_what_matches(tree: Any, document: dict[str, Any]) -> N
         ("id=x and b=y", True),
         ("and()", False),
         ("at within_radius(lat=1,lon=1,radius_m=1)", False),
+        ("a>5 and b=x", True),
+        ("a<-1.5", True),
+        ("a in [1,2]", False),
     ],
 )
 def test_hints_are_given_where_bytes_can_tell(expression: str, has_hint: bool) -> None:
@@ -199,3 +205,49 @@ def test_orders_are_read_as_they_are_typed() -> None:
     for text, expected in (("", "column 1"), ("a b", "column 2"), ("a..b", "column 3"), ("-", "column 1")):
         with pytest.raises(LocalError, match=expected):
             Order.parse(text)
+
+
+edges = st.sampled_from([0, 23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**63 - 1])
+integers = st.integers(-(2**63), 2**63 - 1) | st.builds(
+    lambda edge, sign, step: max(-(2**63), min(sign * edge + step, 2**63 - 1)),
+    edges,
+    st.sampled_from([1, -1]),
+    st.integers(-2, 2),
+)
+COMPARE = {"=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def integer_bytes(number: int, width: int) -> bytes:
+    """CBOR of an integer in at least this many bytes beside the first."""
+    major, size = (0, number) if number >= 0 else (0x20, -1 - number)
+    if width == 0 and size < 24:
+        return bytes((major + size,))
+    index = next(index for index in range(4) if 2**index >= width and size < 256 ** (2**index))
+    return bytes((major + 24 + index,)) + size.to_bytes(2**index, "big")
+
+
+@given(integers, integers | numbers, st.sampled_from(sorted(COMPARE)), st.sampled_from([0, 1, 2, 4, 8]))
+def test_numbers_are_compared_by_their_bytes(number: int, bound: float, op: str, width: int) -> None:
+    """A document would be passed over because a peer wrote its number in more bytes, or most be decoded in vain."""
+    pattern = re.compile(number_pattern(op, bound), re.DOTALL)
+    assert (pattern.match(integer_bytes(number, width)) is not None) is COMPARE[op](number, bound)
+    assert pattern.match(cbor.encode(1.5)) is not None
+    assert pattern.match(cbor.encode("text")) is None
+
+
+@given(st.sampled_from(sorted(COMPARE)), numbers | near_numbers, numbers | near_numbers | edges)
+def test_hints_never_deny_a_number_that_matches(op: str, bound: float, number: float) -> None:
+    """A document would be passed over, by its size alone or behind the stamp of a merged field."""
+    query = Query.from_json({"field": "a.b", op: bound})
+    document = {"x": 1, "a": {"b": number}}
+    assert query.hint is not None
+    flat = Query.from_json({"field": "b", op: bound})
+    assert flat.hint is not None
+    if query.matches(document):
+        assert query.hint(cbor.encode([[PUT, "the id", document]]))
+        state = DocumentState()
+        for count in range(30):
+            state.apply(PATCH, {f"f{count}": count}, Stamp(count, b"author", b"entry"))
+        state.apply(PATCH, {"b": number, "a": {"b": number}}, Stamp(99, b"author", b"entry"))
+        assert query.hint(state.encode())
+        assert flat.hint(state.encode())

@@ -14,13 +14,14 @@ from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.limits import Limits
 from meshsync.core.matching import MISSING, getter
 from meshsync.core.ordering import MISSING_KEY, Order, sort_key
+from meshsync.core.policy import UNDECIDED, Policy, collection_id
 from meshsync.core.query import Query
 from meshsync.errors import LocalError
 from meshsync.store.base import Store
 from meshsync.store.listing import After, Listing
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Replica
-from tests.authors import COLLECTION, START_MS
+from tests.authors import COLLECTION, START_MS, Author
 from tests.queries import documents, trees
 from tests.replicas import give, new_replica, two_logs
 
@@ -331,3 +332,24 @@ def test_too_many_to_sort_are_refused_with_what_helps(store: Store) -> None:
     replica.indexes.add("n")
     settle(replica)
     assert len(list(Listing(replica, Query(), order=Order(("n",))))) == 1400
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_conflicts_are_found_by_what_they_show(policy: Policy, is_indexed: bool) -> None:
+    """What is stored of a contested document is not what it shows: it would be passed over unseen."""
+    collection = collection_id("notes", policy)
+    replica = new_replica(collection=collection)
+    if is_indexed:
+        for field in ("n", f"n.{UNDECIDED}"):
+            replica.indexes.add(field)
+        settle(replica)
+    one, other = Author(1, collection), Author(2, collection)
+    give(replica, one.write([Operation(PATCH, "x", {"n": 3})]), other.write([Operation(PATCH, "x", {"n": 400})]))
+    bodies = bodies_of(replica)
+    for expression in ("n=3", "n=400", "n>3", "n<400", "n?", f"n.{UNDECIDED}?", f"not n.{UNDECIDED}?", "n=[3,400]"):
+        query = Query.parse(expression)
+        found = selected(replica, bodies, query, None, None, None)
+        assert found == (["x"] if query.matches(bodies["x"]) else []), expression
+    assert Query.parse(f"n.{UNDECIDED}?").matches(bodies["x"]) is (policy is Policy.MANUAL)
+    assert faults(replica) == []
