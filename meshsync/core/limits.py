@@ -60,6 +60,8 @@ class Limits:
     """That a peer may name in one session."""
     locate_samples_max: int = 4096
     want_entries_max: int = 256
+    want_patience_seconds: float = 0.5
+    """So long others have to send a payload, before a peer is asked that did not bring it up."""
     match_slice_documents: int = 64
     """Documents, or entries, that are looked at for a peer's query at a time: at most MATCH_TAGS_MAX names."""
     named_documents_max: int = 65_536

@@ -34,6 +34,7 @@ from collections.abc import Sequence
 
 from meshsync.core.locating import Rows
 from meshsync.core.messages import (
+    FLAG_COMPLETE,
     FLAG_LAZY,
     Batch,
     Close,
@@ -217,10 +218,6 @@ class Session(SessionParts):
         is_complete, is_full = held.complete and not self._said_complete, bool(held.full) is not self._said_full
         return is_complete or is_full or self._query != self._said_query
 
-    @property
-    def _query(self) -> bytes | None:
-        return None if self.held.interest is None else self.held.interest.encoded
-
     def _open_again(self) -> list[Effect]:
         self._puller.begin_round()
         self.stall = self.held.full or (None if self._said_full else self.stall)
@@ -251,7 +248,7 @@ class Session(SessionParts):
             self.is_lazy = True  # the peer is told by our own OPEN, and of what changed since
         elif not self.is_lazy:
             self._announcer.clear()
-        return turned + self._locate(forked) + self._want()
+        return turned + self._locate(forked) + (self._want() if message.flags & FLAG_COMPLETE else [])
 
     # Lazy and eager
 
@@ -332,11 +329,12 @@ class Session(SessionParts):
 
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
         self._roots.peers = message.root or self._roots.peers
+        before = self.pulled.entries
         effects = self._puller.take(message, epoch, now, wall_ms)
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
         # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.
-        return self._want() + effects
+        return (self._want() if self.pulled.entries > before else []) + effects
 
     # Payloads that stayed away
 
@@ -380,7 +378,8 @@ class Session(SessionParts):
         if answer is None and (self.is_lazy or not (self._view.dirty or self._view.locating)):
             answer = self._sieve.name(now, is_lazy=self.is_lazy)
         effects: list[Effect] = [Send(answer)] if isinstance(answer, Payloads | Match) else []
-        effects += self._want()
+        want = self._wants.ask_besides(now)
+        effects += [Send(want)] if isinstance(want, Want) else [WakeAt(want)] if want is not None else []
         times = (turn, resync.at, answer if isinstance(answer, float) else None)
         return effects + [WakeAt(time) for time in times if time is not None]
 

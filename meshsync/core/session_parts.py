@@ -59,6 +59,10 @@ class SessionParts:
         """Nothing is pushed before, unless the peer says something."""
         self._pulled_at_check = 0
 
+    @property
+    def _query(self) -> bytes | None:
+        return None if self.held.interest is None else self.held.interest.encoded
+
     # What a status shows
 
     @property

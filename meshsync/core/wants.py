@@ -34,6 +34,9 @@ class Wants:
         self._asked: deque[Place] = deque()
         self._in_vain = -1
         """When nothing more was found to ask for, what `Holding.wishes` was."""
+        self._noticed = -1
+        self._due = 0.0
+        """What `Holding.wishes` was, and when this peer is asked for what others brought up."""
         self._lacked: set[Place] = set()
         """What the peer did not have when it was asked."""
         self._owed: deque[Place] = deque()
@@ -53,6 +56,18 @@ class Wants:
         self._asked.extend(places[:limit])
         entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
         return Want(self._own_logs.take(), entries)
+
+    def ask_besides(self, now: float) -> Want | float | None:
+        """A request for what others brought up and did not send in a while, or when there will be one, or None.
+
+        Whoever told of an entry, or named a document, is asked at once; if all were, each payload would come from all.
+        """
+        wishes = self._held.wishes
+        if self._asked or wishes == self._in_vain or self._held.is_satisfied:
+            return None
+        if wishes != self._noticed:
+            self._noticed, self._due = wishes, now + self._limits.want_patience_seconds
+        return self._due if now < self._due else self.ask()
 
     @property
     def is_asking(self) -> bool:

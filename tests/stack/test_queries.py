@@ -203,6 +203,24 @@ def test_what_enters_and_leaves_a_part_is_told() -> None:
     simulate(scenario)
 
 
+def test_a_payload_that_is_wanted_late_comes_from_one_peer(frames: list[bytes]) -> None:
+    """Otherwise each of them comes from every peer that has it."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        c = await world.start(3, peers=[1])
+        b = await world.start(2, peers=[1, 3], collections=[BLUE])
+        await write(a, "d", team="blue")
+        await level(a, b, c)
+        await patch(a, "d", team="red", note="leaving")
+        await level(a, b, c)
+        assert ids(b) == set()
+        await trio.sleep(60)
+        assert sum(b"leaving" in frame for frame in frames) == 2  # to the other whole one, and to the part
+
+    simulate(scenario)
+
+
 def test_who_relays_a_collection_for_others_has_all_of_it() -> None:
     """Otherwise a partial subscription of the relay itself keeps payloads from those that it relays for."""
 
