@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meshsync.config import Config
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
-    from meshsync.documents import Change, Document
+    from meshsync.documents import Change, Document, Index
     from meshsync.errors import (
         ConfigError,
         LocalError,
@@ -47,6 +47,7 @@ __all__ = [
     "Document",
     "EndpointId",
     "EntryId",
+    "Index",
     "LocalError",
     "LogId",
     "MeshsyncError",
@@ -66,7 +67,7 @@ _HOMES = {
     "meshsync.collection": ("Collection",),
     "meshsync.config": ("Config",),
     "meshsync.core.query": ("Query",),
-    "meshsync.documents": ("Change", "Document"),
+    "meshsync.documents": ("Change", "Document", "Index"),
     "meshsync.errors": (
         "ConfigError",
         "LocalError",

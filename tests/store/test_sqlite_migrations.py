@@ -10,6 +10,7 @@ import pytest
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.errors import StoreError
 from meshsync.store.base import ENTRY_BYTES
+from meshsync.store.keys import IndexRow, KeyRow
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 from meshsync.store.sqlite import SqliteStore, migrations, opening
@@ -36,10 +37,16 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_indexes(connection: apsw.Connection) -> None:
+    """Take back what version 4 brought."""
+    run(connection, "DROP TABLE indexes_1")
+    run(connection, "DROP TABLE keys_1")
+
+
 def unmake_touches(connection: apsw.Connection) -> None:
-    """Take back what version 3 brought."""
-    for table in ("touches", "indexes", "keys"):
-        run(connection, f"DROP TABLE {table}_1")
+    """Take back what version 3 brought, and all since."""
+    unmake_indexes(connection)
+    run(connection, "DROP TABLE touches_1")
     run(connection, "DROP INDEX documents_1_contested")
 
 
@@ -122,6 +129,26 @@ def test_the_past_of_documents_of_an_older_store_is_found(tmp_path: Path) -> Non
         store._database.write("DELETE FROM touches_1")
     store.rebuild_indexes()
     assert pasts(replica) == before
+    store.close()
+
+
+def test_an_older_store_takes_indexes(path: Path) -> None:
+    """Otherwise only new nodes could declare any."""
+    connection = apsw.Connection(str(path))
+    unmake_indexes(connection)
+    connection.close()
+    set_version(path, 3)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    replica = replica_of(store)
+    replica.append([Operation(PUT, "x", {"n": 1})], START_MS)
+    with store.transaction():
+        replica.tables.keys.set_row(IndexRow(1, "n", "ready", ""))
+        replica.tables.keys.put([(1, "x", b"key")])
+    store.close()
+    store = SqliteStore.open(path, boot_id=b"boot")
+    assert places(store).keys.rows() == [IndexRow(1, "n", "ready", "")]
+    assert places(store).keys.by_id(1, "", 9) == [KeyRow(b"key", "x")]
+    assert list(store.verify()) == []
     store.close()
 
 
