@@ -28,6 +28,8 @@ def tidy_at_the_end() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in _ENDING}
+    # A script's background jobs are born ignoring SIGINT, and trio heeds it only with Python's own handler.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

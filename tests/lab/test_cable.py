@@ -266,7 +266,9 @@ def test_a_cable_leaves_nothing_behind_where_it_ends(tmp_path: Path, kind: str) 
         namespaces.add(mark)
         stack.callback(namespaces.remove, mark)
         before = namespaces.ip("-n", mark, "-brief", "link")
-        process = stack.enter_context(subprocess.Popen(namespaces.inside(mark, *_with_control(kind, path))))
+        # As a script starts it in the background.
+        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *_with_control(kind, path)]
+        process = stack.enter_context(subprocess.Popen(namespaces.inside(mark, *command)))
         stack.callback(process.kill)
         wait_until(path.exists)
         order_cable(path, "a-b", ("c1", "c2"), read_link_impairment("nominal"))
