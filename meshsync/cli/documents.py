@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from meshsync.cli.main import client, client_options
-from meshsync.cli.output import counted, print_json, printable, to_json, write_line
+from meshsync.cli.output import print_json, printable, to_json, write_line
 
 where_option = click.option(
     "--where",
@@ -154,11 +154,12 @@ def _explanation(answer: dict[str, Any], order: str | None) -> str:
     if index == "id":
         text = "found by id: "
     elif index is not None:
-        text = f"found by the index of {index}: {counted(keys, 'key')} and "
+        text = f"found by the index of {index}: {keys:,} key{'' if keys == 1 else 's'} and "
     else:
         text = "no index served: "
-    text += f"{counted(answer['documents_read'], 'document')} of {answer['documents']:,} looked at, "
-    text += f"{answer['matched']:,} matched"
+    text += (
+        f"{answer['documents_read']:,} of {answer['documents']:,} documents looked at, {answer['matched']:,} matched"
+    )
     if answer["sorted"]:
         text += f" and were sorted by {order}"
     return f"{text}; {answer['ms']:.1f} ms"
