@@ -5,7 +5,7 @@ a put, patch or delete is an *operation*, and an *entry* holds some of them, sig
 of one author form a *log*, its last entry is the *tip*, and equal tips mean equal sets: that is what *synced* says.
 
 The layers, each importing only those before it: ids and errors, core (pure), store, transports, discovery, config
-and identity and events, sync, peering, node, api, cli.
+and identity and events, the past and what else reads collections, sync, peering, node, api, cli, lab.
 
 The names below are the public ones.  They are loaded when they are first used, because most commands need none.
 """

@@ -27,6 +27,9 @@ def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, c
     With --where, the changes after which a document matches, and `removed` or `delete` where it does not any more.
     --json has a cursor in each line: --since with the last one goes on without loss or repeat, also after a restart of
     the node.  A reader may be slow: what it has not read yet stays in the store.
+
+    Where the node holds a part of the collection only, a cursor counts until the node ends; an older one is refused,
+    and 0 begins anew.
     """
     parameters = [("where", expression) for expression in where] + ([("since", since)] if since is not None else [])
     with client().lines("v1", "collections", collection, "changes", parameters=parameters) as changes:
