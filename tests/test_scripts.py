@@ -142,7 +142,9 @@ def test_bench_measures_latency_and_reconciliation(temporary: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     latency, reconciliation = rows_of(done.stdout)
     assert 0 < latency["p50_ms"] <= latency["p99_ms"]
-    assert re.search(r"bytes beyond the payloads, .* round trips", reconciliation["notes"])
+    trips = re.search(r"bytes beyond the payloads, .*; ([\d.]+) round trips", reconciliation["notes"])
+    assert trips is not None
+    assert float(trips[1]) > 2, "the handshake alone takes them: it went past the cable"
 
 
 @pytest.mark.slow
