@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from meshsync.lab.generate import write_lab
+from meshsync.lab.impairments import PROFILES
+from meshsync.lab.shapes import make_shape
 from tests.lab.labs import TOPOLOGIES, write_files
 
 _SECONDS_MAX = 240
@@ -38,6 +41,14 @@ def test_a_lab_that_ships_passes(name: str) -> None:
     code, found, errors = simulate(TOPOLOGIES / name)
     assert code == 0, (found, errors)
     assert found[-1]["pass"] is True
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_is_generated_passes_on_every_kind_of_link(tmp_path: Path, profile: str) -> None:
+    """Otherwise the first lab that somebody makes fails, and nothing is wrong with it."""
+    write_lab(tmp_path / "pair", "pair", make_shape("pair", 2), profile)
+    code, found, errors = simulate(tmp_path / "pair", seed=3)
+    assert code == 0, (found, errors)
 
 
 def test_a_seed_repeats_a_run_and_another_one_does_not(tmp_path: Path) -> None:
