@@ -45,7 +45,6 @@ class NodeSpec:
     cmd: str = ""
     exec: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    binds: tuple[str, ...] = ()
     network_mode: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
@@ -226,7 +225,6 @@ def _node(file: LabFile, name: str, kind: str, layers: list[tuple[Mapping[str, o
         last("cmd"),
         joined("exec"),
         merged("env"),
-        joined("binds"),
         last("network-mode"),
         merged("sysctls"),
         tuple(_waits_for(file, layers)),

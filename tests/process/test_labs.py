@@ -93,7 +93,8 @@ def test_a_lab_that_fails_says_so(tmp_path: Path) -> None:
 
 def test_a_lab_stays_up_between_commands(pair: Path) -> None:
     """`up`, look into it, kill nothing by mistake, `down`: nothing is left."""
-    write_files(pair, scenario=SCENARIO + "links: {a-b: nominal}\n")
+    named = PAIR.replace("b: {kind: linux,", "b: {kind: linux, env: {FLEET: blue},")
+    write_files(pair, named, SCENARIO + "links: {a-b: nominal}\n")
     [up] = lines(lab("up", "--cable", "user-space", pair, "--json"))
     assert up == {"v": 1, "name": "pair", "driver": "namespaces", "cables": "user-space", "nodes": ["a", "b"]}
     assert "up already" in lab("up", pair).stderr
@@ -101,6 +102,8 @@ def test_a_lab_stays_up_between_commands(pair: Path) -> None:
     assert put.returncode == 0, put.stderr
     assert lab("exec", pair, "b", "--", "wait", "synced", "--timeout", "20s").returncode == 0
     assert lab("exec", pair, "b", "--", "get", "notes", "n1").stdout.strip() == '{"x":1}'
+    pid = (pair / ".lab/b/node.pid").read_text().split()[0]
+    assert b"FLEET=blue" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert "10.0.0.2" in lab("exec", pair, "b", "--", "ip", "address").stdout
     status = lines(lab("status", pair, "--json"))[0]
     assert status["cables"] == "user-space"

@@ -123,7 +123,9 @@ class NamespaceLab:
     def start(self, node: PreparedNode, clock_offset_seconds: float = 0.0) -> None:
         """Start the process of a node."""
         command = [*_MESHSYNC, "node", "--config", str(node.config), "--log-format", "json"]
-        environ = {CLOCK_OFFSET: str(clock_offset_seconds)} if clock_offset_seconds else {}
+        environ = dict(self.lab.topology.nodes[node.name].env)
+        if clock_offset_seconds:
+            environ[CLOCK_OFFSET] = str(clock_offset_seconds)
         log = node.directory / LOG
         self.processes[node.name].start(namespaces.inside(self.namespace(node.name), *command), log, environ)
 
