@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -100,9 +101,11 @@ def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _open(file: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
+def _open(file: Path | None) -> Iterator[tuple[BinaryIO | FileIO, int | None]]:
     if file is None or str(file) == "-":
-        yield sys.stdin.buffer, None
+        # Not through Python's buffer: a thread that waits within it at the end is a fatal error of the interpreter.
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as unbuffered:
+            yield unbuffered, None
         return
     try:
         opened = file.open("rb")
@@ -112,7 +115,7 @@ def _open(file: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
         yield opened, file.stat().st_size
 
 
-def _chunks(source: BinaryIO, advance: Callable[[int], None]) -> Iterator[bytes]:
+def _chunks(source: BinaryIO | FileIO, advance: Callable[[int], None]) -> Iterator[bytes]:
     # read1 gives what is there: lines from a pipe are stored as they come, and not when 64 kB are full.
     read = getattr(source, "read1", source.read)
     while chunk := read(_CHUNK_BYTES):

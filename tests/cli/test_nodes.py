@@ -119,6 +119,16 @@ def test_load_and_dump_are_each_others_opposite(pair: tuple[RunningNode, Running
     assert b.out("ls", "notes", "--order", "-n", "--limit", "2", "--ids") == "d299\nd298\n"
 
 
+def test_load_that_is_refused_ends_while_its_input_goes_on(alone: RunningNode) -> None:
+    """Otherwise a misspelt name in a pipeline ends in a dump of the interpreter's state."""
+    command = [*COMMAND, "load", "typo", "--data-dir", str(alone.data_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as load:
+        # Its input stays open, as that of a program that has more to say.
+        assert load.wait(PATIENCE_SECONDS) == 4
+        assert load.stderr is not None
+        assert load.stderr.read() == "meshsync: this node has no collection 'typo'; meshsync collections join typo\n"
+
+
 def test_load_stops_at_the_first_bad_line_and_says_how_to_go_on(alone: RunningNode, tmp_path: Path) -> None:
     """A million lines and one slip: nothing may be lost, and the place must be known."""
     file = tmp_path / "bad.jsonl"
