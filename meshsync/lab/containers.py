@@ -75,6 +75,11 @@ def container(lab: str, node: str) -> str:
     return f"clab-{lab}-{node}"
 
 
+def is_running(lab: str, node: str) -> bool:
+    """Whether a node's container runs.  CommandFailedError: there is none, or no engine answers."""
+    return run(["docker", "inspect", "--format", "{{.State.Running}}", container(lab, node)]).strip() == "true"
+
+
 def inside(lab: str, node: str, *command: str, has_terminal: bool = False) -> list[str]:
     """The arguments of a process that runs a command in a node's container.
 

@@ -19,7 +19,7 @@ import yaml
 
 from meshsync.lab import containers
 from meshsync.lab.drivers.base import LabError, read_lab
-from meshsync.lab.drivers.cables import cabled
+from meshsync.lab.drivers.cables import CABLES, cabled
 from meshsync.lab.drivers.choose import chosen, found
 from meshsync.lab.drivers.containers import ContainedProcess, ContainerLab
 from meshsync.lab.drivers.namespaces import NamespaceLab
@@ -183,6 +183,18 @@ def test_a_command_that_failed_fails_the_deployment(tmp_path: Path, path: Path) 
     for process in built.processes:
         (built.state / process).mkdir(parents=True)
     with pytest.raises(LabError, match=r'exec: "ip x" node=a rc=2'):
+        built.build()
+
+
+def test_cables_that_end_are_told_of_at_once_with_their_last_words(tmp_path: Path, path: Path) -> None:
+    """Who asks for netem where there is none would wait in vain, and then have to look for the reason in a file."""
+    install(path, "docker", '[ "$1" != inspect ] || echo false')
+    install(path, "containerlab")
+    built = ContainerLab(read_lab(write_files(tmp_path / "pair", scenario=SCENARIO + "links: {all: jtrs}\n")))
+    for directory in (*built.processes, CABLES):
+        (built.state / directory).mkdir(parents=True)
+    built.cables.log.write_text("meshsync: no netem here\n")
+    with pytest.raises(LabError, match="the cables do not start; their last words: `meshsync: no netem here`, in /"):
         built.build()
 
 

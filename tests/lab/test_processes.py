@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshsync.lab.drivers.base import LabError
-from meshsync.lab.drivers.processes import last_words
+from meshsync.lab.last_words import last_words
 from meshsync.lab.processes import ProcessFile
 from tests.lab.labs import wait_until
 

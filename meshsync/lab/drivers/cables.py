@@ -11,6 +11,7 @@ from pathlib import Path
 from meshsync.lab.cable.control import order_cable
 from meshsync.lab.drivers.base import Lab, LabError
 from meshsync.lab.impairments import LinkImpairment
+from meshsync.lab.last_words import last_words
 from meshsync.lab.namespaces import run
 from meshsync.lab.scenario import Cut, Impair, Unplug
 from meshsync.lab.topology import LinkSpec
@@ -78,11 +79,11 @@ class Cables:
         self.socket.unlink(missing_ok=True)
         self._kind.unlink(missing_ok=True)
 
-    def lay(self, is_running: Callable[[], bool] = lambda: True) -> None:
+    def lay(self, is_running: Callable[[], bool]) -> None:
         """Lay all of them, once their process listens.  LabError: it does not, or has ended."""
         wait_for(lambda: self.socket.exists() or not is_running(), _SOCKET_SECONDS)
         if not self.socket.exists():
-            raise LabError(f"the cables do not start; see {self.log}")
+            raise LabError(f"the cables do not start; their last words: {last_words(self.log)}")
         for link in self.links:
             self.impair(link, self._lab.scenario.links.get(link.name, LinkImpairment()))
 

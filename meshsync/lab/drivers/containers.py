@@ -130,7 +130,7 @@ class ContainerLab:
         self.topology.write_text(derived, encoding="utf-8")
         self._deploy()
         if self.cables.links:
-            self.cables.lay()
+            self.cables.lay(partial(containers.is_running, self.lab.name, CABLES))
 
     def _deploy(self) -> None:
         log = self.state / _LOG

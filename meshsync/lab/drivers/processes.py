@@ -5,10 +5,7 @@ The client is the command line's, which blocks, so each call runs in a thread.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,12 +20,11 @@ from meshsync.cli.exits import CommandError
 from meshsync.datadir import DataDir
 from meshsync.lab.drivers.base import LabError, Seen
 from meshsync.lab.drivers.built import Process
+from meshsync.lab.last_words import last_words
 
 READY_SECONDS_MAX = 30.0
 _LOOK_SECONDS = 0.05
 _THREADS_MAX = 256
-_LAST_BYTES = 8192
-_ROUTINE = frozenset({"v", "event", "level", "logger", "time", "timestamp", "ts"})
 LOG = "node.log"
 """In a node's directory: what its process prints."""
 
@@ -120,23 +116,6 @@ class ProcessNode:
 def threads() -> trio.CapacityLimiter:
     """What bounds the threads that talk to the nodes of one lab."""
     return trio.CapacityLimiter(_THREADS_MAX)
-
-
-def last_words(log: Path) -> str:
-    """The last line of a node's log that is not empty, as text."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    line = next((line for line in reversed(lines) if line.strip()), "")
-    with contextlib.suppress(ValueError):
-        said = json.loads(line)
-        if isinstance(said, dict) and "event" in said:
-            details = [f"{key}={value}" for key, value in said.items() if key not in _ROUTINE]
-            line = " ".join([str(said["event"]), *details])
-    return f"`{line}`, in {log}" if line else f"none, in {log}"
 
 
 def _seen(lines: Iterator[Mapping[str, Any]]) -> Iterator[Seen]:
