@@ -41,7 +41,7 @@ def chosen(kind: str) -> str:
             require_netem()
         except LabError as error:
             if kind != AUTO:
-                raise LocalError(f"no netem here ({error}); without: --with {Cable.KIND}") from None
+                raise LocalError(f"no netem here ({error}); choose {Cable.KIND} cables instead") from None
         else:
             return NetemCable.KIND
     require_right()
