@@ -112,6 +112,8 @@ class Session(SessionParts):
                 assert isinstance(event, Start)
                 self.is_lazy, self._answers_checks = event.lazy, event.answers_checks
                 effects = self._open()
+        # The owner may turn the link at what it is told: the logs that a message introduces must have gone out by then.
+        effects.sort(key=lambda effect: not isinstance(effect, Send))
         return effects + self._settle(now)
 
     def not_stored(self, now: float, reason: str, unread: Batch | None = None) -> list[Effect]:
