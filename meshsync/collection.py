@@ -25,11 +25,11 @@ from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
 from meshsync.past.snapshots import Snapshot, take_snapshot
-from meshsync.store.base import DocumentRow
 from meshsync.store.listing import After, Listing
 from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
+from meshsync.store.rows import DocumentRow
 from meshsync.writes import Batch, Expectation, expect, without_id
 
 

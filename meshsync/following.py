@@ -27,10 +27,10 @@ from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
 from meshsync.notifier import Notifier
-from meshsync.store.base import DocumentRow, EntryRow
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
+from meshsync.store.rows import DocumentRow, EntryRow
 
 _PAGE = 256
 _PAGE_FIRST = 16

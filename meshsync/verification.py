@@ -11,9 +11,10 @@ import trio
 
 from meshsync.core.entry import verify_seal
 from meshsync.errors import DamagedError, StoreError
-from meshsync.store.base import InspectedEntry, Store
+from meshsync.store.base import Store
 from meshsync.store.healing import touched_documents
 from meshsync.store.replica import Replica
+from meshsync.store.rows import InspectedEntry
 
 _SLICE = 64
 """Entries that are checked at a time: some five milliseconds."""

@@ -9,8 +9,8 @@ from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
 from meshsync.core.entry import DELETE, PUT, verify_seal
 from meshsync.core.session_events import SessionState
-from meshsync.store.base import EntryRow
 from meshsync.store.replica import Replica
+from meshsync.store.rows import EntryRow
 from tests.simmesh import SimMesh
 from tests.simnode import Node
 

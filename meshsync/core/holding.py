@@ -26,7 +26,7 @@ class BranchView(Protocol):
 
 
 class StoredEntry(Protocol):
-    """A stored entry; see meshsync.store.base.EntryRow."""
+    """A stored entry; see meshsync.store.rows.EntryRow."""
 
     @property
     def arrival(self) -> int: ...

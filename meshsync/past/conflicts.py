@@ -20,8 +20,8 @@ from meshsync.core.entry import PATCH
 from meshsync.core.limits import LIMITS
 from meshsync.core.siblings import SiblingState, Side
 from meshsync.past.facts import Said, WriteInfo
-from meshsync.store.base import DocumentRow
 from meshsync.store.past import Past, Write
+from meshsync.store.rows import DocumentRow
 
 _CHUNK = 64
 

@@ -15,8 +15,8 @@ from meshsync.core.entry import DELETE
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.errors import LocalError
 from meshsync.past.facts import WriteInfo
-from meshsync.store.base import DocumentRow
 from meshsync.store.past import Past, Write
+from meshsync.store.rows import DocumentRow
 
 _ENTRY = re.compile("[0-9a-f]{8,64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

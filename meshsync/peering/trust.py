@@ -11,7 +11,8 @@ from meshsync.core.limits import Limits
 from meshsync.discovery.base import Sighting
 from meshsync.errors import CloseCode, LocalError
 from meshsync.ids import EndpointId
-from meshsync.store.base import PeerRow, Store
+from meshsync.store.base import Store
+from meshsync.store.rows import PeerRow
 
 KNOCK = "knock"
 ACCEPTED = "accepted"

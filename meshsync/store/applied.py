@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from meshsync.core.rebuild import Skip
 from meshsync.ids import LogId
-from meshsync.store.base import CursorRow
+from meshsync.store.rows import CursorRow
 
 
 class Cursor(NamedTuple):

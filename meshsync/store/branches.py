@@ -15,8 +15,9 @@ from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.rebuild import NewEntry
 from meshsync.core.tips import Root, Tip
 from meshsync.ids import EndpointId, LogId
-from meshsync.store.base import BranchRow, CollectionTables
+from meshsync.store.base import CollectionTables
 from meshsync.store.damage import Damage
+from meshsync.store.rows import BranchRow
 from meshsync.store.tails import Tails
 
 

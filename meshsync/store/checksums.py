@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from meshsync.store.base import EntryRow
+    from meshsync.store.rows import EntryRow
 
 PRIME = 4294967291
 """The greatest below 2**32: no two stamps that differ in few bits are the same modulo it."""

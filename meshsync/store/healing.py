@@ -13,8 +13,8 @@ from meshsync.core import cbor
 from meshsync.core.entry import verify_seal
 from meshsync.core.policy import policy_of
 from meshsync.errors import DamagedError
-from meshsync.store.base import LOST_STATE, EntryRow, InspectedEntry
 from meshsync.store.replica import Replica
+from meshsync.store.rows import LOST_STATE, EntryRow, InspectedEntry
 
 _SLICE = 256
 

@@ -13,8 +13,8 @@ from meshsync.core.conditions import Path, format_path
 from meshsync.core.matching import getter
 from meshsync.core.ordering import MISSING_KEY, check_indexed, parse_path, sort_key
 from meshsync.errors import LocalError
-from meshsync.store.base import LOST_STATE, DocumentPayload, DocumentRow
 from meshsync.store.keys import IndexRow
+from meshsync.store.rows import LOST_STATE, DocumentPayload, DocumentRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

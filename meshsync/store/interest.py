@@ -21,9 +21,9 @@ from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
-from meshsync.store.base import DocumentRow, EntryRow, Touch
 from meshsync.store.merge import bare_tags
 from meshsync.store.news import News
+from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

@@ -18,9 +18,9 @@ from meshsync.core.ordering import MISSING_KEY, STRINGS, Order, sort_key
 from meshsync.core.query import Query
 from meshsync.core.spans import Span
 from meshsync.errors import LocalError
-from meshsync.store.base import DocumentPayload
 from meshsync.store.keys import KeyRow
 from meshsync.store.plan import make_plan
+from meshsync.store.rows import DocumentPayload
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

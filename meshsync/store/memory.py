@@ -18,8 +18,8 @@ import trio
 
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
-from meshsync.store.base import PeerRow
 from meshsync.store.memory_tables import MemoryTables
+from meshsync.store.rows import PeerRow
 
 
 class MemoryStore:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from meshsync.errors import DamagedError
-from meshsync.store.base import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, EntryRow
+from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, EntryRow
 
 
 class MemoryDocumentReads:

@@ -12,7 +12,10 @@ from typing import Any
 
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
-from meshsync.store.base import (
+from meshsync.store.memory_keys import MemoryKeys
+from meshsync.store.memory_reading import MemoryDocumentReads
+from meshsync.store.memory_touches import MemoryTouches
+from meshsync.store.rows import (
     ENTRY_BYTES,
     BranchRow,
     CursorRow,
@@ -22,9 +25,6 @@ from meshsync.store.base import (
     InspectedEntry,
     MergeRow,
 )
-from meshsync.store.memory_keys import MemoryKeys
-from meshsync.store.memory_reading import MemoryDocumentReads
-from meshsync.store.memory_touches import MemoryTouches
 
 
 class MemoryTables(MemoryDocumentReads):

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from meshsync.store.base import Touch
+from meshsync.store.rows import Touch
 
 
 class MemoryTouches:

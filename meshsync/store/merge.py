@@ -20,7 +20,7 @@ from meshsync.core.entry import PATCH, PUT, document_tag
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
-from meshsync.store.base import LOST_STATE, DocumentPayload, DocumentRow, EntryRow
+from meshsync.store.rows import LOST_STATE, DocumentPayload, DocumentRow, EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

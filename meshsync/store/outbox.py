@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from meshsync.core.anchor import PARENT
 from meshsync.errors import DamagedError
-from meshsync.store.base import EntryRow
+from meshsync.store.rows import EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.branches import Branch

@@ -18,7 +18,7 @@ from meshsync.core.anchor import Place
 from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, document_tag
 from meshsync.core.siblings import Mark, SiblingState
-from meshsync.store.base import DocumentRow, EntryRow, Touch
+from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
     from meshsync.store.merge import State

@@ -11,7 +11,7 @@ from meshsync.core.entry import check_operations, document_tags
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId
 from meshsync.store.applied import Applied
-from meshsync.store.base import InspectedEntry
+from meshsync.store.rows import InspectedEntry
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

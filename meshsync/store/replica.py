@@ -37,13 +37,14 @@ from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
 from meshsync.store.ancestry import Ancestry
 from meshsync.store.applied import Applied, Cursor
-from meshsync.store.base import CollectionTables, CursorRow, EntryRow, Store
+from meshsync.store.base import CollectionTables, Store
 from meshsync.store.branches import Branch, Branches, renumbered
 from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
 from meshsync.store.payloads import Payloads
+from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
 
 __all__ = ["Applied", "Branch", "Cursor", "Replica"]

@@ -13,7 +13,7 @@ from meshsync.core.holding import StoredEntry
 from meshsync.core.query import Query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
-from meshsync.store.base import DocumentRow, EntryRow
+from meshsync.store.rows import DocumentRow, EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from meshsync.core.anchor import ORIGIN, Anchor
 from meshsync.core.rebuild import NewEntry
 from meshsync.errors import DamagedError
-from meshsync.store.base import CollectionTables, EntryRow
+from meshsync.store.base import CollectionTables
+from meshsync.store.rows import EntryRow
 
 if TYPE_CHECKING:
     from meshsync.store.branches import Branch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from meshsync.ids import CollectionId
-from meshsync.store.base import CollectionTables, DocumentRow, EntryRow, Store
+from meshsync.store.base import CollectionTables, Store
+from meshsync.store.rows import DocumentRow, EntryRow
 
 PLACES = CollectionId.of_name("places")
 AUTHOR = b"a" * 32

@@ -8,7 +8,8 @@ import pytest
 
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
-from meshsync.store.base import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Store, Touch
+from meshsync.store.base import Store
+from meshsync.store.rows import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Touch
 from tests.store.rows import AUTHOR, INCARNATION, PLACES, document, entry, fill, places
 
 # Collections

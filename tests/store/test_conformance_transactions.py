@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from meshsync.errors import LocalError, StoreError
-from meshsync.store.base import CursorRow, PeerRow, Store
+from meshsync.store.base import Store
+from meshsync.store.rows import CursorRow, PeerRow
 from tests.store.rows import AUTHOR, PLACES, document, entry, fill, places
 
 

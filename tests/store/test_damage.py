@@ -12,9 +12,9 @@ import pytest
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.session_events import Changed, Check, Lost, SessionState
 from meshsync.errors import DamagedError
-from meshsync.store.base import EntryRow
 from meshsync.store.healing import DocumentRebuild, heal_entry
 from meshsync.store.memory_tables import MemoryTables
+from meshsync.store.rows import EntryRow
 from tests.simmesh import SimMesh
 from tests.simnode import End, Node
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from meshsync.store.base import EntryRow
+from meshsync.store.rows import EntryRow
 from meshsync.store.sqlite import SqliteStore, database
 from tests.store.rows import document, places
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from meshsync.core.document import DocumentState
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.errors import DamagedError, StoreError
-from meshsync.store.base import LOST_STATE
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
+from meshsync.store.rows import LOST_STATE
 from meshsync.store.sqlite import SqliteStore
 from tests.authors import START_MS, Author, Made, batch_of
 from tests.histories import histories, in_any_order, writes_of

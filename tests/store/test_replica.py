@@ -16,9 +16,9 @@ from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import EntryId
-from meshsync.store.base import MergeRow
 from meshsync.store.merge import FRONTIER_MAX
 from meshsync.store.replica import Replica
+from meshsync.store.rows import MergeRow
 from tests.authors import START_MS, Author, Made, batch_of
 from tests.histories import ancestors, histories, writes_of
 from tests.meshoracle import document_of

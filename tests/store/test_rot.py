@@ -14,9 +14,10 @@ import apsw
 import pytest
 
 from meshsync.errors import DamagedError
-from meshsync.store.base import LOST_STATE, CollectionTables, DocumentPayload, EntryRow
+from meshsync.store.base import CollectionTables
 from meshsync.store.memory import MemoryStore
 from meshsync.store.memory_tables import MemoryTables
+from meshsync.store.rows import LOST_STATE, DocumentPayload, EntryRow
 from meshsync.store.sqlite import SqliteStore
 from tests.store.rows import PLACES, document, entry, places
 

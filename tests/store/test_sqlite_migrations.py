@@ -9,10 +9,10 @@ import pytest
 
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.errors import StoreError
-from meshsync.store.base import ENTRY_BYTES
 from meshsync.store.keys import IndexRow, KeyRow
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
+from meshsync.store.rows import ENTRY_BYTES
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
 from tests.authors import START_MS, Author

@@ -13,8 +13,8 @@ from zlib import crc32
 import apsw
 
 from meshsync.errors import DamagedError
-from meshsync.store.base import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow
 from meshsync.store.checksums import ODD_1, ODD_2
+from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow
 from meshsync.store.sqlite.database import Database
 from meshsync.store.sqlite.soundness import is_sound_document
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 from zlib import crc32
 
-from meshsync.store.base import BranchRow, EntryRow, InspectedEntry
 from meshsync.store.checksums import ODD_1, ODD_2, PRIME, body_crc, branch_crc, document_crc, head_crc
+from meshsync.store.rows import BranchRow, EntryRow, InspectedEntry
 
 ENTRY_COLUMNS = "arrival, branch, seq, id, hlc, height, parents, payload, bare, seal, crc"
 ENTRY_COLUMNS_AS_BLOBS = (

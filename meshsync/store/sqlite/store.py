@@ -15,7 +15,7 @@ import trio
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.errors import LocalError, MeshsyncError
 from meshsync.ids import CollectionId
-from meshsync.store.base import PeerRow
+from meshsync.store.rows import PeerRow
 from meshsync.store.sqlite import copies
 from meshsync.store.sqlite.checkpointer import Checkpointer
 from meshsync.store.sqlite.database import Database

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
-from meshsync.store.base import (
+from meshsync.store.checksums import branch_crc, document_crc, entry_crcs
+from meshsync.store.rows import (
     ENTRY_BYTES,
     BranchRow,
     CursorRow,
@@ -21,7 +22,6 @@ from meshsync.store.base import (
     InspectedEntry,
     MergeRow,
 )
-from meshsync.store.checksums import branch_crc, document_crc, entry_crcs
 from meshsync.store.sqlite.database import Database, NotTextError
 from meshsync.store.sqlite.keys import SqliteKeys
 from meshsync.store.sqlite.reading import SqliteDocumentReads

@@ -13,7 +13,7 @@ from meshsync.core import cbor
 from meshsync.core.entry import document_tag
 from meshsync.core.limits import INT_MAX
 from meshsync.ids import CollectionId
-from meshsync.store.base import Touch
+from meshsync.store.rows import Touch
 from meshsync.store.sqlite.database import Database, run
 
 _PAGE = 256
