@@ -147,19 +147,13 @@ class Session(SessionParts):
             return SessionState.IDLE
         if self._roots.are_equal:
             self._view.level()
-            if self._is_whole:
+            if self._asking.is_answered and self.held.is_satisfied:
                 return SessionState.SYNCED
             self.stall = None if self.held.is_satisfied else "payloads are lacking that this peer has not sent"
             return SessionState.PULLING
         if (self._view.dirty or self.unconfirmed) and not self._view.is_ahead:
             return SessionState.PUSHING
         return SessionState.PULLING
-
-    @property
-    def _is_whole(self) -> bool:
-        """Whether all that is wanted is here, as far as the peer knows of it."""
-        has_heard = self._query is None or self._matched >= self._asked_round
-        return self._said_query == self._query and has_heard and self.held.is_satisfied
 
     def _received(self, message: Message, now: float, wall_ms: int) -> list[Effect]:
         if isinstance(message, Open):
@@ -198,8 +192,7 @@ class Session(SessionParts):
     def _open(self) -> list[Effect]:
         """Tell what is held."""
         self._said_complete, self._said_full = self.held.complete, bool(self.held.full)
-        if self._query != self._said_query:
-            self._said_query, self._asked_round = self._query, self._puller.round
+        self._asking.say(self._puller.round)
         self._roots.say()
         messages = opening(
             self.held,
@@ -218,7 +211,7 @@ class Session(SessionParts):
         """Whether something that only an OPEN tells is another now."""
         held = self.held
         is_complete, is_full = held.complete and not self._said_complete, bool(held.full) is not self._said_full
-        return is_complete or is_full or self._query != self._said_query
+        return is_complete or is_full or self._asking.is_news
 
     def _open_again(self) -> list[Effect]:
         self._puller.begin_round()
@@ -345,12 +338,7 @@ class Session(SessionParts):
         return [] if want is None else [Send(want)]
 
     def _on_match(self, message: Match) -> list[Effect]:
-        if message.round > self._puller.round:
-            raise PeerError("a MATCH answers an OPEN that was never sent")
-        if self.held.interest is not None:
-            self.held.interest.named(message.tags)
-            if message.is_complete:
-                self._matched = max(message.round, self._matched)
+        self._asking.named(message, self._puller.round)
         self._wants.renew()  # there is news of payloads
         return self._want()
 

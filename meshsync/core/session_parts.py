@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshsync.core.announcing import Announcer
+from meshsync.core.asking import Asking
 from meshsync.core.comparing import Roots
 from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
@@ -42,6 +43,7 @@ class SessionParts:
         self._own_logs = OwnLogTable()
         self._peer_logs = PeerLogTable(limits.logs_max)
         self._locator = Locator(held, self._view, self._own_logs, self._peer_logs, limits)
+        self._asking = Asking(held)
         self._sieve = Sieve(held, self._view, limits)
         self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, self._sieve, limits)
@@ -49,19 +51,10 @@ class SessionParts:
         self._announcer = Announcer(held, self._view, self._own_logs, limits)
         self._said_complete = True
         self._said_full = False
-        self._said_query: bytes | None = None
-        self._asked_round = 0
-        """The round of ours in which the peer was told that query first."""
-        self._matched = -1
-        """The last round of ours in which the peer has named all that matches there."""
         self._answers_checks = False
         self._silent_until = 0.0
         """Nothing is pushed before, unless the peer says something."""
         self._pulled_at_check = 0
-
-    @property
-    def _query(self) -> bytes | None:
-        return None if self.held.interest is None else self.held.interest.encoded
 
     # What a status shows
 

@@ -18,17 +18,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core import cbor
-from meshsync.core.anchor import ORIGIN, PARENT, Anchor
+from meshsync.core.anchor import PARENT, Anchor
 from meshsync.core.entry import (
     HeaderBuilder,
     Operation,
     document_tags,
-    encode_operations,
     entry_id,
     make_seal,
 )
-from meshsync.core.hlc import next_stamp
-from meshsync.core.limits import LIMITS, PARENTS_MAX, Limits
+from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch
 from meshsync.core.policy import policy_of
 from meshsync.core.query import Query
@@ -43,6 +41,7 @@ from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Outbox, Parcel
+from meshsync.store.own_log import OwnLog
 from meshsync.store.payloads import Payloads
 from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
@@ -69,8 +68,7 @@ class Replica(Branches):
         self.selection = Selection(self)
         self.interest: Interest | None = None
         """What is wanted of the collection; None: all."""
-        self._own: LogId | None = None
-        self._builder: HeaderBuilder | None = None
+        self.own = OwnLog(self)
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
         """By peer and epoch of its store: it has stored all that arrived here before."""
 
@@ -185,41 +183,13 @@ class Replica(Branches):
         """
         for operation in operations:
             self.policy.check_decided(operation.id, operation.body)
-        payload = encode_operations(operations)
-        log = self._own_log()
-        builder = self._builder
-        assert builder is not None
-        own = next(iter(self.by_log.get(log, ())), None)
-        parents: list[Anchor] = []
-        prev = own.tip if own is not None else ORIGIN
-        hlc, height, packed = next_stamp(wall_ms, self.latest), prev.height + 1, None
-        heads = [head for head in self.heads() if head.branch != prev.branch]
-        if heads:
-            # The latest first: where there are more than a header may name, the rest waits for the next entry.
-            heads.sort(key=lambda anchor: anchor.hlc, reverse=True)
-            parents = sorted(heads[:PARENTS_MAX], key=lambda anchor: anchor.id)
-            height = max(height, 1 + max(parent.height for parent in parents))
-            packed = b"".join(PARENT.pack(parent.branch, parent.seq) for parent in parents)
-        digest, tags = cbor.sha256(payload), document_tags(self.id, [operation.id for operation in operations])
-        ids = [parent.id for parent in parents]
-        id = builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
-        decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
+        entry = self.own.next_entry(operations, wall_ms)
+        applied = Applied()
         with self.change():
-            number = own.number if own is not None else self._open_branch(log, None, 1)
-            entry = NewEntry(number, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)
-            applied = Applied()
+            if not entry.branch:
+                entry = entry._replace(branch=self._open_branch(self.own.log, None, 1))
             self._insert([entry], applied)
-        return applied, EntryId(id)
-
-    def _own_log(self) -> LogId:
-        """The log that this process writes to."""
-        if self._own is None:
-            self._own = LogId(self.author, self.store.incarnation(self.id))
-            self._builder = HeaderBuilder(self.id, self._own)
-            if any(branch.number in self.tails for branch in self.by_log.get(self._own, ())):
-                # It would go on from an entry that has a successor already, and fork.
-                self.renew_incarnation()
-        return self._own
+        return applied, EntryId(entry.id)
 
     def apply(self, batch: Batch, logs: Sequence[LogId], cursor: Cursor | None, now_ms: int) -> Applied:
         """Rebuild, verify and store the entries of a batch, with their documents and the cursor.
@@ -236,7 +206,7 @@ class Replica(Branches):
         if self._holds_later(rebuilt.entries):
             # Someone has later entries of our own log: this store is a restored copy, or has a twin.  First the
             # new incarnation, so that no crash in between leaves this node writing to the old one.
-            self.renew_incarnation()
+            self.own.renew()
         with self.change():
             numbers = self._open_proposed({entry.branch for entry in rebuilt.entries})
             entries = renumbered(rebuilt.entries, numbers)
@@ -256,7 +226,7 @@ class Replica(Branches):
         proposed = {branch.number: branch for branch in self._proposed}
         numbers = {entry.branch for entry in entries}
         logs = {(proposed.get(number) or self.branches[number]).log for number in numbers}
-        return any(log.author == self.author for log in logs) and self._own_log() in logs
+        return any(log.author == self.author for log in logs) and self.own.log in logs
 
     def _open_proposed(self, used: Collection[int]) -> dict[int, int]:
         """Open those of the proposed branches that are used; returns their final numbers."""
@@ -271,11 +241,6 @@ class Replica(Branches):
         number = self.tables.add_branch(log.author, log.incarnation, base, first_seq)
         self._added.append(self._register(Branch(number, log, base, first_seq, 0)))
         return number
-
-    def renew_incarnation(self) -> None:
-        """Write to a new log from now on."""
-        self._own = LogId(self.author, self.store.renew_incarnation(self.id))
-        self._builder = HeaderBuilder(self.id, self._own)
 
     def rewrite(self, row: EntryRow, operations: Any) -> int:
         """Store a damaged or partial entry once more, whole; returns how many documents came into conflict."""
