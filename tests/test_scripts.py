@@ -184,6 +184,29 @@ def test_bench_measures_what_is_urgent(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_bench_measures_a_part_beside_the_whole(temporary: Path) -> None:
+    """What a part saves could not be measured again, nor that what is not wanted stays away."""
+    done = run(temporary, "bench", "--workload", "Q1", "--n", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    part, whole = rows_of(done.stdout)
+    assert (part["n"], whole["n"]) == (1000, 1000)
+    assert part["notes"].startswith("10 of them wanted; ")
+    assert whole["notes"].startswith("1,000 of them wanted; ")
+    assert part["bytes"] < whole["bytes"] / 8, "payloads that the query does not want went along"
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bench_measures_a_live_query(temporary: Path) -> None:
+    """Who follows a query is told by one way from all documents, and by another one from a part of them."""
+    done = run(temporary, "bench", "--workload", "Q4", "--n", "50")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = rows_of(done.stdout)
+    assert [row["notes"].partition(";")[0] for row in rows] == ["B has all", "B has a part"]
+    assert all(re.search(r"documents [\d,]+ put a second and [\d,]+ moved a second$", row["notes"]) for row in rows)
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_bench_measures_queries(temporary: Path) -> None:
     """What is said of queries with and without an index could not be measured again."""

@@ -15,7 +15,7 @@ import pstats
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import structlog
 import trio
 
 import meshsync
-from bench.documents import COLLECTION, block, document, document_id, message
+from bench.documents import COLLECTION, KINDS, document, document_id
 from bench.lines import read_lines, write_line
 from meshsync.errors import TransportLost
 from meshsync.ids import EndpointId
@@ -33,7 +33,6 @@ from meshsync.transports.channel import MessageChannel
 # The links of a benchmark are those that it makes: nobody is looked for.
 COMMON = {"listen": ["127.0.0.1:0"], "collections": [COLLECTION], "discovery": {"mdns": False, "exchange": False}}
 PROFILE_LINES = 40
-KINDS: dict[str, Callable[[int], dict[str, Any]]] = {"message": message, "block": block}
 Answer = dict[str, Any]
 now = time.monotonic
 
@@ -46,6 +45,10 @@ class Driver:
         self._notes = node.collection(COLLECTION)
         self._nursery = nursery
         self._seen: dict[str, float] = {}
+        self._shown: set[str] = set()
+        """The documents that were told of, and did not leave since then."""
+        self._turns = 0
+        """How many times a document came to them, or left."""
         self._sight = trio.Event()
         self._profile = cProfile.Profile()
 
@@ -64,8 +67,7 @@ class Driver:
         collection: str = COLLECTION,
     ) -> Answer:
         """Write documents, an entry each, so many calls at once; when the first began and the last ended."""
-        numbers = range(first, first + count)
-        made = [(document_id(one), KINDS[kind](one) if kind in KINDS else document(one, update)) for one in numbers]
+        made = [(document_id(one), KINDS[kind](one, update)) for one in range(first, first + count)]
         work = iter(made)
         notes = self._node.collection(collection)
         began = now()
@@ -128,16 +130,26 @@ class Driver:
             await self._node.sync.watch_cursors(COLLECTION, seen)
         return {"ended": now()}
 
-    async def follow(self, collection: str = COLLECTION) -> Answer:
-        """Follow the changes from now on, for `sight`."""
+    async def follow(self, collection: str = COLLECTION, where: str = "") -> Answer:
+        """Follow the changes from now on, for `sight` and `turned`."""
         notes = self._node.collection(collection)
-        self._nursery.start_soon(self._follow, notes, notes.cursor())
+        changes = notes.changes(meshsync.Query.parse(where) if where else None, since=notes.cursor())
+        self._nursery.start_soon(self._follow, changes)
         return {}
 
-    async def _follow(self, notes: meshsync.Collection, since: str) -> None:
-        async for change in notes.changes(since=since):
+    async def _follow(self, changes: AsyncIterator[meshsync.Change]) -> None:
+        async for change in changes:
             self._seen[change.id] = now()
+            self._turns += (change.id in self._shown) is not (is_shown := change.document is not None)
+            (self._shown.add if is_shown else self._shown.discard)(change.id)
             self._sight.set()
+
+    async def turned(self, count: int) -> Answer:
+        """Wait until so many documents were told to come or to leave since `follow`."""
+        while self._turns < count:
+            self._sight = trio.Event()
+            await self._sight.wait()
+        return {"ended": now(), "shown": len(self._shown)}
 
     async def sight(self, number: int) -> Answer:
         """Wait until a document was seen among the changes; when that was."""
@@ -185,10 +197,10 @@ class Driver:
             "documents_read": listing.documents_read,
         }
 
-    async def verify(self, count: int) -> Answer:
+    async def verify(self, count: int, kind: str = "document") -> Answer:
         """How many of the first documents are here exactly as they were written."""
         bodies = dict(self._notes.bodies())
-        return {"right": sum(bodies.get(document_id(number)) == document(number) for number in range(count))}
+        return {"right": sum(bodies.get(document_id(number)) == KINDS[kind](number, 0) for number in range(count))}
 
     async def state(self) -> Answer:
         """The root, and a digest of all documents as this node reads them."""

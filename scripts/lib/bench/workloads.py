@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import joining, meshes, pairs, priorities, queries
+from bench import joining, meshes, pairs, parts, priorities, queries
 from bench.report import Row
 from bench.stage import Stage
 
@@ -31,6 +31,8 @@ WORKLOADS = {
     "M3": Workload(joining.heal, (1_000,), 360.0),
     "M4": Workload(joining.join, (10_000,), 300.0),
     "P1": Workload(priorities.alarms, (1_000,), 90.0),
+    "Q1": Workload(parts.bootstrap, (100_000,), 600.0),
     "Q3": Workload(queries.listings, (1_000_000,), 1_800.0),
+    "Q4": Workload(parts.live, (5_000,)),
     "MEM": Workload(pairs.memory, (1_000_000,), 1_200.0),
 }
