@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
+from meshsync.core.bare import description
 from meshsync.core.entry import document_tags
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
@@ -127,7 +128,7 @@ def build_batch(
         ],
         payloads=[entry.payload for entry in entries],
         bare=[
-            (k, *cbor.decode_trusted(entry.bare))
+            (k, *description(entry.bare))
             for k, entry in enumerate(entries)
             if entry.payload is None and entry.bare is not None
         ],

@@ -9,7 +9,7 @@ the greatest stamp, hence order, grouping and repetition do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -72,9 +72,15 @@ class DocumentState:
 
     def last(self) -> Stamp:
         """The greatest stamp that contributes: who wrote last, and when."""
-        stamps = [stamp for _, stamp in self.fields.values()]
-        stamps += [stamp for stamp in (self.clear, self.exists) if stamp is not None]
-        return max(stamps)
+        return max(self._stamps())
+
+    def contributors(self) -> set[bytes]:
+        """The entries that say what the document is, hidden fields and its absence included."""
+        return {stamp.entry for stamp in self._stamps()}
+
+    def _stamps(self) -> Iterator[Stamp]:
+        yield from (stamp for _, stamp in self.fields.values())
+        yield from (stamp for stamp in (self.clear, self.exists) if stamp is not None)
 
     def shows(self, kind: int, stamp: Stamp) -> bool:
         """Whether the document is, in part, what the write of this stamp said."""

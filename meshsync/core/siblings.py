@@ -109,6 +109,10 @@ class SiblingState:
             for side in sides:
                 yield side.mark
 
+    def contributors(self) -> set[bytes]:
+        """The entries that say what the document is."""
+        return {mark.stamp.entry for mark in self._marks()}
+
     def names(self) -> list[str]:
         """The fields of which something was said that was not overridden."""
         return sorted(self._sides)

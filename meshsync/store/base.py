@@ -101,7 +101,7 @@ class CollectionTables(Protocol):
         """At most `limit` entries of a branch that have parents, with a seq of at most `seq`, greatest seq first."""
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
-        """At most `limit` entries without payload, by arrival."""
+        """At most `limit` entries that lack their payloads, by arrival; not those with a mark (meshsync.core.bare)."""
 
     def next_arrival(self) -> int:
         """The arrival number of the next entry."""
@@ -155,10 +155,13 @@ class CollectionTables(Protocol):
         """Remove rows, to be made anew from the entries.  The counts are not trusted after this; see `recount`."""
 
     def recount(self) -> None:
-        """Count live documents and entries without payload anew.  Reads everything once."""
+        """Count live documents and entries without payload anew, marked or not.  Reads everything once."""
 
     def counts(self) -> tuple[int, int, int]:
-        """(entries, live documents, entries without payload), in constant time."""
+        """(entries, live documents, entries that lack their payloads), in constant time."""
+
+    def marked(self) -> int:
+        """How many entries have a mark in place of their payloads, in constant time."""
 
     def size_bytes(self) -> int:
         """What the collection takes on disk, roughly (ENTRY_BYTES), in constant time."""

@@ -16,12 +16,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from meshsync.core.bare import description, is_lacking
 from meshsync.core.entry import document_tag
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
-from meshsync.store.merge import bare_tags
 from meshsync.store.news import News
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -101,8 +101,10 @@ class Interest:
             if ops is not None:
                 self._wanted.pop(row.arrival, None)
                 touched.update(dict.fromkeys([operation[1] for operation in ops]))
-            elif any(tag in self._tags or tag in self._named for tag in bare_tags(row)):
-                self._want([row.arrival])
+            elif is_lacking(row.bare):
+                tags = description(row.bare)[2]
+                if any(tag in self._tags or tag in self._named for tag in tags):
+                    self._want([row.arrival])
         for document in self._replica.tables.documents(list(touched)).values():
             self._touched(document)
 
@@ -155,6 +157,6 @@ class Interest:
             for touch in page:
                 with suppress(DamagedError):
                     entry = tables.entry(touch.arrival)
-                    if entry is not None and entry.payload is None:
+                    if entry is not None and is_lacking(entry.bare):
                         yield touch.arrival
             after = page[-1]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from meshsync.core.bare import is_lacking, is_marked
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.memory_keys import MemoryKeys
@@ -41,6 +42,9 @@ class MemoryTables(MemoryDocumentReads):
         self._merges: list[list[int]] = []
         """For each branch the seqs of its entries with parents, ascending."""
         self._bare: set[int] = set()
+        """The entries that lack their payloads."""
+        self._marked: set[int] = set()
+        """Those that have a mark in place of them."""
         self.touches = MemoryTouches()
         self.keys = MemoryKeys()
         self._live = 0
@@ -70,6 +74,7 @@ class MemoryTables(MemoryDocumentReads):
         twin._chains = [chain.copy() for chain in self._chains]
         twin._merges = [merges.copy() for merges in self._merges]
         twin._bare = self._bare.copy()
+        twin._marked = self._marked.copy()
         twin._documents = self._documents.copy()
         twin._cursors = self._cursors.copy()
         twin.touches = self.touches.copy()
@@ -168,8 +173,7 @@ class MemoryTables(MemoryDocumentReads):
             chain.append(row.arrival)
             if row.parents is not None:
                 self._merges[row.branch - 1].append(row.seq)
-            if row.bare is not None:
-                self._bare.add(row.arrival)
+            self._note_bare(row)
             self._payload_bytes += len(row.payload or b"")
             self._changed(self._remove_entry)
 
@@ -178,8 +182,15 @@ class MemoryTables(MemoryDocumentReads):
         self._chains[row.branch - 1].pop()
         if row.parents is not None:
             self._merges[row.branch - 1].pop()
-        self._bare.discard(row.arrival)
+        self._note_bare(row._replace(bare=None))
         self._payload_bytes -= len(row.payload or b"")
+
+    def _note_bare(self, row: EntryRow) -> None:
+        for arrivals, belongs in ((self._bare, is_lacking), (self._marked, is_marked)):
+            if belongs(row.bare):
+                arrivals.add(row.arrival)
+            else:
+                arrivals.discard(row.arrival)
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
         if not self._known(branch):
@@ -234,10 +245,7 @@ class MemoryTables(MemoryDocumentReads):
     def _set_entry(self, row: EntryRow) -> None:
         self._payload_bytes += len(row.payload or b"") - len(self._entries[row.arrival - 1].payload or b"")
         self._entries[row.arrival - 1] = row
-        if row.bare is None:
-            self._bare.discard(row.arrival)
-        else:
-            self._bare.add(row.arrival)
+        self._note_bare(row)
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
         sound = self._bare - self._rotten_heads - self._rotten_bodies
@@ -299,6 +307,9 @@ class MemoryTables(MemoryDocumentReads):
 
     def counts(self) -> tuple[int, int, int]:
         return len(self._entries), self._live, len(self._bare)
+
+    def marked(self) -> int:
+        return len(self._marked)
 
     def size_bytes(self) -> int:
         return self._payload_bytes + ENTRY_BYTES * len(self._entries)

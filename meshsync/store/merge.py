@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
+from meshsync.core.bare import description, is_lacking
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT, document_tag
 from meshsync.core.siblings import Mark, SiblingState
@@ -90,7 +91,7 @@ class DocumentMerger:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.bare = 0
-        """How many entries without payload were stored so far."""
+        """How many entries that lack their payloads were stored so far."""
         self._touches: list[tuple[bytes, int, int]] = []
         self._recent: dict[int, EntryRow] = {}
         """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
@@ -118,8 +119,8 @@ class DocumentMerger:
         self._recent = {}
         for row, ops in zip(rows, operations, strict=True):
             if ops is None:
-                self.bare += 1
-                self._touches += [(tag, row.hlc, row.arrival) for tag in bare_tags(row)]
+                self.bare += is_lacking(row.bare)
+                self._touches += [(tag, row.hlc, row.arrival) for tag in description(row.bare)[2]]
                 continue
             self._recent[row.arrival] = row
             for number, operation in enumerate(ops):
@@ -312,12 +313,6 @@ class DocumentMerger:
 
     def _stamp(self, row: EntryRow) -> Stamp:
         return Stamp(row.hlc, bytes(self._replica.branches[row.branch].log.author), row.id)
-
-
-def bare_tags(row: EntryRow) -> list[bytes]:
-    """The tags of the documents that an entry without payload touches."""
-    tags: list[bytes] = cbor.decode_trusted(row.bare or b"")[2]
-    return tags
 
 
 def _hlc(place: Place) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
+from meshsync.core.bare import LET_GO, description, is_lacking, with_mark
+from meshsync.core.batch import described
 from meshsync.core.entry import check_operations, document_tags
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId
 from meshsync.store.applied import Applied
-from meshsync.store.rows import InspectedEntry
+from meshsync.store.rows import EntryRow, InspectedEntry
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -53,15 +55,13 @@ class Payloads:
             check_operations(operations)
         except cbor.Malformed as error:
             raise PeerError(f"invalid operations: {error}") from None
-        summary = [cbor.sha256(payload), len(payload), document_tags(replica.id, [one[1] for one in operations])]
+        summary = (cbor.sha256(payload), len(payload), document_tags(replica.id, [one[1] for one in operations]))
         found = [self._inspected(anchor) for anchor in replica.find(log, seq, None)]
         lacking = [one for one in found if one.row.bare is not None or not one.has_body]
         for old, _, has_body in lacking:
             row = old._replace(payload=payload, bare=None)
             try:
-                fits = (
-                    cbor.decode_trusted(old.bare or b"") == summary if has_body else replica.rebuilt_id(row) == row.id
-                )
+                fits = description(old.bare) == summary if has_body else replica.rebuilt_id(row) == row.id
             except DamagedError:
                 return None  # what it builds upon is damaged as well, so nothing can prove it yet
             if fits:
@@ -79,10 +79,24 @@ class Payloads:
         replica = self._replica
         for anchor, payload, operations in repeated:
             old, has_head, _ = self._inspected(anchor)
-            if has_head and old.bare is not None:
+            if has_head and is_lacking(old.bare):
                 applied.conflicts += replica.rewrite(old._replace(payload=payload, bare=None), operations)
                 applied.filled.append(old.arrival)
                 applied.payload_bytes += len(payload)
+
+    def let_go(self, rows: Sequence[EntryRow]) -> int:
+        """Drop payloads that are superseded (`contributing`), in one transaction; how many bytes they took."""
+        replica, tables = self._replica, self._replica.tables
+        freed = 0
+        with replica.store.transaction():
+            for row in rows:
+                assert row.payload is not None
+                freed += len(row.payload)
+                bare = described(replica.id, row.payload)
+                # Only the payload says which documents it touches, and no row points at it that would be noted later.
+                tables.touches.add([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
+                tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))
+        return freed
 
     def _inspected(self, anchor: Anchor) -> InspectedEntry:
         tables = self._replica.tables

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core import cbor
 from meshsync.core.anchor import PARENT, Anchor
+from meshsync.core.bare import description
 from meshsync.core.entry import (
     HeaderBuilder,
     Operation,
@@ -94,7 +95,7 @@ class Replica(Branches):
 
     @property
     def complete(self) -> bool:
-        """Whether every payload is here."""
+        """Whether every payload is here, but for those that are superseded."""
         return self.tables.counts()[2] == 0 and not self.damage.lacking
 
     @property
@@ -356,6 +357,6 @@ class Replica(Branches):
             tags = document_tags(self.id, [operation[1] for operation in cbor.decode_trusted(row.payload)])
             digest, size = cbor.sha256(row.payload), len(row.payload)
         else:
-            digest, size, tags = cbor.decode_trusted(row.bare or b"")
+            digest, size, tags = description(row.bare)
         parents = self.parent_ids(row.parents)
         return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)

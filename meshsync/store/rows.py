@@ -45,9 +45,9 @@ class EntryRow(NamedTuple):
     parents: bytes | None
     """Packed (branch, seq) pairs as `PARENT` packs them, in the order of the header; None for no parents."""
     payload: bytes | None
-    """None where the payload stayed away; then `bare` is set."""
+    """None where the payload is not here; then `bare` is set."""
     bare: bytes | None
-    """CBOR [payload hash, payload size, [document tags]] of an entry without payload."""
+    """What stands for the payload: see `meshsync.core.bare`."""
     seal: bytes | None
     """64 bytes, where one was received or made for this very entry."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from meshsync.core import cbor
 from meshsync.ids import CollectionId
 from meshsync.store.base import CollectionTables, Store
 from meshsync.store.rows import DocumentRow, EntryRow
@@ -11,6 +12,8 @@ from meshsync.store.rows import DocumentRow, EntryRow
 PLACES = CollectionId.of_name("places")
 AUTHOR = b"a" * 32
 INCARNATION = b"i" * 8
+LACKING = cbor.encode([bytes(32), 7, [bytes(8)]])
+"""What stands for a payload that is lacking."""
 
 
 def entry(
@@ -33,7 +36,7 @@ def entry(
         height=arrival,
         parents=parents,
         payload=payload,
-        bare=None if payload is not None else b"bare",
+        bare=None if payload is not None else LACKING,
         seal=seal,
     )
 

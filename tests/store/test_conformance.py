@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import suppress
 
 import pytest
 
+from meshsync.core.bare import LET_GO, SUPERSEDED, mark_of, with_mark
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.base import Store
 from meshsync.store.rows import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Touch
-from tests.store.rows import AUTHOR, INCARNATION, PLACES, document, entry, fill, places
+from tests.store.rows import AUTHOR, INCARNATION, LACKING, PLACES, document, entry, fill, places
 
 # Collections
 
@@ -45,7 +46,7 @@ def test_size_follows_what_is_stored(store: Store) -> None:
     tables = fill(store, 3)
     size = sum(len(row.payload or b"") for row in tables.entries_from(1, 3)) + 3 * ENTRY_BYTES
     assert tables.size_bytes() == size
-    with contextlib.suppress(StoreError), store.transaction():
+    with suppress(StoreError), store.transaction():
         tables.insert_entries([entry(4)])
         raise StoreError("the disk is full")
     assert tables.size_bytes() == size
@@ -210,6 +211,34 @@ def test_payload_that_comes_twice_counts_once(store: Store) -> None:
     assert tables.counts() == (1, 0, 0)
 
 
+def test_a_payload_with_a_mark_is_not_lacking(store: Store) -> None:
+    """Otherwise a node asks its peers for ever for what it let go, or never says that it has everything."""
+    tables = places(store)
+    marked = [entry(n, payload=None)._replace(bare=with_mark(LACKING, SUPERSEDED)) for n in (2, 3)]
+    with store.transaction():
+        tables.insert_entries([entry(1), *marked, entry(4, payload=None), entry(5)])
+    assert (tables.counts(), tables.marked()) == ((5, 0, 1), 2)
+    assert [row.arrival for row in tables.bare_entries(9)] == [4]
+    size = tables.size_bytes()
+    with store.transaction():
+        tables.rewrite_entry(entry(1, payload=None)._replace(bare=with_mark(LACKING, LET_GO)))
+        tables.rewrite_entry(entry(3))
+        tables.rewrite_entry(entry(4, payload=None)._replace(bare=with_mark(LACKING, LET_GO)))
+        tables.rewrite_entry(entry(5, payload=None))
+    assert (tables.counts(), tables.marked()) == ((5, 0, 1), 3)
+    assert [row.arrival for row in tables.bare_entries(9)] == [5]
+    assert tables.size_bytes() == size - len(b"payload")
+    with suppress(RuntimeError), store.transaction():
+        tables.rewrite_entry(entry(2))
+        tables.rewrite_entry(entry(5))
+        raise RuntimeError
+    assert (tables.counts(), tables.marked()) == ((5, 0, 1), 3)
+    store.rebuild_indexes()
+    assert (tables.counts(), tables.marked()) == ((5, 0, 1), 3)
+    assert [mark_of(row.bare) for row in tables.entries_from(1, 9) if row.bare] == [LET_GO, SUPERSEDED, LET_GO, None]
+    assert list(store.verify()) == []
+
+
 def test_greatest_hlc_fits(store: Store) -> None:
     """SQLite's integers end at 2**63 - 1; a clock in the year 4000 is far from there."""
     tables = places(store)
@@ -324,7 +353,7 @@ def test_touches_that_were_rolled_back_are_gone(store: Store) -> None:
     tables = places(store)
     with store.transaction():
         tables.touches.add([(b"tag-tag-", 1, 1)])
-    with contextlib.suppress(StoreError), store.transaction():
+    with suppress(StoreError), store.transaction():
         tables.touches.add([(b"tag-tag-", 1, 1), (b"tag-tag-", 2, 2)])
         raise StoreError("the disk is full")
     assert tables.touches.page(b"tag-tag-", None, 9) == [Touch(1, 1)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from meshsync.core.bare import LET_GO, with_mark
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.errors import StoreError
 from meshsync.store.keys import IndexRow, KeyRow
@@ -16,7 +17,7 @@ from meshsync.store.rows import ENTRY_BYTES
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
 from tests.authors import START_MS, Author
-from tests.store.rows import PLACES, fill, places
+from tests.store.rows import LACKING, PLACES, entry, fill, places
 
 
 @pytest.fixture
@@ -37,8 +38,16 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_marks(connection: apsw.Connection) -> None:
+    """Take back what version 5 brought."""
+    run(connection, "ALTER TABLE collections DROP COLUMN marked")
+    run(connection, "DROP INDEX entries_1_bare")
+    run(connection, "CREATE INDEX entries_1_bare ON entries_1 (arrival) WHERE bare IS NOT NULL")
+
+
 def unmake_indexes(connection: apsw.Connection) -> None:
-    """Take back what version 4 brought."""
+    """Take back what version 4 brought, and all since."""
+    unmake_marks(connection)
     run(connection, "DROP TABLE indexes_1")
     run(connection, "DROP TABLE keys_1")
 
@@ -148,6 +157,25 @@ def test_an_older_store_takes_indexes(path: Path) -> None:
     store = SqliteStore.open(path, boot_id=b"boot")
     assert places(store).keys.rows() == [IndexRow(1, "n", "ready", "")]
     assert places(store).keys.by_id(1, "", 9) == [KeyRow(b"key", "x")]
+    assert list(store.verify()) == []
+    store.close()
+
+
+def test_an_older_store_takes_marks(path: Path) -> None:
+    """Otherwise a node that was updated asks its peers for ever for payloads that it let go."""
+    connection = apsw.Connection(str(path))
+    unmake_marks(connection)
+    connection.close()
+    set_version(path, 4)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    tables = places(store)
+    with store.transaction():
+        tables.insert_entries([entry(51, payload=None), entry(52, payload=None)])
+        tables.rewrite_entry(entry(51, payload=None)._replace(bare=with_mark(LACKING, LET_GO)))
+    assert [row.arrival for row in tables.bare_entries(9)] == [52]
+    store.close()
+    store = SqliteStore.open(path, boot_id=b"boot")
+    assert (places(store).counts()[2], places(store).marked()) == (1, 1)
     assert list(store.verify()) == []
     store.close()
 

@@ -8,7 +8,7 @@ Both take long on a large store; the caller runs them in a thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apsw
@@ -17,6 +17,7 @@ from meshsync.disk import sync_directory
 from meshsync.errors import StoreError
 from meshsync.store.sqlite.database import connect, meshsync_error, run
 from meshsync.store.sqlite.files import beside
+from meshsync.store.sqlite.soundness import LACKING, MARKED
 
 _FAULTS_MAX = 100
 """Lines for one kind of fault."""
@@ -79,8 +80,8 @@ def verify(path: Path) -> Iterator[str]:
         for (line,) in connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
             if line != "ok":
                 yield f"{path}: {line}"
-        collections = run(connection, "SELECT number, id, name, live, bare FROM collections")
-        for number, id, name, live, bare in collections:
+        collections = run(connection, "SELECT number, id, name, live, bare, marked FROM collections")
+        for number, id, name, live, *bare in collections:
             for line in _verify_collection(connection, number, live, bare):
                 yield f"collection {name or id.hex()[:8]}: {line}"
     except apsw.Error as error:
@@ -89,14 +90,16 @@ def verify(path: Path) -> Iterator[str]:
         connection.close()
 
 
-def _verify_collection(connection: apsw.Connection, n: int, live: int, bare: int) -> Iterator[str]:
-    count, last, found_bare = run(
-        connection, f"SELECT count(*), ifnull(max(arrival), 0), count(bare) FROM entries_{n}"
+def _verify_collection(connection: apsw.Connection, n: int, live: int, bare: Sequence[int]) -> Iterator[str]:
+    count, last, *found_bare = run(
+        connection,
+        f"SELECT count(*), ifnull(max(arrival), 0), count(bare) FILTER (WHERE {LACKING}), "
+        f"count(bare) FILTER (WHERE {MARKED}) FROM entries_{n}",
     )[0]
     if count != last:
         yield f"{last - count} of {last} entries are missing"
     if found_bare != bare:
-        yield f"{found_bare} entries are without payload, {bare} were counted"
+        yield "{} entries lack their payloads and {} have marks, {} and {} were counted".format(*found_bare, *bare)
     ((found_live,),) = run(connection, f"SELECT count(*) FROM documents_{n} WHERE live")
     if found_live != live:
         yield f"{found_live} documents are live, {live} were counted"

@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -64,7 +64,19 @@ def _make_room_for_indexes(connection: apsw.Connection) -> None:
         run(connection, f"CREATE INDEX keys_{number}_order ON keys_{number} (field, key, id)")
 
 
-STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches, 3: _make_room_for_indexes}
+def _make_room_for_marks(connection: apsw.Connection) -> None:
+    """From 4 to 5: a payload that is not here may be marked as one that is not needed."""
+    run(connection, "ALTER TABLE collections ADD COLUMN marked INTEGER NOT NULL DEFAULT 0")
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(connection, f"DROP INDEX entries_{number}_bare")
+        run(
+            connection,
+            f"CREATE INDEX entries_{number}_bare ON entries_{number} (arrival) "
+            "WHERE bare IS NOT NULL AND substr(bare, 1, 1) <> x'84'",
+        )
+
+
+STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches, 3: _make_room_for_indexes, 4: _make_room_for_marks}
 """STEPS[v] makes version v + 1 from version v."""
 
 

@@ -25,7 +25,8 @@ CREATE TABLE collections (
     id BLOB NOT NULL UNIQUE,
     name TEXT NOT NULL,       -- '' where it is not known
     live INTEGER NOT NULL,    -- live documents
-    bare INTEGER NOT NULL,    -- entries without payload
+    bare INTEGER NOT NULL,    -- entries that lack their payloads
+    marked INTEGER NOT NULL,  -- entries that have a mark in place of them
     bytes INTEGER NOT NULL,   -- of the payloads
     incarnation BLOB,         -- the last one that this store wrote under, NULL before the first
     writer BLOB               -- the boot id of the process that writes (x'' for an unknown one), NULL after a clean end

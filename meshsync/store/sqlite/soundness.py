@@ -27,6 +27,10 @@ HEAD_COLUMNS = (
     "arrival, branch, seq, CAST(id AS BLOB), hlc, height, CAST(parents AS BLOB), CAST(seal AS BLOB), head_crc"
 )
 
+LACKING = "bare IS NOT NULL AND substr(bare, 1, 1) <> x'84'"
+MARKED = "bare IS NOT NULL AND substr(bare, 1, 1) = x'84'"
+"""See meshsync.core.bare.  As in collection.sql: SQLite takes an index for a condition that it was made with."""
+
 _entry: Callable[[Sequence[Any]], EntryRow] = partial(tuple.__new__, EntryRow)
 """EntryRow(*columns) at two thirds of its cost: every entry that is sent passes here."""
 

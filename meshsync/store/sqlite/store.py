@@ -134,7 +134,7 @@ class SqliteStore:
 
     def _load_collections(self) -> None:
         for number, id, name, *counts in self._database.rows(
-            "SELECT number, id, name, live, bare, bytes FROM collections ORDER BY number"
+            "SELECT number, id, name, live, bare, marked, bytes FROM collections ORDER BY number"
         ):
             self._add_tables(number, CollectionId(id), name, *counts)
 
@@ -193,11 +193,11 @@ class SqliteStore:
             return tables
         with self._transaction:
             self._database.write(
-                "INSERT INTO collections (id, name, live, bare, bytes) VALUES (?, ?, 0, 0, 0)", (id, name)
+                "INSERT INTO collections (id, name, live, bare, marked, bytes) VALUES (?, ?, 0, 0, 0, 0)", (id, name)
             )
             number: int = self._database.row("SELECT number FROM collections WHERE id = ?", (id,))[0]
             self._database.write(collection_schema(number))
-        return self._add_tables(number, id, name, 0, 0, 0)
+        return self._add_tables(number, id, name, 0, 0, 0, 0)
 
     def collections(self) -> list[tuple[CollectionId, str]]:
         return [(tables.id, tables.name if tables.is_named else "") for tables in self._tables.values()]

@@ -1,4 +1,4 @@
-"""The tables of one collection in SQLite.  In memory: three numbers, and nothing per entry."""
+"""The tables of one collection in SQLite.  In memory: five numbers, and nothing per entry."""
 
 # ruff: noqa: S608 -- what is put into a statement is the number of the collection, which this store gave out itself.
 
@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from meshsync.core.bare import is_lacking, is_marked
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
@@ -30,6 +31,8 @@ from meshsync.store.sqlite.soundness import (
     ENTRY_COLUMNS_AS_BLOBS,
     HEAD_COLUMNS,
     INSPECTED_COLUMNS,
+    LACKING,
+    MARKED,
     inspected,
     is_sound_branch,
     is_sound_head,
@@ -44,6 +47,9 @@ class Counts(NamedTuple):
     next_arrival: int
     live: int
     bare: int
+    """Those that lack their payloads."""
+    marked: int
+    """Those that have a mark in place of them."""
     payload_bytes: int
 
 
@@ -68,7 +74,7 @@ class SqliteTables(SqliteDocumentReads):
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self.touches = SqliteTouches(database, number)
         self.keys = SqliteKeys(database, number)
-        self._counts = self._committed_counts = Counts(1, 0, 0, 0)
+        self._counts = self._committed_counts = Counts(1, 0, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
         row = f"SELECT {ENTRY_COLUMNS} FROM entries_{n}"
@@ -93,7 +99,7 @@ class SqliteTables(SqliteDocumentReads):
             f"{head} INDEXED BY entries_{n}_merges "
             "WHERE branch = ? AND seq <= ? AND parents IS NOT NULL ORDER BY seq DESC LIMIT ?"
         )
-        self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL ORDER BY arrival LIMIT ?"
+        self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE {LACKING} ORDER BY arrival LIMIT ?"
         self._put_document = (
             f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, crc) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET arrival = excluded.arrival, op = excluded.op, live = excluded.live, "
@@ -107,16 +113,16 @@ class SqliteTables(SqliteDocumentReads):
 
     # Counts
 
-    def load_counts(self, live: int, bare: int, payload_bytes: int) -> None:
+    def load_counts(self, live: int, bare: int, marked: int, payload_bytes: int) -> None:
         """Set the counts from what is stored; the last arrival is found in one step, because there are no gaps."""
         last: int = self._database.row(f"SELECT ifnull(max(arrival), 0) FROM entries_{self.number}")[0]
-        self._counts = self._committed_counts = Counts(last + 1, live, bare, payload_bytes)
+        self._counts = self._committed_counts = Counts(last + 1, live, bare, marked, payload_bytes)
 
     def write_counts(self) -> None:
         """Put the counts into the transaction that changed them."""
         if self._counts[1:] != self._committed_counts[1:]:
             self._database.write(
-                "UPDATE collections SET live = ?, bare = ?, bytes = ? WHERE number = ?",
+                "UPDATE collections SET live = ?, bare = ?, marked = ?, bytes = ? WHERE number = ?",
                 (*self._counts[1:], self.number),
             )
 
@@ -189,7 +195,8 @@ class SqliteTables(SqliteDocumentReads):
             raise LocalError(f"arrivals must go on from {start} without a gap")
         self._database.write_many(self._insert_entry, [(*row, *entry_crcs(row)) for row in rows])
         size = sum(len(row.payload) for row in rows if row.payload is not None)
-        self._count(len(rows), 0, sum(row.bare is not None for row in rows), size)
+        lacking, marked = (sum(belongs(row.bare) for row in rows) for belongs in (is_lacking, is_marked))
+        self._count(len(rows), 0, lacking, marked, size)
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
         row = self._database.row(self._entry_at, (branch, seq))
@@ -243,7 +250,8 @@ class SqliteTables(SqliteDocumentReads):
     def rewrite_entry(self, row: EntryRow) -> None:
         self._require_transaction()
         before = self._database.row(
-            f"SELECT bare IS NOT NULL, ifnull(length(payload), 0) FROM entries_{self.number} WHERE arrival = ?",
+            f"SELECT ifnull({LACKING}, 0), ifnull({MARKED}, 0), ifnull(length(payload), 0) "
+            f"FROM entries_{self.number} WHERE arrival = ?",
             (row.arrival,),
         )
         if before is None:
@@ -253,8 +261,8 @@ class SqliteTables(SqliteDocumentReads):
             "parents = ?, payload = ?, bare = ?, seal = ?, head_crc = ?, crc = ? WHERE arrival = ?",
             (*row, *entry_crcs(row), row.arrival),
         )
-        was_bare, size = before
-        changes = int(row.bare is not None) - was_bare, len(row.payload or b"") - size
+        now = is_lacking(row.bare), is_marked(row.bare), len(row.payload or b"")
+        changes = list(map(operator.sub, now, before))
         if any(changes):
             self._count(0, 0, *changes)
 
@@ -267,7 +275,7 @@ class SqliteTables(SqliteDocumentReads):
         self._require_transaction()
         self._database.write_many(self._put_document, [(*row, document_crc(*row)) for row in rows])
         if live_change:
-            self._count(0, live_change, 0, 0)
+            self._count(0, live_change, 0, 0, 0)
 
     def forget_documents(self, ids: Sequence[bytes]) -> None:
         self._require_transaction()
@@ -280,7 +288,8 @@ class SqliteTables(SqliteDocumentReads):
         n = self.number
         found = self._database.row(
             f"SELECT (SELECT count(*) FROM documents_{n} WHERE live), "
-            f"(SELECT count(*) FROM entries_{n} INDEXED BY entries_{n}_bare WHERE bare IS NOT NULL), "
+            f"(SELECT count(*) FROM entries_{n} INDEXED BY entries_{n}_bare WHERE {LACKING}), "
+            f"(SELECT count(*) FROM entries_{n} WHERE {MARKED}), "
             f"(SELECT ifnull(sum(length(payload)), 0) FROM entries_{n})"
         )
         if found != self._counts[1:]:
@@ -288,6 +297,9 @@ class SqliteTables(SqliteDocumentReads):
 
     def counts(self) -> tuple[int, int, int]:
         return self._counts.next_arrival - 1, self._counts.live, self._counts.bare
+
+    def marked(self) -> int:
+        return self._counts.marked
 
     def size_bytes(self) -> int:
         return self._counts.payload_bytes + ENTRY_BYTES * (self._counts.next_arrival - 1)

@@ -1,0 +1,46 @@
+"""What stands for a payload that is not here: `EntryRow.bare`, CBOR [hash, size, [document tags]], and maybe a mark.
+
+Without a mark the payload is lacking: it stayed away, and is asked for where it is wanted.  A mark says that nothing
+is lacking, because the documents are what they are without it (`meshsync.store.contributing`):
+
+    1   superseded: a peer said so, and left it out
+    2   let go: it was here, and this node dropped it
+
+Either way others are told that it is superseded.
+"""
+
+from __future__ import annotations
+
+from meshsync.core import cbor
+
+SUPERSEDED = 1
+LET_GO = 2
+
+_WITH_MARK = b"\x84"
+"""How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
+
+
+def is_lacking(bare: bytes | None) -> bool:
+    """Whether a payload is not here and may be needed.  None: it is here."""
+    return bare is not None and not is_marked(bare)
+
+
+def is_marked(bare: bytes | None) -> bool:
+    """Whether a payload is not here and is not needed."""
+    return bare is not None and bare.startswith(_WITH_MARK)
+
+
+def mark_of(bare: bytes) -> int | None:
+    """The mark, None where the payload is lacking."""
+    return cbor.decode_trusted(bare)[3] if is_marked(bare) else None
+
+
+def with_mark(bare: bytes, mark: int) -> bytes:
+    """The same with this mark."""
+    return cbor.encode([*cbor.decode_trusted(bare)[:3], mark])
+
+
+def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:
+    """What the header says of a payload: its hash, its size in bytes, the tags of the documents."""
+    digest, size, tags = cbor.decode_trusted(bare or b"")[:3]
+    return digest, size, tags

@@ -1,0 +1,60 @@
+"""Which payloads the documents are made of, and which are superseded.
+
+The payload of an entry contributes when one of the documents that it touches shows it or hangs on it, as it stands
+here: the row points at the entry; or the merged state has a stamp of it (of the clear, of existing, of a field, a
+removed one too); or no other write to the document has seen it, so that it is a side of a conflict, which is never
+hidden.  Otherwise it is superseded, and that stays true for ever whatever arrives later: a state is a join of writes,
+and what lies below a join lies below all that it grows to.  A document made anew from the payloads that contribute is
+the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from meshsync.core import cbor
+from meshsync.core.anchor import Place
+from meshsync.core.bare import is_marked
+from meshsync.errors import DamagedError
+
+if TYPE_CHECKING:
+    from meshsync.core.holding import StoredEntry
+    from meshsync.store.replica import Replica
+    from meshsync.store.rows import DocumentRow
+
+_Test = Callable[["StoredEntry"], bool]
+
+
+def contributes(replica: Replica, entry: StoredEntry) -> bool:
+    """Whether the payload of one entry contributes; see `contributing`."""
+    return bool(contributing(replica, [entry]))
+
+
+def contributing(replica: Replica, entries: Sequence[StoredEntry]) -> set[int]:
+    """The arrival numbers of those of some entries whose payloads contribute.
+
+    Of a payload that is not here the mark decides.  Where nobody knows, it contributes: it is lacking, or a document
+    that it touches is damaged.
+    """
+    present = [entry for entry in entries if entry.payload is not None]
+    found = {entry.arrival for entry in entries if entry.payload is None and not is_marked(entry.bare)}
+    operations: list[Any] = cbor.decode_many_trusted([entry.payload or b"" for entry in present])
+    documents = replica.tables.documents(list({operation[1] for ops in operations for operation in ops}))
+    tests = {id: _test_of(replica, row) for id, row in documents.items()}
+    for entry, ops in zip(present, operations, strict=True):
+        if any(operation[1] not in tests or tests[operation[1]](entry) for operation in ops):
+            found.add(entry.arrival)
+    return found
+
+
+def _test_of(replica: Replica, row: DocumentRow) -> _Test:
+    """Whether an entry that touches the document contributes to it."""
+    if row.state is None:
+        return lambda entry: entry.arrival == row.arrival
+    try:
+        state = replica.merger.state(row)
+    except DamagedError:
+        return lambda entry: True  # noqa: ARG005
+    ids, frontier = state.contributors(), set(state.frontier)
+    return lambda entry: entry.id in ids or Place(entry.branch, entry.seq, entry.hlc) in frontier
