@@ -101,6 +101,7 @@ async def start_node(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(node.sync.summaries.run)
+        nursery.start_soon(node.sync.parts.run)
         nursery.start_soon(node.relay.run)
         nursery.start_soon(node.indexing.run)
         if interfaces is not None:

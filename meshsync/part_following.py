@@ -35,17 +35,11 @@ class PartFollower:
         self._replica = replica
         self._watcher = watcher
         self._query = query or Query()
-        interest = self._interest()
-        self._news = interest.news
+        self._news = self._interest().news
+        self._is_beginning = cursor == "0"
+        self._number = self._news.last if cursor in ("0", None) else self._news.number(cursor)
         self._told: set[str] = set()
         """What the reader takes to be there."""
-        if cursor == "0":
-            self._todo = sorted(interest)
-            self._number = self._news.last
-        else:
-            self._number = self._news.last if cursor is None else self._news.number(cursor)
-            self._told = set(interest) | set(self._news.after(self._number))
-            self._todo = []
 
     def _interest(self) -> Interest:
         interest = self._replica.interest
@@ -55,8 +49,14 @@ class PartFollower:
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """See `Collection.changes`."""
+        await self._watcher.wait_until(lambda: self._replica.is_settled)
+        todo: list[str] = []
+        if self._is_beginning:
+            todo, self._number = sorted(self._interest()), self._news.last
+        else:
+            self._told = set(self._interest()) | set(self._news.after(self._number))
         # Those of the beginning carry the cursor of the beginning: whoever stops among them begins anew.
-        for count, id in enumerate(self._todo):
+        for count, id in enumerate(todo):
             if (change := self._change(id, "0")) is not None:
                 yield change
             if count % _SLICE == 0:

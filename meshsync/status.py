@@ -143,6 +143,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None if replica.interest is None else replica.interest.query.to_json(),
+        "settled": replica.is_settled,
         "conflicts": replica.policy.value,
         "differing": _differing(node, replica),
         "peers": [_session(node, replica, peer) for peer in partners],

@@ -15,6 +15,8 @@ from typing import Any
 from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.query import Query
+from meshsync.core.session_events import SessionState
+from meshsync.store.listing import Listing
 from tests.meshoracle import Write, document_of
 from tests.simmesh import SimMesh
 from tests.simnode import Node
@@ -70,6 +72,21 @@ def shown(node: Node) -> dict[str, dict[str, Any]]:
     return {id: body for id, body in documents.items() if body is not None and (interest is None or id in interest)}
 
 
+def check_looked_through(mesh: SimMesh) -> None:
+    """What a node shows, and says, while it looks through its documents for those that it wants now."""
+    for node in mesh.nodes:
+        merger, interest = node.replica.merger, node.replica.interest
+        if interest is None or interest.is_settled:
+            continue
+        mesh.stats["looks in between"] += 1
+        documents = node.replica.tables.scan_documents()
+        bodies = {row.id: merger.body(row, payload) for row, payload in documents}
+        expected = {id for id, body in bodies.items() if body is not None and interest.query.matches(body, id)}
+        assert {one.document.row.id for one in Listing(node.replica, Query())} == expected
+        for end in node.ends:
+            assert end.session.state is not SessionState.SYNCED, end
+
+
 def check_views(mesh: SimMesh) -> None:
     """The oracle."""
     state = full_state(mesh)
@@ -85,7 +102,10 @@ class ChoosyMesh:
         self.mesh = SimMesh(seed, 0, SMALL)
         self.rng = rng = self.mesh.rng
         self.mesh.limits = replace(
-            SMALL, eager_subscribers_max=rng.choice((0, 0, 2, 8)), bulk_entries=rng.choice((4, 64, 64))
+            SMALL,
+            eager_subscribers_max=rng.choice((0, 0, 2, 8)),
+            bulk_entries=rng.choice((4, 64, 64)),
+            part_slice_documents=rng.choice((1, 3, 256)),
         )
         self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.4))
         self.full = rng.randrange(1, 3)
@@ -160,6 +180,7 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     choosy = ChoosyMesh(seed)
     for _ in range(steps):
         choosy.step()
+        check_looked_through(choosy.mesh)
     choosy.heal()
     choosy.mesh.run(2.0)
     assert choosy.mesh.is_level()

@@ -83,6 +83,7 @@ class Node:
         with self.store.sound():
             self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
             self.replica.choose(self.query)
+        self.look(self.replica)
 
     def choose(self, query: Query | None) -> None:
         """Subscribe to something else from now on."""
@@ -91,6 +92,18 @@ class Node:
             for end in self.ends:
                 end.handle(Chosen())
                 end.give_ready()
+            self.look(self.replica)
+
+    def look(self, replica: Replica) -> None:
+        """Look through the documents for what is wanted, a little at a time, while other things happen."""
+        if replica is not self.replica or replica.interest is None or replica.interest.is_settled:
+            return
+        self.mesh.stats["steps through the documents"] += 1
+        if replica.interest.step():
+            for end in self.ends:
+                end.give_ready()
+        else:
+            self.mesh.after(self.mesh.rng.uniform(0.0, 0.1), lambda: self.look(replica))
 
     def mend_disk(self) -> None:
         """From now on the disk does what it should."""

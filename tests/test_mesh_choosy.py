@@ -33,6 +33,8 @@ def test_the_runs_are_not_empty() -> None:
         "kills": 10,
         "crashes": 10,
         "prunes": 10,
+        "steps through the documents": 200,
+        "looks in between": 100,
         "Match": 200,
         "Want": 100,
         "payloads that stayed away": 200,

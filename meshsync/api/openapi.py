@@ -108,6 +108,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
+            "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
             "conflicts": _POLICY,
             "differing": _said(
                 _list(_object({"id": _HEX, "conflicts": _POLICY})),

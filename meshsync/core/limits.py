@@ -64,6 +64,8 @@ class Limits:
     """So long others have to send a payload, before a peer is asked that did not bring it up."""
     match_slice_documents: int = 64
     """Documents, or entries, that are looked at for a peer's query at a time: at most MATCH_TAGS_MAX names."""
+    part_slice_documents: int = 256
+    """Documents, or keys, that are looked at at a time where another part of a collection is wanted."""
     named_documents_max: int = 65_536
     """Documents that peers named and of which nothing is here yet."""
     seals_per_second_max: float = 2000.0

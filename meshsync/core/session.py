@@ -149,7 +149,7 @@ class Session(SessionParts):
             self._view.level()
             if self._asking.is_answered and self.held.is_satisfied:
                 return SessionState.SYNCED
-            self.stall = None if self.held.is_satisfied else "payloads are lacking that this peer has not sent"
+            self.stall = self.held.shortage
             return SessionState.PULLING
         if (self._view.dirty or self.unconfirmed) and not self._view.is_ahead:
             return SessionState.PUSHING

@@ -5,13 +5,15 @@ lacking of the documents in the view, of those that a peer named because they ma
 which a payload just came.  So a document that stops matching is noticed, and one that begins to match comes with its
 whole past.
 
-All of this is in memory, and made anew when the process starts: the view from the documents, and what peers named
-from the peers, which name all that matches to whoever begins a session.
+All of this is in memory, and made anew when the process starts: what peers named from the peers, which name all that
+matches to whoever begins a session, and the view from the documents, which are looked through in small steps, by an
+index where one serves.  Until that has come to its end the part is not *settled*: a document that was not looked at
+yet is judged when somebody asks for it, and nobody is told that all is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
+from meshsync.store.listing import Listing, Selected
 from meshsync.store.news import News
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -32,7 +35,10 @@ _PAGE = 64
 
 
 class Interest:
-    """What one replica wants.  `before`: what it wanted until now.  LocalError: the query is more than a peer takes."""
+    """What one replica wants.  `before`: what it wanted until now.  LocalError: the query is more than a peer takes.
+
+    A new one is not settled: `step` is to be called until it is.
+    """
 
     def __init__(self, replica: Replica, query: Query, before: Interest | None = None) -> None:
         self.query = query
@@ -48,30 +54,82 @@ class Interest:
         """The arrivals of entries whose payloads are lacking."""
         self.wishes = 0
         """How many payloads were wanted so far."""
-        for row, payload in replica.tables.scan_documents():
-            self._judge(row, payload)
         self.news: News = News() if before is None else before.news
         """What entered the view, changed in it, or left it."""
-        if before is not None:
-            for id in sorted(set(before) ^ self._view):
-                self.news.note(id)
+        self._is_first = before is None
+        self._before: set[str] = set(() if before is None else before)
+        """What the view was until now, of what was not looked at yet."""
+        self._documents = self._listing()
+        self._scan: Iterator[list[Selected]] | None = self._documents.steps()
+
+    # Looking through the documents
+
+    def _listing(self) -> Listing:
+        return Listing(self._replica, self.query, whole=True, page_max=self._replica.limits.part_slice_documents)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all documents were looked at."""
+        return self._scan is None
+
+    def step(self) -> bool:
+        """Look at some documents: some milliseconds.  Whether that was all."""
+        index = self._documents.plan.index
+        if self._scan is not None and index is not None and index not in self._replica.indexes.rows:
+            # It was given up, and names nothing any more.
+            self._documents = self._listing()
+            self._scan = self._documents.steps()
+        documents = self._documents
+        end = documents.documents_read + documents.keys_read + self._replica.limits.part_slice_documents
+        while self._scan is not None:
+            found = next(self._scan, None)
+            if found is None:
+                self._scan = None
+                for id in sorted(self._before):
+                    self.news.note(id)
+                self._before.clear()
+                break
+            for (row, _), _ in found:
+                self._looked_at(row.id, is_in_view=True)
+            if documents.documents_read + documents.keys_read >= end:
+                break
+        return self.is_settled
+
+    def _looked_at(self, id: str, *, is_in_view: bool) -> None:
+        if self._was_in_view(id) is not is_in_view and not self._is_first:
+            self.news.note(id)
+        self._place(id, is_in_view=is_in_view)
+
+    # What is shown
 
     def __contains__(self, id: str) -> bool:
         """Whether a document is in the view."""
+        if id not in self._view and not self.is_settled:
+            row = self._replica.tables.documents([id]).get(id)
+            # Whoever is told that it is in the view has to learn when it leaves.
+            self._looked_at(id, is_in_view=row is not None and self._matches(row))
         return id in self._view
 
+    def shows(self, id: str, body: Mapping[str, Any]) -> bool:
+        """Whether a document is in the view, for whoever has read it."""
+        return id in self._view if self.is_settled else self.query.matches(body, id)
+
     def __iter__(self) -> Iterator[str]:
-        """The ids of the documents in the view."""
-        return iter(self._view)
+        """The ids of the documents in the view; until it is settled of those that were looked at, and of others as
+        they were in the one before.
+        """
+        return iter(self._view | self._before if self._before else self._view)
 
     def __len__(self) -> int:
-        """How many documents are in the view."""
+        """How many documents are in the view, as far as it is settled."""
         return len(self._view)
+
+    # What is lacking
 
     @property
     def is_satisfied(self) -> bool:
         """Whether no wanted payload is lacking."""
-        return not self._wanted
+        return self.is_settled and not self._wanted
 
     def lacking(self, limit: int) -> list[tuple[LogId, int]]:
         """Where at most `limit` entries stand whose payloads are wanted and lacking."""
@@ -114,11 +172,12 @@ class Interest:
         self.wishes += len(self._wanted) - before
 
     def _touched(self, row: DocumentRow) -> None:
-        was_in_view = row.id in self._view
-        is_in_view = self._judge(row, None)
+        was_in_view, is_known = self._was_in_view(row.id), row.id in self._view
+        is_in_view = self._matches(row)
+        self._place(row.id, is_in_view=is_in_view)
         if was_in_view or is_in_view:
             self.news.note(row.id)
-        if was_in_view:
+        if is_known:
             return  # what is lacking of it was found when it entered, and each bare entry since then when it came
         tag = document_tag(self._replica.id, row.id)
         if not is_in_view:
@@ -127,32 +186,39 @@ class Interest:
             if not bare:
                 self._named.discard(tag)  # it is here whole, and does not match
 
-    def _judge(self, row: DocumentRow, payload: bytes | None) -> bool:
-        """Let a document enter or leave the view; whether it is in it then."""
+    def _was_in_view(self, id: str) -> bool:
+        return id in self._view or id in self._before
+
+    def _matches(self, row: DocumentRow) -> bool:
         body = None
         if row.live:
             with suppress(DamagedError):
-                body = self._replica.merger.body(row, payload)
-        matches = body is not None and self.query.matches(body, row.id)
-        if matches is (row.id in self._view):
-            return matches
-        tag = document_tag(self._replica.id, row.id)
-        if matches:
-            self._view.add(row.id)
+                body = self._replica.merger.body(row, None)
+        return body is not None and self.query.matches(body, row.id)
+
+    def _place(self, id: str, *, is_in_view: bool) -> None:
+        """Let a document enter or leave the view."""
+        self._before.discard(id)
+        if is_in_view is (id in self._view):
+            return
+        tag = document_tag(self._replica.id, id)
+        if is_in_view:
+            self._view.add(id)
             self._tags[tag] = self._tags.get(tag, 0) + 1
             self._named.discard(tag)
             self._want(self._bare(tag))
         else:
-            self._view.remove(row.id)
+            self._view.remove(id)
             self._tags[tag] -= 1
             if not self._tags[tag]:
                 del self._tags[tag]
-        return matches
 
     def _bare(self, tag: bytes) -> Iterator[int]:
         """The entries with this tag that lack their payloads."""
         after: Touch | None = None
         tables = self._replica.tables
+        if not tables.counts()[2]:
+            return
         while page := tables.touches.page(tag, after, _PAGE):
             for touch in page:
                 with suppress(DamagedError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from meshsync.core.matching import MISSING, getter
 from meshsync.core.ordering import MISSING_KEY, STRINGS, Order, sort_key
 from meshsync.core.query import Query
 from meshsync.core.spans import Span
-from meshsync.errors import LocalError
+from meshsync.errors import DamagedError, LocalError
 from meshsync.store.keys import KeyRow
 from meshsync.store.plan import make_plan
 from meshsync.store.rows import DocumentPayload
@@ -51,7 +52,11 @@ class Selected(NamedTuple):
 
 
 class Listing:
-    """One run of a query.  LocalError while it is read: too many documents match to be sorted without an index."""
+    """One run of a query.  LocalError while it is read: too many documents match to be sorted without an index.
+
+    `whole`: also what is outside of the part of the collection that this node shows, and past documents that are
+    damaged; DamagedError otherwise.  `page_max`: so many documents at most are read in one step.
+    """
 
     def __init__(
         self,
@@ -61,11 +66,14 @@ class Listing:
         order: Order | None = None,
         after: After | None = None,
         limit: int | None = None,
+        whole: bool = False,
+        page_max: int = _PAGE_DOCUMENTS_MAX,
     ) -> None:
         self._tables = replica.tables
         self._merger = replica.merger
         self._name = replica.name
-        self._interest = replica.interest
+        self._interest = None if whole else replica.interest
+        self._bodies = self._sound_bodies if whole else replica.merger.bodies
         self.query = query
         # Where all sides of a conflict are kept, what a document shows is not what is stored.
         self._hint = None if replica.policy.keeps_all else query.hint
@@ -77,7 +85,7 @@ class Listing:
         self._reverse = order is not None and order.descending
         entries = max(1, replica.entry_count())
         page = _PAGE_BYTES * entries // max(1, self._tables.size_bytes())
-        self._page = max(_PAGE_DOCUMENTS_MIN, min(page, _PAGE_DOCUMENTS_MAX))
+        self._page = min(max(_PAGE_DOCUMENTS_MIN, min(page, _PAGE_DOCUMENTS_MAX)), page_max)
         # A document that is lost may match: whoever reads all of them is told.
         indexes = [] if replica.damage.has_documents else replica.indexes.ready()
         self.plan = make_plan(query, order, limit, self._tables, indexes, replica.limits)
@@ -111,11 +119,22 @@ class Listing:
         for page in pages:
             yield [
                 Selected(document, body)
-                for document, body in zip(page, self._merger.bodies(page), strict=True)
+                for document, body in zip(page, self._bodies(page), strict=True)
                 if body is not None
-                and (interest is None or document.row.id in interest)
+                and (interest is None or interest.shows(document.row.id, body))
                 and matches(body, document.row.id)
             ]
+
+    def _sound_bodies(self, page: Sequence[DocumentPayload]) -> list[dict[str, Any] | None]:
+        try:
+            return self._merger.bodies(page)
+        except DamagedError:
+            return [self._body(document) for document in page]
+
+    def _body(self, document: DocumentPayload) -> dict[str, Any] | None:
+        with suppress(DamagedError):
+            return self._merger.body(*document)
+        return None
 
     # Where documents come from
 

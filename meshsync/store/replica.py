@@ -104,16 +104,33 @@ class Replica(Branches):
         return self.complete if self.interest is None else self.interest.is_satisfied and not self.damage.lacking
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it is known what of the documents here is wanted; see `Interest.step`."""
+        return self.interest is None or self.interest.is_settled
+
+    @property
+    def shortage(self) -> str | None:
+        """Why not every payload is here that is wanted, for people."""
+        if not self.is_settled:
+            return "the documents that are here are still being looked through for those that are wanted"
+        return None if self.is_satisfied else "payloads are lacking that this peer has not sent"
+
+    @property
     def wishes(self) -> int:
         """Changes whenever more payloads are lacking that are wanted."""
         return self.merger.bare if self.interest is None else self.interest.wishes
 
     def choose(self, query: Query | None) -> bool:
-        """Want the documents that match, or all; whether that is news.  LocalError: the query is too large."""
+        """Want the documents that match, or all; whether that is news.  LocalError: the query is too large.
+
+        Where there are many documents, `interest.step` is to be called until the part is settled.
+        """
         wanted = None if query is None or query.is_everything else query
         if wanted == (None if self.interest is None else self.interest.query):
             return False
         self.interest = None if wanted is None else Interest(self, wanted, self.interest)
+        if self.interest is not None:
+            self.interest.step()
         return True
 
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:

@@ -49,4 +49,6 @@ async def run_cycle(engine: SyncEngine, chosen: Collection[CollectionId]) -> Syn
 def _is_settled(exchange: Exchange) -> bool:
     exchange.absorb()
     session = exchange.session
-    return exchange.is_ending or session.state is SessionState.SYNCED or session.stall is not None
+    if exchange.is_ending or session.state is SessionState.SYNCED:
+        return True
+    return session.stall is not None and exchange.replica.is_settled

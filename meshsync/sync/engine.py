@@ -29,6 +29,7 @@ from meshsync.sync.exchange import Exchange
 from meshsync.sync.health import StoreHealth
 from meshsync.sync.holds import Holds
 from meshsync.sync.link import Link
+from meshsync.sync.parts import Parts
 from meshsync.sync.rate import Rates
 from meshsync.sync.relay import Carrier
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
@@ -84,6 +85,8 @@ class SyncEngine:
         self._health = StoreHealth(store, events)
         self._totals = Totals()
         self.spreads = Spreads(self)
+        self.parts = Parts(self)
+        """What is wanted of collections; run where the node is composed."""
 
     # What the owner asks for
 
@@ -241,10 +244,7 @@ class SyncEngine:
         self._choose(self.replica(subscription.collection))
 
     def _choose(self, replica: Replica) -> None:
-        if replica.choose(self._subscriptions.query(replica.id)):
-            self.watcher(replica).notify()
-            for exchange in self.exchanges(replica):
-                exchange.choose()
+        self.parts.choose(replica, self._subscriptions.query(replica.id))
 
     def _replicates_no_longer(self, replica: Replica) -> None:
         self._holds.forget(replica)

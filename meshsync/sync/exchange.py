@@ -169,7 +169,7 @@ class Exchange:
             self._handle(Changed({number: branches[number].tip.seq for number in changed}, sorted(filled)))
 
     def resume(self) -> None:
-        """Syncing was started again."""
+        """Look anew at what there is to send or to ask for."""
         self._kick.set()
 
     def check(self) -> None:

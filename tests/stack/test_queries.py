@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 
-from meshsync.core.limits import Limits
+from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Message, decode_untrusted
 from meshsync.core.query import Query
 from meshsync.errors import LocalError
@@ -127,6 +129,51 @@ def test_a_part_outlives_a_restart_and_a_power_cut() -> None:
         await level(a, b)
         assert ids(b) == {"r1"}
         assert documents(b)["r1"] == {"by": "node 1", "team": "blue"}
+
+    simulate(scenario)
+
+
+def test_nothing_is_synced_while_documents_are_looked_through() -> None:
+    """Otherwise a node holds up all others while it reads a large collection, or takes a part of it for the whole."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        await write(a, *(f"b{number}" for number in range(100)), team="blue")
+        await write(a, *(f"r{number}" for number in range(100)), team="red")
+        b = await world.start(2, peers=[1], collections=[], limits=replace(LIMITS, part_slice_documents=1))
+        subscription = b.sync.subscribe("notes")
+        subscription.open()
+        await level(a, b)
+        subscription.choose(Query.parse("team=blue"))
+        status = b.status()["collections"][0]
+        assert not status["settled"]
+        assert [peer["state"] for peer in status["peers"]] == ["pulling"]
+        assert "looked through" in status["peers"][0]["stall"]
+        assert not b.sync.is_synced()
+        assert len(ids(b)) == 100
+        assert b.collection("notes").get("r1") is None
+        await b.sync.force_sync()
+        assert b.sync.is_synced()
+        status = b.status()["collections"][0]
+        assert (status["settled"], status["documents"]) == (True, 100)
+
+    simulate(scenario)
+
+
+def test_a_reader_of_a_part_begins_with_all_of_it() -> None:
+    """Otherwise whoever follows a large part from its beginning right after a start misses most of it."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        await write(a, *(f"b{number}" for number in range(100)), team="blue")
+        b = await world.start(2, peers=[1], collections=[BLUE])
+        await level(a, b)
+        await world.stop(2)
+        b = await world.start(2, peers=[1], collections=[BLUE], limits=replace(LIMITS, part_slice_documents=1))
+        assert not b.status()["collections"][0]["settled"]
+        async with aclosing(b.collection("notes").changes(since="0")) as changes:
+            told = {(await anext(changes)).id for _ in range(100)}
+        assert told == ids(b)
 
     simulate(scenario)
 

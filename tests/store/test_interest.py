@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from meshsync.core.entry import PATCH, PUT, Operation
+import random
+from dataclasses import replace
+
+import pytest
+
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.store.base import Store
+from meshsync.store.listing import Listing
 from meshsync.store.replica import Replica
-from tests.authors import COLLECTION, Author, batch_of
+from tests.authors import COLLECTION, START_MS, Author, batch_of
 from tests.replicas import apply
 
 BLUE = Query.parse("team=blue")
@@ -48,3 +55,106 @@ def test_the_index_made_anew_names_what_lacks_its_payload(store: Store) -> None:
     apply(replica, *batch_of([second]))
     assert replica.wanted_places(9) == [(author.log, 1)]
     assert list(store.verify()) == []
+
+
+class Walk:
+    """A replica that wants one part after the other, and a reader of what is told about it."""
+
+    def __init__(self, store: Store, rng: random.Random) -> None:
+        self.rng = rng
+        limits = replace(LIMITS, part_slice_documents=rng.choice((1, 2, 5)))
+        self.replica = Replica(store, store.collection(COLLECTION, "notes"), Author(9).key, limits)
+        self.told: set[str] | None = None
+        """What the reader takes to be in the part; None: it has yet to begin."""
+        self.number = 0
+
+    def step(self) -> None:
+        """A write, another wish, an index more or less, or a little of the work."""
+        rng, replica = self.rng, self.replica
+        choice = rng.randrange(10)
+        if choice < 4:
+            kind = rng.choice((PUT, PUT, PATCH, DELETE))
+            body = None if kind == DELETE else {"team": rng.choice("abc"), "n": rng.randrange(4)}
+            replica.append([Operation(kind, f"d{rng.randrange(30)}", body)], START_MS)
+        elif choice < 6:
+            replica.choose(Query.parse(rng.choice(("team=a", "team=b", "n>1", "team=a and n=2", "id>d2"))))
+        elif choice < 7:
+            (replica.indexes.add if rng.randrange(2) else replica.indexes.remove)(rng.choice(("team", "n")))
+            while not replica.indexes.step():
+                pass
+        elif replica.interest is not None:
+            replica.interest.step()
+
+    def check(self) -> None:
+        """What is shown is right at any time, and the reader knows of every change once all was looked at."""
+        replica, interest = self.replica, self.replica.interest
+        if interest is None:
+            return
+        shown = {
+            row.id
+            for row, payload in replica.tables.scan_documents()
+            if interest.query.matches(replica.merger.body(row, payload) or {}, row.id)
+        }
+        id = f"d{self.rng.randrange(30)}"
+        assert (id in interest) is (id in shown)
+        assert {selected.document.row.id for selected in Listing(replica, Query())} == shown
+        if self.told is not None:
+            for id, number in interest.news.after(self.number).items():
+                self.number = number
+                (self.told.add if id in interest else self.told.discard)(id)
+        if interest.is_settled:
+            assert set(interest) == shown
+            if self.told is None:
+                self.told, self.number = set(interest), interest.news.last
+            assert self.told == shown
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_shown_is_right_while_documents_are_looked_through(store: Store, seed: int) -> None:
+    """Otherwise a large collection shows too little, or what is not wanted any more, for as long as that takes."""
+    walk = Walk(store, random.Random(seed))
+    for _ in range(150):
+        walk.step()
+        walk.check()
+    while not walk.replica.is_settled:
+        assert walk.replica.interest is not None
+        walk.replica.interest.step()
+        walk.check()
+
+
+def test_nothing_is_satisfied_before_all_documents_were_looked_at(store: Store) -> None:
+    """Otherwise a node says that it is in sync, and then finds that payloads are lacking."""
+    author = Author(1)
+    entries = [author.write([Operation(PUT, f"d{number}", {"team": "red"})]) for number in range(9)]
+    blue = author.write([Operation(PUT, "e", {"team": "blue"})])
+    later = author.write([Operation(PATCH, "e", {"n": 1})])
+    limits = replace(LIMITS, part_slice_documents=2)
+    replica = Replica(store, store.collection(COLLECTION, "notes"), Author(9).key, limits)
+    apply(replica, *batch_of([*entries, blue, later], bare=[later]))
+    replica.choose(BLUE)
+    assert replica.interest is not None
+    assert not replica.is_satisfied
+    assert replica.shortage is not None
+    assert "looked through" in replica.shortage
+    assert "e" in replica.interest
+    while not replica.interest.step():
+        assert not replica.is_satisfied
+    assert replica.wanted_places(9) == [(author.log, 11)]
+    assert replica.fill_payload(author.log, 11, later.payload) is not None
+    assert replica.is_satisfied
+
+
+def test_an_index_leads_to_the_part(store: Store) -> None:
+    """Otherwise opening a small part of a large collection reads all of it."""
+    author = Author(1)
+    limits = replace(LIMITS, part_slice_documents=4)
+    replica = Replica(store, store.collection(COLLECTION, "notes"), Author(9).key, limits)
+    entries = [author.write([Operation(PUT, f"d{number:03}", {"team": "red"})]) for number in range(200)]
+    apply(replica, *batch_of([*entries, author.write([Operation(PUT, "e", {"team": "blue"})])]))
+    replica.indexes.add("team")
+    while not replica.indexes.step():
+        pass
+    replica.choose(BLUE)
+    assert replica.interest is not None
+    assert replica.is_settled
+    assert set(replica.interest) == {"e"}
