@@ -167,7 +167,8 @@ class Limits:
     """How long an announcement counts (RFC 6762 section 10)."""
     mdns_announce_seconds: float = 45.0
     """How often it is repeated, so that two may be lost."""
-    mdns_ttl_seconds_max: int = 4500
+    mdns_ttl_seconds_max: int = 120
+    """How long what others announce counts at most: who floods the network has to go on flooding it."""
     mdns_settle_seconds: float = 0.25
     """So long what changed is gathered before it is told."""
     mdns_requests_max: int = 8

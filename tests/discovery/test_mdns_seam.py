@@ -61,6 +61,13 @@ def test_records_tell_what_is_read_of_them() -> None:
     assert all(isinstance(record, _seam.DNSRecord) for record in (pointer, service, address))
 
 
+def test_a_record_can_be_told_to_run_out_sooner() -> None:
+    """Otherwise whoever says that his records are good for hours takes the room of all others."""
+    record = _seam.DNSAddress("host.local.", 1, 1, 4500, bytes(4), created=1.0)
+    record.ttl = 120
+    assert (record.is_expired(119_000.0), record.is_expired(121_000.0)) == (False, True)
+
+
 def test_a_question_is_put_into_a_packet() -> None:
     """Otherwise nobody is asked who is there."""
     question = _seam.DNSOutgoing(0)

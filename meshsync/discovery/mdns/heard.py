@@ -60,6 +60,9 @@ class Heard(RecordUpdateListener):
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:  # noqa: ARG002
         """Note which instances the records are about."""
         for update in records:
+            # zeroconf calls this before it keeps the record.  Of too many it drops first what runs out first: with the
+            # same time for all that is the oldest, and nobody can claim the room for hours.
+            update.new.ttl = min(update.new.ttl, self._limits.mdns_ttl_seconds_max)
             # An old record that ran out is no news: `_Seen.until` has that.
             if not update.new.ttl or not update.new.is_expired(now):
                 self._hear(update.new)
@@ -76,7 +79,7 @@ class Heard(RecordUpdateListener):
         elif isinstance(record, DNSPointer):
             self.touch(record.alias, None if record.ttl else 0.0)
         elif isinstance(record, DNSService):
-            self.touch(record.name, float(min(record.ttl, self._limits.mdns_ttl_seconds_max)))
+            self.touch(record.name, float(record.ttl))
         else:
             self.touch(record.name)
 
