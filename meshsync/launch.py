@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TextIO
 
 import structlog
 import trio
@@ -37,6 +38,11 @@ from meshsync.transports.routed import RoutedTransport, routed_admit
 CLOCK_OFFSET = "MESHSYNC_CLOCK_OFFSET"
 """Seconds by which the wall clock of a node is to be off: labs try with it what wrong clocks do."""
 
+KEY_LOG = "SSLKEYLOGFILE"
+"""A file to which the secrets of all connections are appended, so that a capture can be read, by Wireshark for one: the
+variable that browsers and curl know, and their format."""
+_log = structlog.get_logger("meshsync")
+
 
 def wall_clock(environ: Mapping[str, str]) -> Callable[[], int]:
     """What tells milliseconds since the Unix epoch.  ConfigError: the variable is no number."""
@@ -46,6 +52,19 @@ def wall_clock(environ: Mapping[str, str]) -> Callable[[], int]:
     except (ValueError, OverflowError):
         raise ConfigError(f"{CLOCK_OFFSET}: {text!r} is no number; expected seconds, such as -3600") from None
     return lambda: time.time_ns() // 1_000_000 + offset_ms
+
+
+def open_key_log(environ: Mapping[str, str]) -> TextIO | None:
+    """The file for the secrets of connections, where one is asked for.  ConfigError: it cannot be written."""
+    path = environ.get(KEY_LOG)
+    if not path:
+        return None
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"{KEY_LOG}: {path} cannot be written: {error.strerror}") from None
+    _log.warning(f"{KEY_LOG} is set: whoever reads {path} can read what this node sends and receives")
+    return file
 
 
 @asynccontextmanager
@@ -63,13 +82,15 @@ async def start_node(
     rng: random.Random,
     wall_ms: Callable[[], int],
     instance: bytes,
+    key_log: TextIO | None = None,
 ) -> AsyncIterator[Node]:
     """Run a node for the block, over what was opened for it.  Takes over the sockets; the store stays the caller's.
 
     `discoveries` makes what finds peers besides those of the configuration; `reachable_at` says where others find this
     node, by default where its sockets are.  Connections keep to `interfaces`; dialling begins anew when
     they change.
-    `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start.
+    `rng` is for jitter, `wall_ms` tells milliseconds since the Unix epoch, `instance` is 16 bytes, new for every start;
+    `key_log` takes the secrets of all connections.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(unwrapped())
@@ -88,6 +109,7 @@ async def start_node(
                     admit=admit,
                     mesh_key=mesh_key,
                     limits=limits,
+                    key_log=key_log,
                 )
             )
             for socket in sockets
@@ -138,6 +160,9 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
         stack.callback(store.close)
         network = Network(config, limits)
         stack.callback(network.close)
+        key_log = open_key_log(os.environ)
+        if key_log is not None:
+            stack.callback(key_log.close)
         node = await stack.enter_async_context(
             start_node(
                 config,
@@ -152,6 +177,7 @@ async def open_node(config: Config, *, limits: Limits = LIMITS) -> AsyncIterator
                 rng=rng,
                 wall_ms=wall_clock(os.environ),
                 instance=os.urandom(16),
+                key_log=key_log,
             )
         )
         yield node

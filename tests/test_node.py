@@ -12,7 +12,7 @@ import trio
 import meshsync
 from meshsync.errors import ConfigError, LocalError
 from meshsync.ids import EndpointId
-from meshsync.launch import CLOCK_OFFSET, open_node, wall_clock
+from meshsync.launch import CLOCK_OFFSET, KEY_LOG, open_node, wall_clock
 
 NAMED = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 OTHER = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
@@ -159,3 +159,22 @@ def test_a_lab_can_have_the_clock_wrong() -> None:
     assert behind == pytest.approx(-3_600_000, abs=60_000)
     with pytest.raises(ConfigError, match="'soon' is no number"):
         wall_clock({CLOCK_OFFSET: "soon"})
+
+
+async def test_the_secrets_of_connections_go_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them nobody can read a capture of this traffic; in a file that others may read, anybody could."""
+    keys = tmp_path / "keys"
+    async with open_node(config(tmp_path / "a")) as a:
+        monkeypatch.setenv(KEY_LOG, str(keys))
+        async with open_node(config(tmp_path / "b", peers=[f"{a.id}@{a.listen[0]}"])) as b:
+            with trio.fail_after(20):
+                await b.sync.wait_synced()
+    labels = [line.split()[0] for line in keys.read_text().splitlines()]
+    assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= set(labels)
+    assert keys.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv(KEY_LOG, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"SSLKEYLOGFILE: .* cannot be written: Is a directory"):
+        async with open_node(config(tmp_path / "c")):
+            pass

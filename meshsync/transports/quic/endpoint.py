@@ -6,7 +6,7 @@ import ipaddress
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 import trio
@@ -33,7 +33,14 @@ class QuicEndpoint:
     """Dials and accepts; see base.Transport.  Made by `open_endpoint`, which owns the tasks."""
 
     def __init__(
-        self, socket: DatagramSocket, identity: LocalIdentity, *, admit: Admit, limits: Limits, nursery: trio.Nursery
+        self,
+        socket: DatagramSocket,
+        identity: LocalIdentity,
+        *,
+        admit: Admit,
+        limits: Limits,
+        nursery: trio.Nursery,
+        key_log: TextIO | None = None,
     ) -> None:
         """Serve `socket`; `admit` decides who may stay."""
         self._socket = socket
@@ -41,6 +48,7 @@ class QuicEndpoint:
         self._admit = admit
         self._limits = limits
         self._nursery = nursery
+        self._key_log = key_log
         self._doorman = Doorman(limits)
         self._silences = Silences(limits)
         self._resets = Resets(identity.private_key, socket.address, limits)
@@ -164,6 +172,7 @@ class QuicEndpoint:
             max_datagram_size=self._limits.datagram_bytes,
             max_stream_data=self._limits.stream_window_bytes,
             private_key=self._identity.private_key,
+            secrets_log_file=self._key_log,
             supported_versions=SUPPORTED_VERSIONS,
             verify_mode=CERTIFICATE_NOT_VERIFIED,
         )
@@ -287,17 +296,19 @@ async def open_endpoint(
     admit: Admit,
     mesh_key: bytes | None = None,
     limits: Limits = LIMITS,
+    key_log: TextIO | None = None,
 ) -> AsyncIterator[QuicEndpoint]:
     """Run an endpoint on `socket` until the block is left; then close it, which takes a bounded time.
 
-    `instance` is 16 bytes, new for every start; `name` is what people call this endpoint.
+    `instance` is 16 bytes, new for every start; `name` is what people call this endpoint.  `key_log` takes the secrets
+    of all connections, as SSLKEYLOGFILE: who reads it reads the traffic.
     LocalError: a name or an instance that cannot be said in a hello.
     """
     identity = LocalIdentity.create(private_key, instance=instance, name=name, mesh_key=mesh_key)
     try:
         async with trio.open_nursery() as outer:
             tasks = await outer.start(_shielded_nursery)
-            endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=tasks)
+            endpoint = QuicEndpoint(socket, identity, admit=admit, limits=limits, nursery=tasks, key_log=key_log)
             tasks.start_soon(endpoint.serve)
             try:
                 yield endpoint
