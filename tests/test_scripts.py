@@ -87,6 +87,20 @@ def test_demo_of_a_mesh_ends_with_three_equal_roots(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_demo_of_parts_shows_what_crossed(temporary: Path) -> None:
+    """Whoever pays for each byte believes a capture, and no promise."""
+    done = run(temporary, "demo", "parts")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert re.search(r"^alps sees:\n\d\d:\d\d:\d\d  removed +2775220", done.stdout, re.MULTILINE)
+    assert re.search(r"^fjord sees:\n\d\d:\d\d:\d\d  put +2775220", done.stdout, re.MULTILINE)
+    assert 'overrode unseen "Meier"' in done.stdout or 'overrode unseen "Amstutz"' in done.stdout
+    assert re.search(r"^ +0 payloads that nobody asked for$", done.stdout, re.MULTILINE)
+    documents = re.findall(r"^\w+ +([0-9,]+) documents  root ", done.stdout, re.MULTILINE)
+    assert documents == ["34,006", "170", "318"]
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not is_privileged() or shutil.which("setpriv") is None, reason="nothing to give up, or no setpriv")
 def test_demo_of_a_mesh_needs_no_privileges(temporary: Path) -> None:
@@ -104,7 +118,7 @@ def test_demo_of_a_mesh_needs_no_privileges(temporary: Path) -> None:
     assert "three directories on this machine" in done.stdout
 
 
-@pytest.mark.parametrize(("story", "last"), [("ship", "node ship"), ("mesh", "node clara")])
+@pytest.mark.parametrize(("story", "last"), [("ship", "node ship"), ("mesh", "node clara"), ("parts", "node alps")])
 def test_demo_cleans_up_when_it_is_stopped(temporary: Path, story: str, last: str) -> None:
     """Otherwise nodes of a demo that someone lost patience with run on for ever."""
     command = [sys.executable, "-P", "-m", "demo", story]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,8 @@ class Cable:
         host, _, port = target.rpartition(":")
         self.is_cut = False
         """While it is, whatever is sent is lost."""
+        self.record: Callable[[bool, bytes], None] | None = None
+        """Told of each datagram that is let in: whether the near end sent it, and its bytes."""
         self.near = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
         self.far = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
         self._kind = kind
@@ -66,6 +68,8 @@ class Cable:
             waiting_bytes = (free_at - now) * kind.bytes_per_second if free_at > now else 0
             if self.is_cut or len(data) > kind.datagram_bytes_max or waiting_bytes + len(data) > kind.queue_bytes:
                 continue
+            if self.record is not None:
+                self.record(socket is self.near, data)
             free_at += len(data) / kind.bytes_per_second
             queue.send_nowait((free_at + kind.one_way_seconds, data))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import trio
 from signals import Interrupted, leaves, run_until_signal
 
-from demo import laptops, ship
+from demo import laptops, parts, ship
 from demo.nodes import DemoFailed, say
 
-STORIES = {"ship": ship.tell, "mesh": laptops.tell}
+STORIES = {"ship": ship.tell, "mesh": laptops.tell, "parts": parts.tell}
 
 
 async def main(story: str) -> int:

@@ -8,9 +8,10 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import trio
@@ -45,16 +46,27 @@ def free_port() -> int:
 class Shell:
     """Runs `meshsync` in one directory; prints each command, and what it answers, as a terminal would show them."""
 
-    def __init__(self, directory: Path, *, owner: str = "", prefix: Sequence[str] = (), mdns: bool = False) -> None:
-        """`owner`: whose terminal it is; their data directory has the same name.  `prefix` of every command."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        owner: str = "",
+        prefix: Sequence[str] = (),
+        mdns: bool = False,
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        """`owner`: whose terminal it is; their data directory has the same name.  `prefix` of every command.
+
+        `variables`: those of another shell, to share.
+        """
         self.directory = directory
-        self._owner = owner
+        self.owner = owner
         self._prefix = prefix
         own = {name: value for name, value in os.environ.items() if not name.startswith("MESHSYNC_")}
         self._environment = own | {"NO_COLOR": "1", "COLUMNS": "100", "MESHSYNC_MDNS": str(mdns).lower()}
         if owner:
             self._environment["MESHSYNC_DATA_DIR"] = owner
-        self._variables: dict[str, str] = {}
+        self._variables = {} if variables is None else variables
 
     async def run(self, *arguments: str, exit_code: int = 0) -> str:
         """Run a command and show its output.  DemoFailed: it ended with another exit code."""
@@ -73,7 +85,7 @@ class Shell:
         """Run a command whose answer is kept in a shell variable, and show that."""
         value = (await self._run(arguments)).stdout.decode().strip()
         self._variables[variable] = value
-        print(f"$ {variable}=$(meshsync {self._text(arguments)}); echo ${variable}\n{value}", flush=True)
+        print(f"{self.owner}$ {variable}=$(meshsync {self._text(arguments)}); echo ${variable}\n{value}", flush=True)
         return value
 
     async def system(self, command: str) -> None:
@@ -99,8 +111,12 @@ class Shell:
         """Print the root of the one collection that this node has, and return it."""
         [collection] = (await self.ask("status"))["collections"]
         root: str = collection["root"]
-        print(f"{self._owner:8} {collection['documents']:6,} documents  root {root}", flush=True)
+        print(f"{self.owner:8} {collection['documents']:6,} documents  root {root}", flush=True)
         return root
+
+    async def listed(self, *arguments: str) -> list[str]:
+        """The lines of `ls --json`, without showing them."""
+        return (await self._run(("ls", *arguments, "--json"))).stdout.decode().splitlines()
 
     async def ask(self, *arguments: str) -> dict[str, Any]:
         """What a command says in JSON, without showing it."""
@@ -121,8 +137,9 @@ class Shell:
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return [*self._prefix, sys.executable, "-P", "-m", "meshsync", *arguments]
 
-    def _show(self, arguments: Sequence[str], end: str = "") -> None:
-        print(f"{self._owner}$ meshsync {self._text(arguments)}{end}", flush=True)
+    def _show(self, arguments: Sequence[str], end: str = "", extra: Mapping[str, str] = MappingProxyType({})) -> None:
+        variables = "".join(f"{name}={value} " for name, value in extra.items())
+        print(f"{self.owner}$ {variables}meshsync {self._text(arguments)}{end}", flush=True)
 
     def _text(self, arguments: Sequence[str]) -> str:
         """Arguments as one would type them, with the variables that were set before."""
@@ -133,14 +150,15 @@ class Shell:
         return " ".join(words)
 
     @asynccontextmanager
-    async def node(self, name: str, *options: str) -> AsyncIterator[None]:
-        """A node in the background for the block.  DemoFailed: it did not start."""
-        data_dir = () if self._owner else ("--data-dir", name)
+    async def node(self, name: str, *options: str, key_log: str = "") -> AsyncIterator[None]:
+        """A node in the background for the block; `key_log` takes its secrets.  DemoFailed: it did not start."""
+        data_dir = () if self.owner else ("--data-dir", name)
         arguments = (*data_dir, "node", "--name", name, *options)
-        self._show(arguments, " &")
+        extra = {"SSLKEYLOGFILE": key_log} if key_log else {}
+        self._show(arguments, " &", extra)
         log = self.directory / f"{name}.log"
         with log.open("ab") as errors:
-            process = await self._open(arguments, errors)
+            process = await self._open(arguments, errors, extra)
         assert process.stdout is not None
         async with _ended(process):
             ready = await _line_of(process.stdout)
@@ -149,11 +167,16 @@ class Shell:
             print(ready.rstrip(), flush=True)
             yield
 
-    async def _open(self, arguments: Sequence[str], errors: IO[bytes] | None = None) -> trio.Process:
+    async def _open(
+        self,
+        arguments: Sequence[str],
+        errors: IO[bytes] | None = None,
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> trio.Process:
         return await trio.lowlevel.open_process(
             self._command(arguments),
             cwd=self.directory,
-            env=self._environment,
+            env=self._environment | dict(extra),
             stdout=subprocess.PIPE,
             stderr=errors,
         )
