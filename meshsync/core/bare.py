@@ -11,13 +11,28 @@ Either way others are told that it is superseded.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from meshsync.core import cbor
+from meshsync.core.entry import describe_payload, document_tags
+from meshsync.ids import CollectionId
 
 SUPERSEDED = 1
 LET_GO = 2
 
+_WITHOUT_MARK = b"\x83"
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
+
+
+def bare_of(described: bytes) -> bytes:
+    """What stands for a payload of which the header says this (`describe_payload`)."""
+    return _WITHOUT_MARK + described
+
+
+def described(collection: CollectionId, payload: bytes, ids: Iterable[str]) -> bytes:
+    """What stands for a payload that touches these documents, and that stays away."""
+    return bare_of(describe_payload(cbor.sha256(payload), len(payload), document_tags(collection, ids)))
 
 
 def is_lacking(bare: bytes | None) -> bool:
@@ -44,3 +59,8 @@ def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:
     """What the header says of a payload: its hash, its size in bytes, the tags of the documents."""
     digest, size, tags = cbor.decode_trusted(bare or b"")[:3]
     return digest, size, tags
+
+
+def descriptions(bares: Sequence[bytes]) -> list[tuple[bytes, int, list[bytes]]]:
+    """`description` of each, at a fraction of the cost."""
+    return [(digest, size, tags) for digest, size, tags, *_ in cbor.decode_many_trusted(bares)]

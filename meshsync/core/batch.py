@@ -22,13 +22,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
-from meshsync.core.bare import description
-from meshsync.core.entry import document_tags
+from meshsync.core.bare import descriptions
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
-from meshsync.ids import CollectionId, LogId
+from meshsync.ids import LogId
 
 
 class OutgoingEntry(NamedTuple):
@@ -47,15 +45,11 @@ class OutgoingEntry(NamedTuple):
     branch: int
 
 
-def outgoing(
-    held: Holding,
-    rows: Sequence[StoredEntry],
-    index: Callable[[LogId], int],
-    is_whole: Callable[[StoredEntry], bool] = lambda row: True,  # noqa: ARG005
-) -> list[OutgoingEntry]:
-    """Stored entries as they go out; `index` numbers logs, `is_whole` says whether the payload goes along."""
+def outgoing(held: Holding, rows: Sequence[StoredEntry], index: Callable[[LogId], int]) -> list[OutgoingEntry]:
+    """Stored entries as they go out; `index` numbers logs."""
     entries: list[OutgoingEntry] = []
     last: dict[int, StoredEntry] = {}
+    logs: dict[int, int] = {}
     for row in rows:
         before = last.get(row.branch)
         if before is not None and before.seq == row.seq - 1:
@@ -66,20 +60,12 @@ def outgoing(
         if row.parents is not None:
             anchors = [held.anchor(number, seq) for number, seq in PARENT.iter_unpack(row.parents)]
             parents = [(index(held.branch(one.branch).log), one.seq, one.id) for one in anchors]
-        log = index(held.branch(row.branch).log)
-        payload, bare = row.payload, row.bare
-        if payload is not None and not is_whole(row):
-            bare = described(held.id, payload)
-            payload = None
-        entries.append(OutgoingEntry(log, row.seq, row.id, prev, row.hlc, parents, payload, bare, row.branch))
+        log = logs.get(row.branch)
+        if log is None:
+            log = logs[row.branch] = index(held.branch(row.branch).log)
+        entries.append(OutgoingEntry(log, row.seq, row.id, prev, row.hlc, parents, row.payload, row.bare, row.branch))
         last[row.branch] = row
     return entries
-
-
-def described(collection: CollectionId, payload: bytes) -> bytes:
-    """What stands for a payload that stays away: CBOR [hash, size, [document tags]]."""
-    ids = [operation[1] for operation in cbor.decode_trusted(payload)]
-    return cbor.encode([cbor.sha256(payload), len(payload), document_tags(collection, ids)])
 
 
 def build_batch(
@@ -116,6 +102,7 @@ def build_batch(
         current = (entry.branch, entry.seq)
         ends[entry.log] = current
     stamps = [entry.hlc for entry in entries]
+    bare = {k: entry.bare for k, entry in enumerate(entries) if entry.payload is None and entry.bare is not None}
     return Batch(
         round=answers,
         logs=tuple(logs),
@@ -127,11 +114,7 @@ def build_batch(
             if entry.parents
         ],
         payloads=[entry.payload for entry in entries],
-        bare=[
-            (k, *description(entry.bare))
-            for k, entry in enumerate(entries)
-            if entry.payload is None and entry.bare is not None
-        ],
+        bare=[(k, *one) for k, one in zip(bare, descriptions(list(bare.values())), strict=True)],
         seals=sorted(seals.items()),
         cursor=cursor,
         root=root,

@@ -34,6 +34,9 @@ _SEAL_DOMAIN = b"meshsync/seal/1\0"
 _DOCUMENT_DOMAIN = b"meshsync/doc/1\0"
 _BYTES32 = b"\x58\x20"
 _NULL = b"\xf6"
+_ONE_OPERATION = frozenset((b"\x81\x82", b"\x81\x83", b"\x81\x84"))
+_KINDS = frozenset((PUT, PATCH, DELETE))
+_TEXT = 0x60
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +156,15 @@ class HeaderBuilder:
         tags: Sequence[bytes],
     ) -> bytes:
         """The id of the entry with these fields: 32 bytes.  `parents` and `tags` are sorted and without duplicates."""
-        return hashlib.sha256(
-            self._preimage(seq, prev, parents, height, hlc, payload_hash, payload_size, tags)
-        ).digest()
+        return self.id_described(seq, prev, parents, height, hlc, describe_payload(payload_hash, payload_size, tags))
 
-    def header(self, *fields: Any) -> bytes:
-        """The encoded header; the arguments are those of `id`."""
-        return self._preimage(*fields)[len(_ENTRY_DOMAIN) :]
+    def id_described(
+        self, seq: int, prev: bytes | None, parents: Sequence[bytes], height: int, hlc: int, described: bytes
+    ) -> bytes:
+        """The same, where `describe_payload` is at hand."""
+        return hashlib.sha256(self._preimage(seq, prev, parents, height, hlc, described)).digest()
 
-    def _preimage(
+    def header(
         self,
         seq: int,
         prev: bytes | None,
@@ -172,19 +175,18 @@ class HeaderBuilder:
         payload_size: int,
         tags: Sequence[bytes],
     ) -> bytes:
+        """The encoded header; the arguments are those of `id`."""
+        described = describe_payload(payload_hash, payload_size, tags)
+        return self._preimage(seq, prev, parents, height, hlc, described)[len(_ENTRY_DOMAIN) :]
+
+    def _preimage(
+        self, seq: int, prev: bytes | None, parents: Sequence[bytes], height: int, hlc: int, described: bytes
+    ) -> bytes:
         uint = cbor.encode_uint
         if parents:
             named = bytes((0x80 + len(parents),)) + b"".join([_BYTES32 + parent for parent in parents])
         else:
             named = b"\x80"
-        if len(tags) == 1:
-            touched = b"\x81\x48" + tags[0]
-        else:
-            count = len(tags)
-            head = (
-                bytes((0x80 + count,)) if count < 24 else b"\x98" + bytes((count,)) if count < 256 else b"\x99\x01\x00"
-            )
-            touched = head + b"".join([b"\x48" + tag for tag in tags])
         return b"".join(
             (
                 self._prefix,
@@ -193,17 +195,37 @@ class HeaderBuilder:
                 named,
                 uint(height),
                 uint(hlc),
-                _BYTES32,
-                payload_hash,
-                uint(payload_size),
-                touched,
+                described,
             )
         )
+
+
+def describe_payload(payload_hash: bytes, payload_size: int, tags: Sequence[bytes]) -> bytes:
+    """What a header says of its payload: the last three items of its array.  `tags` are sorted, without duplicates."""
+    if len(tags) == 1:
+        touched = b"\x81\x48" + tags[0]
+    else:
+        count = len(tags)
+        head = bytes((0x80 + count,)) if count < 24 else b"\x98" + bytes((count,)) if count < 256 else b"\x99\x01\x00"
+        touched = head + b"".join([b"\x48" + tag for tag in tags])
+    return b"".join((_BYTES32, payload_hash, cbor.encode_uint(payload_size), touched))
 
 
 def entry_id(header: bytes) -> bytes:
     """The id of the entry with this header: 32 bytes."""
     return hashlib.sha256(_ENTRY_DOMAIN + header).digest()
+
+
+def touched_documents(payload: bytes) -> list[str]:
+    """The ids of the documents that a payload of this node's own store touches."""
+    # Most payloads are one operation.  Its id stands at the front, where it can be read without decoding the rest.
+    if payload[:2] in _ONE_OPERATION and payload[2] in _KINDS:
+        length = payload[3] - _TEXT
+        if 0 <= length < 24:
+            return [payload[4 : 4 + length].decode()]
+        if length == 24:
+            return [payload[5 : 5 + payload[4]].decode()]
+    return [operation[1] for operation in cbor.decode_trusted(payload)]
 
 
 def document_tags(collection: CollectionId, ids: Iterable[str]) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshsync.core.anchor import Anchor
@@ -61,7 +61,7 @@ class Selecting(Protocol):
     """Which documents match a query; see meshsync.store.selection.Selection."""
 
     def end(self) -> int: ...
-    def touches_any(self, query: Query, row: StoredEntry) -> bool: ...
+    def part(self, query: Query, rows: Sequence[Any]) -> Sequence[Any]: ...
     def next_matching(
         self, query: Query, after: str | None, limit: int
     ) -> tuple[list[tuple[bytes, int]], str | None]: ...
@@ -108,7 +108,12 @@ class Holding(Protocol):
     # Out
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int: ...
     def parcel(
-        self, known: Mapping[int, int], branches: Collection[int], floor: int, bytes_soft: float
+        self,
+        known: Mapping[int, int],
+        branches: Collection[int],
+        floor: int,
+        bytes_soft: float,
+        choose: Callable[[Sequence[Any]], Sequence[Any]] | None,
     ) -> Parcel | None: ...
     @property
     def is_damaged(self) -> bool: ...

@@ -52,6 +52,8 @@ class Limits:
     """A batch is stored whole or not at all, so on a slow path none is longer than this; but for so much:"""
     batch_bytes_min: int = 4 * 1024
     batch_entries_soft: int = 512
+    batch_headers_soft: int = 2048
+    """Entries, of which no more than `batch_entries_soft` carry a payload."""
     batch_entries_max: int = 4096
     batch_seals_max: int = 512
     open_tips_max: int = 20_000

@@ -74,17 +74,19 @@ class Pusher:
         waiting = self._waiting()
         if (wait := self._pacer.wait(now, waiting)) > 0 and waiting < self._limits.batch_entries_soft:
             return now + wait
-        parcel = held.parcel(view.known, view.dirty, view.floor, self._batch_bytes(bytes_per_second))
+        size = self._batch_bytes(bytes_per_second)
+        parcel = held.parcel(view.known, view.dirty, view.floor, size, self._sieve.choice)
         self.is_blocked = parcel is None and held.is_damaged
         if parcel is None:
             view.dirty.clear()
             return None
         try:
-            entries = outgoing(held, parcel.rows, self._own_logs.index, self._sieve.lets_through)
+            entries = outgoing(held, parcel.rows, self._own_logs.index)
         except DamagedError:
             return now  # it is known of from now on, and the next parcel goes without
-        for row in parcel.rows:
-            view.sent(row.branch, row.seq)
+        self._sieve.sent(parcel.rows)
+        for branch, seq in {row.branch: row.seq for row in parcel.rows}.items():
+            view.sent(branch, seq)
         view.floor = parcel.cursor
         completes = not view.dirty
         cursor = held.next_arrival() if completes else parcel.cursor

@@ -12,7 +12,9 @@ Whoever asked for a payload that was not here is told when it came, by the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from meshsync.core import cbor
@@ -75,6 +77,10 @@ class Sieve:
         """The next entry to look at for what it changed."""
         self._late: dict[int, None] = {}
         """Entries that got their payloads late."""
+        self._end = 1
+        """The next entry when the peer opened."""
+        self._judged = 0
+        """How many of the entries before it were sent since then."""
         self._whole: set[int] = set()
         """Entries that went out with their payloads, and were not looked at yet."""
         self._not_before = 0.0
@@ -85,6 +91,7 @@ class Sieve:
         self._round = message.round
         self._is_complete = self._has_scanned = self.query is None
         self._after, self._next = None, 1
+        self._end, self._judged = self._held.selection.end(), 0
         self._whole.clear()
 
     def missed(self, place: Place) -> None:
@@ -97,14 +104,18 @@ class Sieve:
         if self.query is not None or self._missed:
             self._late.update(dict.fromkeys(arrivals))
 
-    def lets_through(self, row: StoredEntry) -> bool:
-        """Whether the payload of an entry goes along, as it is sent now."""
+    @property
+    def choice(self) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
+        """Gives entries as they go out now, without the payloads that stay away; None: all go along."""
+        return None if self.query is None else partial(self._held.selection.part, self.query)
+
+    def sent(self, rows: Sequence[StoredEntry]) -> None:
+        """These entries go out, as they were chosen."""
         if self.query is None:
-            return True
-        if not self._held.selection.touches_any(self.query, row):
-            return False
-        self._whole.add(row.arrival)
-        return True
+            return
+        self._whole.update([row.arrival for row in rows if row.payload is not None])
+        if not self._has_scanned:
+            self._judged += bisect_left(rows, self._end, key=_arrival)
 
     def name(self, now: float, *, is_lazy: bool) -> Match | float | None:
         """Names that the peer has yet to hear, or when to ask again, or None where there are none."""
@@ -135,6 +146,10 @@ class Sieve:
         # A name that is ahead of its header is taken for one of what is there: so no further than the peer has all.
         horizon = self._horizon()
         if not self._has_scanned:
+            if self._judged == self._end - 1:
+                # Each document was looked at as its entries went out, and what changed since then is looked at below.
+                self._next, self._has_scanned = self._end, True
+                return [], True
             if self._after is None:
                 self._next = horizon
             found, self._after = selection.next_matching(self.query, self._after, slice_max)
@@ -164,3 +179,7 @@ class Sieve:
             self._missed.discard(place)
             return selection.touched_matching(None, arrival)
         return [] if self.query is None else selection.touched_matching(self.query, arrival)
+
+
+def _arrival(row: StoredEntry) -> int:
+    return row.arrival

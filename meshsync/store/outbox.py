@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,6 +31,16 @@ _FEW = 16
 _PAGE_FIRST = 32
 """Rows carry payloads: reading begins with few, and goes on with more where they turn out small."""
 _PAGE_LAST = 512
+_PAGE_BYTES = 1024 * 1024
+_CHOSEN_FIRST, _CHOSEN_LAST = 32, 256
+"""So many rows are chosen from at once: more while nothing of them goes along whole."""
+_HEADER_BYTES, _BARE_BYTES = 16, 56
+"""What an entry takes of a batch beside its payload, and what stands there in the place of that, roughly."""
+_READ_PER_SENT = 64
+"""A byte that is read, and stays away, counts as much of one that is sent."""
+
+Choose = Callable[[Sequence[EntryRow]], Sequence[EntryRow]]
+"""Gives rows as they go out: without their payloads where those stay away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +73,38 @@ class Outbox:
         return [branch for branch in candidates if branch.tip.seq > self._from(branch, known)]
 
     def read(
-        self, known: Mapping[int, int], branches: Collection[int], floor: int = 0, bytes_soft: float = math.inf
+        self,
+        known: Mapping[int, int],
+        branches: Collection[int],
+        floor: int = 0,
+        bytes_soft: float = math.inf,
+        choose: Choose | None = None,
     ) -> Parcel | None:
         """The next entries of these branches for a peer, or None where it lacks nothing of them.
 
         `floor`: the peer lacks nothing that arrived earlier, 0 where that is not known.  It ends at the first seal
-        after `bytes_soft`, and at the limit for batches in any case.
+        after `bytes_soft`, and at the limit for batches in any case.  `choose`: where not all payloads go along.
         """
         bytes_soft = min(bytes_soft, self._replica.limits.batch_bytes_soft)
         if self._replica.damage or self._replica.tails:
-            return self._read_around_damage(known, branches, bytes_soft)
+            return self._read_around_damage(known, branches, bytes_soft, choose)
         if len(branches) <= _FEW:
             missing = self._missing(known, branches)
             each = [self._chain(branch.number, self._from(branch, known)) for branch in missing]
             # Each branch is read by itself, so what the peer has between is not even looked at.
-            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival), bytes_soft)
+            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival), bytes_soft, choose)
         # Where the floor is far below what is lacking, do not read all that stands between.
         window = islice(self._arrivals(floor), 4 * _PAGE_LAST) if floor else iter(())
-        parcel = self._cut((row for row in window if self._is_lacking(row, known, branches)), bytes_soft)
+        parcel = self._cut((row for row in window if self._is_lacking(row, known, branches)), bytes_soft, choose)
         if parcel is None and (missing := self._missing(known, branches)):
             heads = [self._replica.tables.entry_at(one.number, self._from(one, known) + 1) for one in missing]
             start = min(head.arrival for head in heads if head is not None)
-            parcel = self._cut(
-                (row for row in self._arrivals(start) if self._is_lacking(row, known, branches)), bytes_soft
-            )
+            rows = (row for row in self._arrivals(start) if self._is_lacking(row, known, branches))
+            parcel = self._cut(rows, bytes_soft, choose)
         return parcel
 
     def _read_around_damage(
-        self, known: Mapping[int, int], branches: Collection[int], bytes_soft: float
+        self, known: Mapping[int, int], branches: Collection[int], bytes_soft: float, choose: Choose | None
     ) -> Parcel | None:
         """As `read`, with a look at all that each entry builds upon."""
         limits, taken, size = self._replica.limits, list[EntryRow](), 0
@@ -114,7 +128,7 @@ class Outbox:
             if len(kept) == len(taken):
                 break
             taken = list(self._sendable(iter(kept), known, branches))
-        parcel = self._cut(iter(kept), bytes_soft)
+        parcel = self._cut(iter(kept), bytes_soft, choose)
         return None if parcel is None else replace(parcel, cursor=self._replica.damage.below(parcel.cursor))
 
     def _sound_chain(self, number: int, after_seq: int) -> Iterator[EntryRow]:
@@ -165,32 +179,34 @@ class Outbox:
         while rows := self._replica.tables.entries_of(number, after_seq, page):
             yield from rows
             after_seq = rows[-1].seq
-            page = min(2 * page, _PAGE_LAST)
+            page = _next_page(page, rows)
 
     def _arrivals(self, arrival: int) -> Iterator[EntryRow]:
         page = _PAGE_FIRST
         while rows := self._replica.tables.entries_from(arrival, page):
             yield from rows
             arrival = rows[-1].arrival + 1
-            page = min(2 * page, _PAGE_LAST)
+            page = _next_page(page, rows)
 
-    def _cut(self, rows: Iterator[EntryRow], bytes_soft: float) -> Parcel | None:
+    def _cut(self, rows: Iterator[EntryRow], bytes_soft: float, choose: Choose | None) -> Parcel | None:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
         taken: list[EntryRow] = []
         open_branches: set[int] = set()
-        size = end = 0
-        for row in rows:
+        size = whole = end = 0
+        for row, weight in _weighed(rows, choose):
             taken.append(row)
-            size += len(row.payload or b"") + 16
+            size += weight
+            whole += row.payload is not None
+            is_full = (
+                size >= bytes_soft or whole >= limits.batch_entries_soft or len(taken) >= limits.batch_headers_soft
+            )
             if row.seal is None and branches[row.branch].log.author != author:
                 open_branches.add(row.branch)
             else:
                 open_branches.discard(row.branch)
             if not open_branches:
                 end = len(taken)
-                if end >= limits.batch_entries_soft or size >= bytes_soft:
-                    break
-            if end and (len(taken) >= limits.batch_entries_soft or size >= bytes_soft):
+            if end and is_full:
                 break
             if len(taken) >= limits.batch_entries_max:
                 raise LookupError("no place to cut a batch: a log is stored without its seals")
@@ -212,3 +228,28 @@ class Outbox:
 
 def _arrival(row: EntryRow) -> int:
     return row.arrival
+
+
+def _next_page(page: int, rows: Sequence[EntryRow]) -> int:
+    """How many rows to read after these, so that a page of them stays small whatever they carry."""
+    size = sum([len(row.payload) for row in rows if row.payload is not None])
+    return max(1, page // 2) if size > _PAGE_BYTES else min(2 * page, _PAGE_LAST) if 2 * size <= _PAGE_BYTES else page
+
+
+def _weighed(rows: Iterator[EntryRow], choose: Choose | None) -> Iterator[tuple[EntryRow, int]]:
+    """Rows as they go out, and what each counts for, in bytes."""
+    if choose is None:
+        for row in rows:
+            yield row, _HEADER_BYTES + (_BARE_BYTES if row.payload is None else len(row.payload))
+        return
+    count = _CHOSEN_FIRST
+    while some := list(islice(rows, count)):
+        chosen = choose(some)
+        for before, row in zip(some, chosen, strict=True):
+            if row.payload is None:
+                # What stays away was read and hashed all the same, which a batch may do of so much only.
+                yield row, _HEADER_BYTES + _BARE_BYTES + len(before.payload or b"") // _READ_PER_SENT
+            else:
+                yield row, _HEADER_BYTES + len(row.payload)
+        is_bare = all(row.payload is None for row in chosen)
+        count = min(2 * count, _CHOSEN_LAST) if is_bare else _CHOSEN_FIRST

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
-from meshsync.core.bare import LET_GO, description, is_lacking, with_mark
-from meshsync.core.batch import described
-from meshsync.core.entry import check_operations, document_tags
+from meshsync.core.bare import LET_GO, described, description, is_lacking, with_mark
+from meshsync.core.entry import check_operations, document_tags, touched_documents
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId
 from meshsync.store.applied import Applied
@@ -92,7 +91,7 @@ class Payloads:
             for row in rows:
                 assert row.payload is not None
                 freed += len(row.payload)
-                bare = described(replica.id, row.payload)
+                bare = described(replica.id, row.payload, touched_documents(row.payload))
                 # Only the payload says which documents it touches, and no row points at it that would be noted later.
                 tables.touches.add([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
                 tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))

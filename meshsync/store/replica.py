@@ -26,6 +26,7 @@ from meshsync.core.entry import (
     document_tags,
     entry_id,
     make_seal,
+    touched_documents,
 )
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch
@@ -41,7 +42,7 @@ from meshsync.store.branches import Branch, Branches, renumbered
 from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
-from meshsync.store.outbox import Outbox, Parcel
+from meshsync.store.outbox import Choose, Outbox, Parcel
 from meshsync.store.own_log import OwnLog
 from meshsync.store.payloads import Payloads
 from meshsync.store.rows import CursorRow, EntryRow
@@ -138,14 +139,19 @@ class Replica(Branches):
         return self.outbox.unsent(known, branches)
 
     def parcel(
-        self, known: Mapping[int, int], branches: Collection[int], floor: int = 0, bytes_soft: float = math.inf
+        self,
+        known: Mapping[int, int],
+        branches: Collection[int],
+        floor: int = 0,
+        bytes_soft: float = math.inf,
+        choose: Choose | None = None,
     ) -> Parcel | None:
         """The next entries of these branches for a peer, or None; see `Outbox.read`."""
         try:
-            return self.outbox.read(known, branches, floor, bytes_soft)
+            return self.outbox.read(known, branches, floor, bytes_soft, choose)
         except DamagedError:
             # It is known of from now on, and what is left out with it as well.
-            return self.outbox.read(known, branches, floor, bytes_soft)
+            return self.outbox.read(known, branches, floor, bytes_soft, choose)
 
     @property
     def is_damaged(self) -> bool:
@@ -371,7 +377,7 @@ class Replica(Branches):
         if prev is None:
             prev = self.anchor(row.branch, row.seq - 1).id or None
         if row.payload is not None:
-            tags = document_tags(self.id, [operation[1] for operation in cbor.decode_trusted(row.payload)])
+            tags = document_tags(self.id, touched_documents(row.payload))
             digest, size = cbor.sha256(row.payload), len(row.payload)
         else:
             digest, size, tags = description(row.bare)

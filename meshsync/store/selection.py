@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
-from meshsync.core import cbor
-from meshsync.core.entry import document_tag
-from meshsync.core.holding import StoredEntry
+from meshsync.core.bare import described
+from meshsync.core.entry import document_tag, touched_documents
+from meshsync.core.hints import Hint
 from meshsync.core.query import Query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
@@ -29,26 +29,27 @@ class Selection:
         """The arrival number of the next entry."""
         return self._replica.tables.next_arrival()
 
-    def touches_any(self, query: Query, row: StoredEntry) -> bool:
-        """Whether a document that an entry touches matches now."""
-        return next(iter(self._matching(query, row)), None) is not None
+    def part(self, query: Query, rows: Sequence[EntryRow]) -> list[EntryRow]:
+        """Entries as they go out to a peer with this query: without the payload where no document that the entry
+        touches matches now.
+        """
+        touched = [() if row.payload is None else touched_documents(row.payload) for row in rows]
+        matching = self._matching(query, rows, touched)
+        return [
+            row
+            if row.payload is None or not matching.isdisjoint(ids)
+            else EntryRow(*row[:7], None, described(self._replica.id, row.payload, ids), row.seal)
+            for row, ids in zip(rows, touched, strict=True)
+        ]
 
     def next_matching(self, query: Query, after: str | None, limit: int) -> tuple[list[tuple[bytes, int]], str | None]:
         """Of the next `limit` documents behind the id `after` those that match: (tag, arrival of the last operation).
 
         And the id to go on after; None at the end.
         """
-        found, merger = list[tuple[bytes, int]](), self._replica.merger
-        last, count = None, 0
-        for row, payload in islice(self._replica.tables.scan_documents(after), limit):
-            last, count = row.id, count + 1
-            try:
-                body = merger.body(row, payload)
-            except DamagedError:
-                continue
-            if body is not None and query.matches(body, row.id):
-                found.append((document_tag(self._replica.id, row.id), row.arrival))
-        return found, last if count == limit else None
+        page = self._replica.tables.document_page(after, limit, hint=self._hint(query))
+        found = [row for row, payload in page.documents if self._matches(query, row, payload, if_lost=False)]
+        return [(document_tag(self._replica.id, row.id), row.arrival) for row in found], page.last
 
     def changed_matching(self, query: Query, arrival: int, limit: int, but: Collection[int]) -> tuple[list[bytes], int]:
         """The tags of documents that match now and that the next `limit` entries from `arrival` on touch, without
@@ -84,25 +85,45 @@ class Selection:
             return self._replica.tables.entry(arrival)
         return None
 
-    def _tags(self, query: Query | None, rows: Iterable[EntryRow]) -> list[bytes]:
-        ids = dict.fromkeys(id for row in rows for id in self._matching(query, row))
-        return [document_tag(self._replica.id, id) for id in ids]
+    def _tags(self, query: Query | None, rows: Sequence[EntryRow]) -> list[bytes]:
+        touched = [() if row.payload is None else touched_documents(row.payload) for row in rows]
+        ids = dict.fromkeys(chain.from_iterable(touched))
+        matching = None if query is None else self._matching(query, rows, touched)
+        return [document_tag(self._replica.id, id) for id in ids if matching is None or id in matching]
 
-    def _matching(self, query: Query | None, row: StoredEntry) -> Iterable[str]:
-        """The documents that an entry touches and that match as they stand now."""
-        if row.payload is None:
-            return
-        operations: Any = cbor.decode_trusted(row.payload)
-        documents = self._replica.tables.documents([operation[1] for operation in operations])
-        for id, document in documents.items():
-            if query is None or self._matches(query, document):
-                yield id
+    def _matching(self, query: Query, rows: Sequence[EntryRow], touched: Sequence[Sequence[str]]) -> set[str]:
+        """Of the documents that these entries touch those that match as they stand now."""
+        tables, hint = self._replica.tables, self._hint(query)
+        payloads = {row.arrival: row.payload for row in rows}
+        matching: set[str] = set()
+        elsewhere: list[str] = []
+        for id, document in tables.documents(list(dict.fromkeys(chain.from_iterable(touched)))).items():
+            if not document.live:
+                continue
+            payload = None
+            if document.state is None:
+                payload = payloads.get(document.arrival)
+                if payload is None:
+                    elsewhere.append(id)
+                    continue
+                if hint is not None and not hint(payload):
+                    continue
+            if self._matches(query, document, payload, if_lost=True):
+                matching.add(id)
+        for document, payload in tables.document_payloads(elsewhere, hint):
+            if self._matches(query, document, payload, if_lost=True):
+                matching.add(document.id)
+        return matching
 
-    def _matches(self, query: Query, row: DocumentRow) -> bool:
-        if not row.live:
-            return False
+    def _hint(self, query: Query) -> Hint | None:
+        """What tells by the stored bytes of a document that it does not match."""
+        # Where all sides of a conflict are kept, what a document shows is not what is stored.
+        return None if self._replica.policy.keeps_all else query.hint
+
+    def _matches(self, query: Query, row: DocumentRow, payload: bytes | None, *, if_lost: bool) -> bool:
+        """Whether a live document matches; `if_lost`: what to say where nobody knows."""
         try:
-            body = self._replica.merger.body(row, None)
+            body = self._replica.merger.body(row, payload)
         except DamagedError:
-            return True  # nobody knows: a payload too many does less harm than one too few
+            return if_lost
         return body is not None and query.matches(body, row.id)

@@ -21,6 +21,7 @@ from meshsync.core.entry import (
     encode_operations,
     entry_id,
     make_seal,
+    touched_documents,
     verify_seal,
 )
 from meshsync.core.limits import DOCUMENT_ID_BYTES_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
@@ -63,6 +64,19 @@ def test_a_header_is_the_deterministic_encoding_of_its_fields(
     header = HeaderBuilder(COLLECTION, author.log).header(*fields)
     assert header == cbor.encode([1, COLLECTION, author.log.author, author.log.incarnation, *fields])
     assert HeaderBuilder(COLLECTION, author.log).id(*fields) == entry_id(header)
+
+
+@given(st.lists(operations, min_size=1, max_size=3, unique_by=lambda one: one.id), st.integers(1, 300))
+def test_the_documents_of_a_payload_are_found_at_its_front(some: list[Operation], length: int) -> None:
+    """Otherwise a header names other documents than its payload, and a part goes without what it wants."""
+    for one in ([Operation(PUT, "i" * length, {})], some):
+        assert touched_documents(encode_operations(one)) == [operation.id for operation in one]
+
+
+@pytest.mark.parametrize("payload", [b"\x98\x01\x82\x02\x61a", b"\x81\x82\x18\x02\x61a", b"\x81\x82\x02\x79\x00\x01a"])
+def test_a_payload_with_long_lengths_is_read_as_well(payload: bytes) -> None:
+    """Its bytes count as its author wrote them, and he need not have written them in the shortest way."""
+    assert touched_documents(payload) == ["a"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16])

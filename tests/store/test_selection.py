@@ -1,0 +1,89 @@
+"""What of the entries goes out whole to a peer that wants a part, over every store."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from meshsync.core import cbor
+from meshsync.core.bare import description
+from meshsync.core.entry import PUT, Operation, document_tags, touched_documents
+from meshsync.core.limits import LIMITS
+from meshsync.core.policy import Policy, collection_id
+from meshsync.core.query import Query
+from meshsync.store.base import Store
+from meshsync.store.replica import Replica
+from tests.authors import START_MS, Author
+from tests.choosy import QUERIES, random_operations
+
+BLUE = Query.parse("team=blue")
+
+
+def new(store: Store, policy: Policy = Policy.LATEST) -> Replica:
+    return Replica(store, store.collection(collection_id("notes", policy), "notes"), Author(9).key)
+
+
+def matching(replica: Replica, query: Query) -> set[str]:
+    bodies = {row.id: replica.merger.body(row, None) for row, _ in replica.tables.scan_documents()}
+    return {id for id, body in bodies.items() if body is not None and query.matches(body, id)}
+
+
+@pytest.mark.parametrize("policy", [Policy.LATEST, Policy.GREATEST])
+@pytest.mark.parametrize("seed", range(3))
+def test_payloads_go_along_for_documents_that_match_now(store: Store, policy: Policy, seed: int) -> None:
+    """A look at the bytes of an entry says nothing of what its documents have become since then."""
+    rng = random.Random(seed)
+    replica = new(store, policy)
+    for _ in range(120):
+        replica.append(random_operations(rng), START_MS)
+    rows = replica.tables.entries_from(1, 1000)
+    for text in QUERIES:
+        query = Query.parse(text.split(" "))
+        now = matching(replica, query)
+        first = rng.randrange(len(rows))
+        some = rows[first : first + rng.choice((1, 20, 120))]
+        for row, chosen in zip(some, replica.selection.part(query, some), strict=True):
+            assert row.payload is not None
+            ids = [operation[1] for operation in cbor.decode_trusted(row.payload)]
+            assert touched_documents(row.payload) == ids
+            if now & set(ids):
+                assert chosen == row, (text, ids)
+            else:
+                assert chosen._replace(bare=None) == row._replace(payload=None), (text, ids)
+                assert description(chosen.bare) == (
+                    cbor.sha256(row.payload),
+                    len(row.payload),
+                    document_tags(replica.id, ids),
+                )
+            assert replica.rebuilt_id(chosen) == row.id
+
+
+def test_a_batch_of_headers_is_long_and_reads_only_so_much(store: Store) -> None:
+    """A commit for each few headers takes longer than they do; and large payloads that stay away must not be read and
+    hashed all in one go, while everybody else waits.
+    """
+    replica = new(store)
+    for number in range(600):
+        replica.append([Operation(PUT, f"small{number}", {"team": "red"})], START_MS)
+    for number in range(200):
+        replica.append([Operation(PUT, f"large{number}", {"team": "red", "text": "x" * 100_000})], START_MS)
+    replica.append([Operation(PUT, "wanted", {"team": "blue"})], START_MS)
+
+    choose = partial(replica.selection.part, BLUE)
+    known: dict[int, int] = {}
+    counts = []
+    while parcel := replica.parcel(known, replica.numbers(), 0, 64 * 1024, choose):
+        known[1] = parcel.rows[-1].seq
+        counts.append(len(parcel.rows))
+    assert parcel is None
+    assert sum(counts) == 801
+    assert counts[0] > LIMITS.batch_entries_soft
+    assert len(counts) > 5
+
+    replica.limits = replace(LIMITS, batch_headers_soft=50)
+    first = replica.parcel({}, replica.numbers(), 0, 64 * 1024, choose)
+    assert first is not None
+    assert len(first.rows) == 50
