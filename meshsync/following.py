@@ -119,7 +119,7 @@ class Follower:
 
     async def _change(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
         """What one operation is told as, but for the cursor; None where the reader has no part in it."""
-        kind, id, *content = operation
+        kind, id = operation[:2]
         author = self._replica.branches[row.branch].log.author
         await self._step()
         matched: bool | None = None
@@ -129,7 +129,7 @@ class Follower:
         else:
             state = await self._state_before(document, row.arrival)
             matched = self._matches(id, state.visible())
-            self._past.apply(state, Write.of(row, bytes(author), kind, content[0] if content else None))
+            self._past.apply(state, Write.of(row, bytes(author), operation))
             encoded = state.encode()
             body = state.visible()
         told = KINDS[kind]

@@ -7,19 +7,25 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from meshsync.core import cbor
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.ids import CollectionId
 from tests.authors import COLLECTION, START_MS, Author, Made
 from tests.meshoracle import Write
 
+SOON_MS, LATER_MS = START_MS + 10_000, START_MS + 20_000
+"""When documents of the histories expire, if they do: later than any of their stamps."""
+
+expiries = st.sampled_from([None, None, NEVER, SOON_MS, LATER_MS])
+
 operations = st.tuples(
     st.sampled_from([PUT, PATCH, DELETE]),
     st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 2), max_size=2),
+    expiries,
 )
 
 
-def operation_of(kind: int, content: dict[str, int | None]) -> Operation:
-    return Operation(kind, "d", None if kind == DELETE else content)
+def operation_of(kind: int, content: dict[str, int | None], expires_ms: int | None = None) -> Operation:
+    return Operation(kind, "d") if kind == DELETE else Operation(kind, "d", content, expires_ms)
 
 
 @st.composite

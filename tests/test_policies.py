@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core import cbor
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.core.policy import UNDECIDED, Policy, collection_id, policy_of, value_key
 from meshsync.core.siblings import SiblingState
 from meshsync.errors import LocalError
@@ -48,9 +48,13 @@ class Model:
         self.policy = policy
         self.above = ancestors(entries)
         self.writes: dict[bytes, tuple[int, dict[str, Any]]] = {}
+        self.said: dict[bytes, int] = {}
+        """What the writes say of when it expires."""
         for entry in entries:
             ((kind, _, *content),) = cbor.decode_trusted(entry.payload)
             self.writes[entry.id] = (kind, content[0] if content else {})
+            if kind == PUT or len(content) > 1:
+                self.said[entry.id] = content[1] or NEVER if len(content) > 1 else NEVER
 
     def _is_overridden(self, id: bytes, field: str | None) -> bool:
         """`field` None: by any write at all."""
@@ -66,6 +70,19 @@ class Model:
             for id, (kind, body) in self.writes.items()
             if field in body and not self._is_overridden(id, field) and not (kind == PATCH and body[field] is None)
         ]
+
+    def expires_ms(self) -> int | None:
+        if self.document() is None:
+            return None
+        left = [
+            ms
+            for id, ms in self.said.items()
+            if not any(
+                id in self.above[other] and (kind != PATCH or other in self.said)
+                for other, (kind, _) in self.writes.items()
+            )
+        ]
+        return None if NEVER in left else max(left, default=None)
 
     def document(self) -> dict[str, Any] | None:
         if all(kind == DELETE for id, (kind, _) in self.writes.items() if not self._is_overridden(id, None)):
@@ -91,7 +108,9 @@ def test_every_order_of_arrival_makes_the_same_document(policy: Policy, data: st
     order = in_any_order(entries, data)
     for number, entry in enumerate(order, 1):
         give(replica, entry)
-        assert shown(replica) == Model(order[:number], policy).document()
+        model = Model(order[:number], policy)
+        assert shown(replica) == model.document()
+        assert replica.tables.documents(["d"])["d"].expires_ms == model.expires_ms()
     row = replica.tables.documents(["d"])["d"]
     assert row.live == (shown(replica) is not None)
     assert replica.tables.counts()[1] == row.live
@@ -111,6 +130,7 @@ def test_payloads_that_come_late_make_the_same_document(policy: Policy, data: st
     for entry in data.draw(st.permutations(bare)):
         assert replica.fill_payload(entry.log, entry.seq, entry.payload) is not None
     assert shown(replica) == Model(entries, policy).document()
+    assert replica.tables.documents(["d"])["d"].expires_ms == Model(entries, policy).expires_ms()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

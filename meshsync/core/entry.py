@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from meshsync.core import cbor
 from meshsync.core.limits import (
     DOCUMENT_ID_BYTES_MAX,
+    EXPIRES_MS_MAX,
     OPERATIONS_MAX,
     PAYLOAD_BYTES_MAX,
     PROTOCOL_VERSION,
@@ -28,6 +29,8 @@ from meshsync.ids import CollectionId, LogId
 
 PUT, PATCH, DELETE = 0, 1, 2
 KINDS = ("put", "patch", "delete")
+NEVER = 0
+"""In the place of the milliseconds: what a patch says of a document that is not to expire any more."""
 
 _ENTRY_DOMAIN = b"meshsync/entry/1\0"
 _SEAL_DOMAIN = b"meshsync/seal/1\0"
@@ -46,6 +49,19 @@ class Operation:
     kind: int
     id: str
     body: Mapping[str, Any] | None = None
+    expires_ms: int | None = None
+    """From when on the document is not shown any more, in milliseconds since the Unix epoch, or NEVER.  None: nothing
+    is said of it, which for a put means never."""
+
+    @classmethod
+    def of(cls, item: Sequence[Any]) -> Operation:
+        """The operation of a checked item of a payload."""
+        return cls(item[0], item[1], item[2] if len(item) > 2 else None, said_expiry(item))
+
+
+def said_expiry(item: Sequence[Any]) -> int | None:
+    """What a checked item of a payload says of the time at which its document expires; see `Operation.expires_ms`."""
+    return None if len(item) < 4 else item[3] or NEVER
 
 
 def encode_operations(operations: Sequence[Operation]) -> bytes:
@@ -68,9 +84,9 @@ def encode_operations(operations: Sequence[Operation]) -> bytes:
                 continue
             body = dict(operation.body) if operation.body is not None else None
             cbor.check_body(body)
+            items.append([operation.kind, operation.id, body, *expiry_item(operation)])
         except cbor.Malformed as error:
             raise LocalError(f"document {operation.id!r:.80}: {error}") from None
-        items.append([operation.kind, operation.id, body])
     if len({operation.id for operation in operations}) != len(operations):
         raise LocalError("one entry may touch a document only once: merge the operations on it")
     try:
@@ -84,6 +100,24 @@ def encode_operations(operations: Sequence[Operation]) -> bytes:
             f" {PAYLOAD_BYTES_MAX}"
         )
     return payload
+
+
+def expiry_item(operation: Operation) -> list[int | None]:
+    """What follows the body in a payload: one form for each meaning."""
+    expires_ms = operation.expires_ms
+    if expires_ms is None or (expires_ms == NEVER and operation.kind == PUT):
+        return []
+    item = None if expires_ms == NEVER else expires_ms
+    _check_expiry(operation.kind, item)
+    return [item]
+
+
+def _check_expiry(kind: int, item: Any) -> None:
+    """Check the fourth item of an operation.  Malformed: no time, or a put that says never, which it does without."""
+    if item is None and kind == PATCH:
+        return
+    if type(item) is not int or not 1 <= item <= EXPIRES_MS_MAX:
+        raise cbor.Malformed(f"the time at which a document expires must be from 1 to {EXPIRES_MS_MAX}: {item!r:.40}")
 
 
 def check_document_id(id: Any) -> None:
@@ -107,14 +141,16 @@ def check_operations(operations: Any) -> None:
     if type(operations) is not list or not 1 <= len(operations) <= OPERATIONS_MAX:
         raise cbor.Malformed(f"a payload must be an array of 1 to {OPERATIONS_MAX} operations")
     for operation in operations:
-        if type(operation) is not list or not 2 <= len(operation) <= 3:
-            raise cbor.Malformed("an operation must be an array of two or three items")
+        if type(operation) is not list or not 2 <= len(operation) <= 4:
+            raise cbor.Malformed("an operation must be an array of two to four items")
         check_document_id(operation[1])
         kind = operation[0]
         if type(kind) is not int or kind not in (PUT, PATCH, DELETE) or (len(operation) == 2) != (kind == DELETE):
             raise cbor.Malformed(f"unknown kind of operation: {kind!r:.40}")
         if kind != DELETE:
             cbor.check_body(operation[2])
+            if len(operation) == 4:
+                _check_expiry(kind, operation[3])
     if len(operations) > 1 and len({operation[1] for operation in operations}) != len(operations):
         raise cbor.Malformed("a document occurs twice in one entry")
 

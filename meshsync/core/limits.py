@@ -29,6 +29,8 @@ MATCH_TAGS_MAX = 16_384
 SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
+EXPIRES_MS_MAX = 2**47 - 1
+"""The latest time at which a document may expire: what the milliseconds of a stamp hold, in the year 6429."""
 
 
 SORT_KEY_BYTES_MAX = 256
@@ -85,6 +87,10 @@ class Limits:
 
     # Clocks
     clock_ahead_ms_max: int = 10 * 60 * 1000
+    clock_set_back_ms_min: int = 60 * 1000
+    """By so much a clock has to be set back for documents to be shown again that had expired."""
+    clock_look_seconds: float = 10.0
+    """How often the clock is looked at where documents expire: it may be set."""
 
     # Connections
     handshake_seconds_min: float = 5.0

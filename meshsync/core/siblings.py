@@ -7,6 +7,10 @@ that did not know of it, and a document exists as long as one of the writes that
 
 All of that is said of the set of writes and of who had seen whom, so order, grouping and repetition do not matter.
 There are at most as many sides as logs.
+
+When a document expires has sides like a field.  A put that names no time says never, and of several sides the one that
+keeps the document longest counts, under every policy: nobody loses a document that one of its writers wants to keep,
+and there is no list of times that could be shown until someone decides.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any, NamedTuple
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import REMOVED, Stamp
-from meshsync.core.entry import DELETE, PATCH
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT
 from meshsync.core.policy import Policy
 
 Unseen = Callable[[Place, Iterable[Place]], list[Place]]
@@ -43,7 +47,7 @@ class Side(NamedTuple):
 class SiblingState:
     """The merged state of one document."""
 
-    __slots__ = ("_clears", "_ends", "_policy", "_sides")
+    __slots__ = ("_clears", "_ends", "_expiries", "_policy", "_sides")
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -52,6 +56,8 @@ class SiblingState:
         self._clears: list[Mark] = []
         """The puts and deletes that no other put or delete has seen."""
         self._sides: dict[str, list[Side]] = {}
+        self._expiries: list[Side] = []
+        """What was said of when it expires and not overridden, in milliseconds or NEVER."""
 
     @property
     def frontier(self) -> list[Place]:
@@ -78,8 +84,29 @@ class SiblingState:
         """Whether there is the document: all that is not among the ends was seen by one of them."""
         return any(mark.kind != DELETE for mark in self._ends)
 
-    def apply(self, mark: Mark, body: Mapping[str, Any] | None, unseen: Unseen, *, late: bool = True) -> None:
-        """Merge one operation.  `late` False: nothing that has seen it was merged before, which saves asking."""
+    @property
+    def expiries(self) -> list[Side]:
+        """What was said of when it expires and not overridden, the one that counts first."""
+        return sorted(self._expiries, key=_how_long, reverse=True)
+
+    @property
+    def expires_ms(self) -> int | None:
+        """From when on it is not shown, in milliseconds since the Unix epoch; None: it is for ever."""
+        return (self.expiries[0].value or None) if self._expiries and self.exists else None
+
+    def apply(
+        self,
+        mark: Mark,
+        body: Mapping[str, Any] | None,
+        unseen: Unseen,
+        expires_ms: int | None = None,
+        *,
+        late: bool = True,
+    ) -> None:
+        """Merge one operation; `expires_ms` as in `Operation`.
+
+        `late` False: nothing that has seen it was merged before, which saves asking.
+        """
         kind, place = mark.kind, mark.place
         places = {one.place for one in self._marks()}
         if place in places:
@@ -101,6 +128,11 @@ class SiblingState:
             if not is_cleared and not any(side.mark.place in overriding for side in sides):
                 sides.append(Side(REMOVED if kind == PATCH and value is None else value, mark))
         self._sides = {name: sides for name, sides in self._sides.items() if sides}
+        if kind != PATCH or expires_ms is not None:
+            self._expiries = [side for side in self._expiries if side.mark.place in left]
+            is_overridden = is_cleared or any(side.mark.place in overriding for side in self._expiries)
+            if kind != DELETE and not is_overridden:
+                self._expiries.append(Side(expires_ms or NEVER, mark))
 
     def _marks(self) -> Iterator[Mark]:
         yield from self._ends
@@ -108,6 +140,8 @@ class SiblingState:
         for sides in self._sides.values():
             for side in sides:
                 yield side.mark
+        for side in self._expiries:
+            yield side.mark
 
     def contributors(self) -> set[bytes]:
         """The entries that say what the document is."""
@@ -139,7 +173,7 @@ class SiblingState:
         return [side.value for side in self._sides.get(name, ()) if side.value is not REMOVED]
 
     def visible(self) -> dict[str, Any] | None:
-        """The document, or None where it does not exist."""
+        """The document, expired or not, or None where it does not exist."""
         if not self.exists:
             return None
         return {name: self._policy.choose(values) for name in sorted(self._sides) if (values := self._values(name))}
@@ -153,6 +187,8 @@ class SiblingState:
         """Whether the document is, in part, what the write of this stamp said."""
         if not self.exists:
             return kind == DELETE and any(mark.stamp == stamp for mark in self._clears)
+        if self._expiries and self.expires_ms is not None and self.expiries[0].mark.stamp == stamp:
+            return True
         if not self._sides:
             return any(mark.stamp == stamp and mark.kind != DELETE for mark in self._ends)
         return any(self._shows_of(name, stamp) for name in self._sides)
@@ -164,7 +200,9 @@ class SiblingState:
         return giver is not None and giver.mark.stamp == stamp
 
     def encode(self) -> bytes:
-        """CBOR [marks, ends, clears, {field: [[mark index, value] or [mark index], …]}]."""
+        """CBOR [marks, ends, clears, {field: [[mark index, value] or [mark index], …]}], and [[mark index, time], …]
+        where more was said of its expiry than that puts did not name any.
+        """
         index: dict[Mark, int] = {}
 
         def number(mark: Mark) -> int:
@@ -175,12 +213,17 @@ class SiblingState:
             name: [[number(mark)] if value is REMOVED else [number(mark), value] for value, mark in of_one]
             for name, of_one in sorted(self._sides.items())
         }
-        return cbor.encode([[[*mark.stamp, *mark.place, mark.kind] for mark in index], ends, clears, sides])
+        said = [] if set(self._expiries) == set(self._unnamed()) else [[[number(m), ms] for ms, m in self._expiries]]
+        return cbor.encode([[[*mark.stamp, *mark.place, mark.kind] for mark in index], ends, clears, sides, *said])
+
+    def _unnamed(self) -> list[Side]:
+        """What puts say of the expiry that name no time, as long as no patch says anything of it."""
+        return [Side(NEVER, mark) for mark in self._clears if mark.kind == PUT]
 
     @classmethod
     def decode(cls, data: bytes, policy: Policy) -> SiblingState:
         """Read what `encode` wrote."""
-        rows, ends, clears, sides = cbor.decode_trusted(data)
+        rows, ends, clears, sides, *said = cbor.decode_trusted(data)
         marks = [Mark(Stamp(*row[:3]), Place(*row[3:6]), row[6]) for row in rows]
         state = cls(policy)
         state._ends = [marks[number] for number in ends]
@@ -189,4 +232,9 @@ class SiblingState:
             name: [Side(item[1] if len(item) == 2 else REMOVED, marks[item[0]]) for item in of_one]
             for name, of_one in sides.items()
         }
+        state._expiries = [Side(ms, marks[number]) for number, ms in said[0]] if said else state._unnamed()
         return state
+
+
+def _how_long(side: Side) -> tuple[bool, int, Stamp]:
+    return side.value == NEVER, side.value, side.mark.stamp

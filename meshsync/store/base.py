@@ -25,6 +25,7 @@ from meshsync.store.rows import (
     EntryRow,
     InspectedEntry,
     MergeRow,
+    Moment,
     PeerRow,
     Touch,
 )
@@ -145,6 +146,11 @@ class CollectionTables(Protocol):
 
     def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
         """At most `limit` rows by id behind the id `after`, deleted ones too; `contested`: those with conflicts."""
+
+    def expiring(self, start: Moment, end: Moment, limit: int, *, reverse: bool = False) -> list[Moment]:
+        """At most `limit` of the documents that expire from `start` on and before `end`, shown still or not, in that
+        order; `reverse`: the last ones first.
+        """
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         """Look at `limit` rows behind the id `after`, deleted documents too: the ids of those that are damaged or

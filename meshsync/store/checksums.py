@@ -39,10 +39,19 @@ def entry_crcs(row: EntryRow) -> tuple[int, int]:
     return head, body_crc(row.payload, row.bare, head)
 
 
-def document_crc(id: str, arrival: int, op: int, live: int, conflict: int, state: bytes | None) -> int:
+def document_crc(
+    id: str, arrival: int, op: int, live: int, conflict: int, state: bytes | None, expires_ms: int | None
+) -> int:
     """The checksum of a document's row.  TypeError: as `head_crc`."""
     crc = crc32(id.encode(), arrival + op * ODD_1 + (live + 2 * conflict + 4 * (state is None)) * ODD_2)
-    return crc if state is None else crc32(state, crc)
+    if state is not None:
+        crc = crc32(state, crc)
+    return crc if expires_ms is None else expiry_crc(expires_ms, crc)
+
+
+def expiry_crc(expires_ms: int, crc: int) -> int:
+    """The checksum of a document that expires, going on from that of the rest.  TypeError: as `head_crc`."""
+    return (crc + expires_ms * ODD_1) % PRIME
 
 
 def branch_crc(author: bytes, incarnation: bytes, base: int | None, number: int, first_seq: int) -> int:

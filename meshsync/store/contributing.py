@@ -1,11 +1,11 @@
 """Which payloads the documents are made of, and which are superseded.
 
 The payload of an entry contributes when one of the documents that it touches shows it or hangs on it, as it stands
-here: the row points at the entry; or the merged state has a stamp of it (of the clear, of existing, of a field, a
-removed one too); or no other write to the document has seen it, so that it is a side of a conflict, which is never
-hidden.  Otherwise it is superseded, and that stays true for ever whatever arrives later: a state is a join of writes,
-and what lies below a join lies below all that it grows to.  A document made anew from the payloads that contribute is
-the same one.
+here: the row points at the entry; or the merged state has a stamp of it (of the clear, of existing, of when it expires,
+of a field, a removed one too); or no other write to the document has seen it, so that it is a side of a conflict, which
+is never hidden.  Otherwise it is superseded, and that stays true for ever whatever arrives later: a state is a join of
+writes, and what lies below a join lies below all that it grows to.  A document made anew from the payloads that
+contribute is the same one.
 """
 
 from __future__ import annotations

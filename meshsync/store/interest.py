@@ -166,6 +166,11 @@ class Interest:
         for document in self._replica.tables.documents(list(touched)).values():
             self._touched(document)
 
+    def turned(self, rows: Iterable[DocumentRow]) -> None:
+        """Documents expired, or did not after all."""
+        for row in rows:
+            self._touched(row)
+
     def _want(self, arrivals: Iterable[int]) -> None:
         before = len(self._wanted)
         self._wanted.update(dict.fromkeys(arrivals))

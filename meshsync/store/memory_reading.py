@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from meshsync.errors import DamagedError
-from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, EntryRow
+from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, EntryRow, Moment
 
 
 class MemoryDocumentReads:
@@ -21,6 +21,8 @@ class MemoryDocumentReads:
         self._documents: dict[str, DocumentRow] = {}
         self._sorted_ids: list[str] | None = []
         """The keys of `_documents` in order; None when they changed since that was asked for."""
+        self._moments: list[Moment] | None = []
+        """When documents expire, in order; None when that changed since it was asked for."""
         self._rotten_bodies: frozenset[int] = frozenset()
         self._rotten_documents: frozenset[str] = frozenset()
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
@@ -82,6 +84,13 @@ class MemoryDocumentReads:
         ids = self._ids()
         rows = map(self._document, islice(ids, bisect_right(ids, after), None))
         return list(islice((row for row in rows if row.conflict or not contested), limit))
+
+    def expiring(self, start: Moment, end: Moment, limit: int, *, reverse: bool = False) -> list[Moment]:
+        if self._moments is None:
+            rows = self._documents.values()
+            self._moments = sorted(Moment(row.expires_ms, row.id) for row in rows if row.expires_ms is not None)
+        found = self._moments[bisect_left(self._moments, start) : bisect_left(self._moments, end)]
+        return found[: -limit - 1 : -1] if reverse else found[:limit]
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         ids = self._ids()

@@ -282,8 +282,11 @@ class MemoryTables(MemoryDocumentReads):
             self._set_document(id, row)
 
     def _set_document(self, id: str, row: DocumentRow | None) -> None:
-        if (row is None) == (id in self._documents):
+        before = self._documents.get(id)
+        if (row is None) == (before is not None):
             self._sorted_ids = None
+        if (row.expires_ms if row else None) != (before.expires_ms if before else None):
+            self._moments = None
         if row is None:
             self._documents.pop(id, None)
         else:

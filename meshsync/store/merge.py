@@ -17,7 +17,7 @@ from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.bare import description, is_lacking
 from meshsync.core.document import DocumentState, Stamp
-from meshsync.core.entry import PATCH, PUT, document_tag
+from meshsync.core.entry import PATCH, PUT, Operation, document_tag, said_expiry
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import DamagedError
 from meshsync.ids import EntryId
@@ -41,6 +41,7 @@ class MergedDocument:
     body: dict[str, Any] | None
     stamp: Stamp
     conflict: bool
+    expires_ms: int | None
 
     @property
     def entry(self) -> EntryId:
@@ -51,7 +52,7 @@ class MergedDocument:
 class _Draft:
     """A document while a batch is merged: decoded once, and encoded once."""
 
-    __slots__ = ("arrival", "conflict", "encoded", "is_lost", "live", "op", "state", "was_live")
+    __slots__ = ("arrival", "conflict", "encoded", "expires_ms", "is_lost", "live", "op", "state", "was_live")
 
     def __init__(self, stored: DocumentRow | None, now: DocumentRow | None = None) -> None:
         self.state: State | None = None
@@ -59,8 +60,9 @@ class _Draft:
         self.is_lost = False
         self.arrival = self.op = 0
         self.live = self.conflict = False
+        self.expires_ms: int | None = None
         if (row := now or stored) is not None:
-            _, self.arrival, self.op, self.live, self.conflict, self.encoded = row
+            _, self.arrival, self.op, self.live, self.conflict, self.encoded, self.expires_ms = row
             self.is_lost = self.encoded == LOST_STATE
         self.was_live = stored is not None and stored.live
 
@@ -69,20 +71,20 @@ class _Draft:
         """Whether the document is more than one operation."""
         return self.state is not None or self.encoded is not None
 
-    def point_at(self, arrival: int, op: int, *, live: bool) -> None:
+    def point_at(self, arrival: int, op: int, expires_ms: int | None, *, exists: bool) -> None:
         """The document is what one operation says."""
-        self.arrival, self.op, self.live = arrival, op, live
+        self.arrival, self.op, self.live, self.expires_ms = arrival, op, exists, expires_ms
         self.conflict, self.state, self.encoded = False, None, None
 
     def lose(self, arrival: int) -> None:
         """What the document was cannot be read."""
         self.arrival, self.op, self.live, self.conflict = arrival, 0, True, False
-        self.state, self.encoded, self.is_lost = None, LOST_STATE, True
+        self.state, self.encoded, self.is_lost, self.expires_ms = None, LOST_STATE, True, None
 
     def row(self, id: str) -> DocumentRow:
         """The document as it is stored."""
         encoded = self.encoded if self.state is None else self.state.encode()
-        return DocumentRow(id, self.arrival, self.op, self.live, self.conflict, encoded)
+        return DocumentRow(id, self.arrival, self.op, self.live, self.conflict, encoded, self.expires_ms)
 
 
 class DocumentMerger:
@@ -131,12 +133,16 @@ class DocumentMerger:
                 if draft is None:
                     before = known.get(id)
                     if before is None and kind != PATCH and id not in fresh:
-                        fresh[id] = DocumentRow(id, row.arrival, number, kind == PUT, False, None)
+                        expires_ms = operation[3] if len(operation) > 3 else None
+                        live = kind == PUT and not (expires_ms is not None and self._has_passed(expires_ms))
+                        fresh[id] = DocumentRow(id, row.arrival, number, live, False, None, expires_ms)
                         continue
                     draft = drafts[id] = _Draft(before, fresh.pop(id, None))
                 had_conflict = draft.conflict
                 try:
                     self._merge_one(draft, row, number, operation, late=late)
+                    if draft.expires_ms is not None:
+                        draft.live = not self._has_passed(draft.expires_ms)
                 except DamagedError:
                     draft.lose(row.arrival)
                 if draft.has_state or draft.arrival != row.arrival:
@@ -196,26 +202,46 @@ class DocumentMerger:
                 return  # it was here already, and is stored again
             frontier = self._replica.ancestry.unseen(here, before)
             if not frontier and kind != PATCH:
-                draft.point_at(row.arrival, number, live=kind == PUT)
+                draft.point_at(row.arrival, number, said_expiry(operation), exists=kind == PUT)
                 return
             is_seen = late and any(self._replica.ancestry.is_before(here, place) for place in frontier)
             if is_seen and not draft.has_state:
                 return  # what the document shows had seen it
-        state, body = self._state(draft), operation[2] if len(operation) == 3 else None
+        state, body = self._state(draft), operation[2] if len(operation) > 2 else None
         draft.arrival, draft.op, draft.state = row.arrival, number, state
         if isinstance(state, SiblingState):
             mark = Mark(self._stamp(row), here, kind)
-            state.apply(mark, body, self._replica.ancestry.exactly_unseen, late=late)
-            draft.live, draft.conflict = state.exists, state.is_contested
+            state.apply(mark, body, self._replica.ancestry.exactly_unseen, said_expiry(operation), late=late)
+            draft.live, draft.conflict, draft.expires_ms = state.exists, state.is_contested, state.expires_ms
             return
-        state.apply(kind, body, self._stamp(row))
+        state.apply(kind, body, self._stamp(row), said_expiry(operation))
         if not is_seen:
             frontier.append(here)
         if len(frontier) > FRONTIER_MAX:
             # Whoever has seen the others wrote later than the earliest, whose fields are then below its clear stamp.
             frontier.remove(min(frontier, key=_hlc))
         state.frontier = frontier
-        draft.live, draft.conflict = state.visible() is not None, len(frontier) > 1
+        draft.live, draft.conflict, draft.expires_ms = state.exists is not None, len(frontier) > 1, state.expires_ms
+
+    def _has_passed(self, expires_ms: int) -> bool:
+        """Whether the time has passed at which a document expires that is about to be stored."""
+        self._replica.expiries.note(expires_ms)
+        return self._replica.expiries.is_past(expires_ms)
+
+    def follow_time(self, ids: Sequence[str]) -> list[DocumentRow]:
+        """Let documents be live or not, as the time wants it, in a transaction; returns the rows that changed."""
+        is_past = self._replica.expiries.is_past
+        rows = self._replica.tables.documents(ids).values()
+        changed = [
+            row._replace(live=not row.live)
+            for row in rows
+            if row.expires_ms is not None and row.live == is_past(row.expires_ms)
+        ]
+        if changed:
+            self._replica.tables.put_documents(changed, sum(1 if row.live else -1 for row in changed))
+            if self._replica.indexes.is_any:
+                self._replica.indexes.follow(changed, [self.body(row, None) if row.live else None for row in changed])
+        return changed
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:
         """Note that an entry touches a document (see DocumentTouches)."""
@@ -244,28 +270,30 @@ class DocumentMerger:
                 draft.state = self.new_state()
             else:
                 entry = self._entry(draft.arrival)
-                kind, _, *body = cbor.decode_trusted(entry.payload or b"")[draft.op]
-                return self._state_of(entry, kind, body[0] if body else None)
+                return self._state_of(entry, cbor.decode_trusted(entry.payload or b"")[draft.op])
         return draft.state
 
-    def _state_of(self, entry: EntryRow, kind: int, body: Any) -> State:
-        """The state of a document that one operation made."""
-        state, place = self.new_state(), Place(entry.branch, entry.seq, entry.hlc)
+    def _state_of(self, entry: EntryRow, item: Sequence[Any]) -> State:
+        """The state of a document that one operation made, as its payload has it."""
+        state, place, operation = self.new_state(), Place(entry.branch, entry.seq, entry.hlc), Operation.of(item)
+        kind, body, expires_ms = operation.kind, operation.body, operation.expires_ms
         if isinstance(state, SiblingState):
-            state.apply(Mark(self._stamp(entry), place, kind), body, self._replica.ancestry.exactly_unseen)
+            mark = Mark(self._stamp(entry), place, kind)
+            state.apply(mark, body, self._replica.ancestry.exactly_unseen, expires_ms)
         else:
             state.frontier.append(place)
-            state.apply(kind, body, self._stamp(entry))
+            state.apply(kind, body, self._stamp(entry), expires_ms)
         return state
 
     def read(self, row: DocumentRow, payload: bytes | None = None) -> MergedDocument:
         """The document of a row.  `payload`: of the row's entry, where the caller has it at hand."""
         if row.state is not None:
             state = self._decoded(row.id, row.state)
-            return MergedDocument(state.visible(), state.last(), row.conflict)
+            return MergedDocument(state.visible(), state.last(), row.conflict, row.expires_ms)
         entry = self._entry(row.arrival)
         operation = cbor.decode_trusted(payload or entry.payload or b"")[row.op]
-        return MergedDocument(operation[2] if operation[0] == PUT else None, self._stamp(entry), row.conflict)
+        body = operation[2] if operation[0] == PUT else None
+        return MergedDocument(body, self._stamp(entry), row.conflict, row.expires_ms)
 
     def body(self, row: DocumentRow, payload: bytes | None) -> dict[str, Any] | None:
         """Only the fields of a document: what a listing needs, without a look at the entry where `payload` is given."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
-from meshsync.core.entry import HeaderBuilder, Operation, document_tags, encode_operations
+from meshsync.core.entry import HeaderBuilder, Operation, document_tags, encode_operations, expiry_item
 from meshsync.core.hlc import next_stamp
 from meshsync.core.limits import PARENTS_MAX
 from meshsync.core.rebuild import NewEntry
@@ -67,6 +67,6 @@ class OwnLog:
         digest, tags = cbor.sha256(payload), document_tags(replica.id, [operation.id for operation in operations])
         ids = [parent.id for parent in parents]
         id = self._builder.id(prev.seq + 1, prev.id or None, ids, height, hlc, digest, len(payload), tags)
-        decoded: list[Any] = [(one.kind, one.id, one.body) for one in operations]
+        decoded: list[Any] = [(one.kind, one.id, one.body, *expiry_item(one)) for one in operations]
         number = 0 if branch is None else branch.number
         return NewEntry(number, prev.seq + 1, id, hlc, height, packed, payload, None, None, decoded)

@@ -6,7 +6,7 @@ replaying them gives the present document.  Memory holds one write at a time, ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import Stamp
-from meshsync.core.entry import DELETE, PATCH, PUT, document_tag
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -37,12 +37,15 @@ class Write:
     body: Mapping[str, Any] | None
     arrival: int
     """The arrival number of the entry."""
+    expires_ms: int | None
+    """What it says of when the document expires; see `Operation`."""
 
     @classmethod
-    def of(cls, entry: EntryRow, author: bytes, kind: int, body: Mapping[str, Any] | None) -> Write:
-        """The write of one operation of an entry."""
-        place = Place(entry.branch, entry.seq, entry.hlc)
-        return cls(Stamp(entry.hlc, author, entry.id), place, kind, body, entry.arrival)
+    def of(cls, entry: EntryRow, author: bytes, item: Sequence[Any]) -> Write:
+        """The write of one operation of an entry, as its payload has it."""
+        operation, place = Operation.of(item), Place(entry.branch, entry.seq, entry.hlc)
+        stamp = Stamp(entry.hlc, author, entry.id)
+        return cls(stamp, place, operation.kind, operation.body, entry.arrival, operation.expires_ms)
 
     def touches(self, field: str) -> bool:
         """Whether it says what the field is: a put or a delete says it of all."""
@@ -82,9 +85,9 @@ class Past:
         """Merge a write into a state."""
         if isinstance(state, SiblingState):
             mark = Mark(write.stamp, write.place, write.kind)
-            state.apply(mark, write.body, self._replica.ancestry.exactly_unseen)
+            state.apply(mark, write.body, self._replica.ancestry.exactly_unseen, write.expires_ms)
         else:
-            state.apply(write.kind, write.body, write.stamp)
+            state.apply(write.kind, write.body, write.stamp, write.expires_ms)
 
     def replay(self, state: State, row: DocumentRow, counts: Callable[[Write], bool]) -> Iterator[None]:
         """Make a document anew in `state`, which is new, of those of its writes that count.
@@ -142,9 +145,9 @@ class Past:
         if entry is None or entry.payload is None:
             return None
         author = bytes(self._replica.branches[entry.branch].log.author)
-        for kind, touched, *body in cbor.decode_trusted(entry.payload):
-            if touched == id:
-                return Write.of(entry, author, kind, body[0] if body else None)
+        for item in cbor.decode_trusted(entry.payload):
+            if item[1] == id:
+                return Write.of(entry, author, item)
         return None  # another document with the same tag
 
     def had_seen(self, write: Place, earlier: Place) -> bool:

@@ -39,6 +39,7 @@ from meshsync.store.ancestry import Ancestry
 from meshsync.store.applied import Applied, Cursor
 from meshsync.store.base import CollectionTables, Store
 from meshsync.store.branches import Branch, Branches, renumbered
+from meshsync.store.expiries import Expiries
 from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
@@ -65,6 +66,7 @@ class Replica(Branches):
         self.ancestry = Ancestry(self)
         self.merger = DocumentMerger(self)
         self.indexes = Indexes(self)
+        self.expiries = Expiries(self)
         self.outbox = Outbox(self)
         self.payloads = Payloads(self)
         self.selection = Selection(self)

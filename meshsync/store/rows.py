@@ -77,6 +77,8 @@ class DocumentRow(NamedTuple):
     With `state` None the document is what operation `op` (a put or a delete) of entry `arrival` says, because
     everything else that was ever written to it happened before.  Otherwise `state` holds the merged state, and
     `arrival` and `op` name the last operation that arrived.
+
+    `live`: it is shown.  One that is not was deleted, or expired where `expires_ms` is set.
     """
 
     id: str
@@ -85,6 +87,8 @@ class DocumentRow(NamedTuple):
     live: bool
     conflict: bool
     state: bytes | None
+    expires_ms: int | None = None
+    """From when on it is not shown, in milliseconds since the Unix epoch; None: for ever, or it was deleted."""
 
 
 ENTRY_BYTES = 160
@@ -111,6 +115,13 @@ class DocumentPage(NamedTuple):
     """Rows that were read, those that a hint left out included."""
     last: str | None
     """The id to go on after; None at the end."""
+
+
+class Moment(NamedTuple):
+    """When a document expires.  Sorts by time, and then by id."""
+
+    expires_ms: int
+    id: str
 
 
 class Touch(NamedTuple):

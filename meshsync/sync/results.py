@@ -90,7 +90,7 @@ def entries_since(replica: Replica, cursors: Mapping[LogId, int], limit: int) ->
             row.seq,
             EntryId(row.id),
             row.hlc,
-            None if row.payload is None else tuple(Operation(*one) for one in cbor.decode_trusted(row.payload)),
+            None if row.payload is None else tuple(map(Operation.of, cbor.decode_trusted(row.payload))),
         )
         for row in (parcel.rows[:limit] if parcel is not None else ())
     ]

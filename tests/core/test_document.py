@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
-from meshsync.core.entry import DELETE, PATCH, PUT
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT
 from tests.meshoracle import document_of
 
-Operation = tuple[int, dict[str, Any] | None, Stamp]
+Operation = tuple[int, dict[str, Any] | None, Stamp, int | None]
 
 bodies = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 3), max_size=3)
 stamps = st.builds(Stamp, st.integers(1, 4), st.sampled_from([b"A", b"B"]), st.binary(min_size=4, max_size=4))
-kinds_and_bodies = st.one_of(st.tuples(st.sampled_from([PUT, PATCH]), bodies), st.tuples(st.just(DELETE), st.none()))
+expiries = st.sampled_from([None, None, NEVER, 1, 2, 3])
+contents = st.one_of(
+    st.tuples(st.sampled_from([PUT, PATCH]), bodies, expiries), st.tuples(st.just(DELETE), st.none(), st.none())
+)
 operations = st.lists(
-    st.builds(lambda what, stamp: (what[0], what[1], stamp), kinds_and_bodies, stamps),
+    st.builds(lambda what, stamp: (what[0], what[1], stamp, what[2]), contents, stamps),
     max_size=7,
     unique_by=lambda operation: operation[2],
 )
@@ -26,13 +29,13 @@ operations = st.lists(
 
 def merged(applied: list[Operation]) -> DocumentState:
     state = DocumentState()
-    for kind, body, stamp in applied:
-        state.apply(kind, body, stamp)
+    for operation in applied:
+        state.apply(*operation)
     return state
 
 
 def content(state: DocumentState) -> Any:
-    return state.clear, state.exists, dict(state.fields)
+    return state.clear, state.exists, dict(state.fields), state.expiry
 
 
 @given(operations, st.randoms(use_true_random=False))
@@ -46,8 +49,18 @@ def test_order_and_repetition_do_not_matter(applied: list[Operation], rng: Any) 
 @given(operations)
 def test_the_document_is_that_of_a_replay_in_the_order_of_stamps(applied: list[Operation]) -> None:
     """Otherwise what is shown is not what the last writers meant."""
-    writes: list[Any] = [(tuple(stamp), kind, body) for kind, body, stamp in applied]
+    writes: list[Any] = [(tuple(stamp), kind, body) for kind, body, stamp, _ in applied]
     assert merged(applied).visible() == document_of(writes)
+
+
+@given(operations)
+def test_a_document_expires_when_the_last_write_says_that_knew_of_it(applied: list[Operation]) -> None:
+    """Otherwise it is gone before its time, or never goes, whatever was written last."""
+    expires_ms: int | None = None
+    for kind, _, _, said in sorted(applied, key=lambda operation: operation[2]):
+        if kind != PATCH or said is not None:
+            expires_ms = said or None
+    assert merged(applied).expires_ms == expires_ms
 
 
 @given(operations)
@@ -67,9 +80,9 @@ def test_the_last_stamp_is_the_greatest_that_contributes(applied: list[Operation
     state = merged(applied)
     if not applied:
         return
-    clears = [stamp for kind, _, stamp in applied if kind in (PUT, DELETE)]
+    clears = [stamp for kind, _, stamp, _ in applied if kind in (PUT, DELETE)]
     hidden = max(clears, default=None)
-    seen = [stamp for _, _, stamp in applied if hidden is None or stamp >= hidden]
+    seen = [stamp for _, _, stamp, _ in applied if hidden is None or stamp >= hidden]
     assert state.last() in seen
 
 
@@ -77,9 +90,9 @@ def test_a_patch_after_a_delete_brings_back_only_its_own_fields() -> None:
     """Otherwise deleted fields come back."""
     state = merged(
         [
-            (PUT, {"a": 1, "b": 2}, Stamp(1, b"A", b"1")),
-            (DELETE, None, Stamp(2, b"B", b"2")),
-            (PATCH, {"a": 3}, Stamp(3, b"A", b"3")),
+            (PUT, {"a": 1, "b": 2}, Stamp(1, b"A", b"1"), None),
+            (DELETE, None, Stamp(2, b"B", b"2"), None),
+            (PATCH, {"a": 3}, Stamp(3, b"A", b"3"), None),
         ]
     )
     assert state.visible() == {"a": 3}
@@ -87,17 +100,17 @@ def test_a_patch_after_a_delete_brings_back_only_its_own_fields() -> None:
 
 def test_an_empty_document_exists() -> None:
     """Otherwise `put {}` looks like a delete."""
-    assert merged([(PUT, {}, Stamp(1, b"A", b"1"))]).visible() == {}
-    assert merged([(PATCH, {}, Stamp(1, b"A", b"1"))]).visible() == {}
-    assert merged([(PATCH, {"a": None}, Stamp(1, b"A", b"1"))]).visible() == {}
+    assert merged([(PUT, {}, Stamp(1, b"A", b"1"), None)]).visible() == {}
+    assert merged([(PATCH, {}, Stamp(1, b"A", b"1"), None)]).visible() == {}
+    assert merged([(PATCH, {"a": None}, Stamp(1, b"A", b"1"), None)]).visible() == {}
 
 
 def test_null_in_a_put_is_a_value() -> None:
     """Otherwise a document that holds null loses the field on its way."""
-    assert merged([(PUT, {"a": None}, Stamp(1, b"A", b"1"))]).visible() == {"a": None}
+    assert merged([(PUT, {"a": None}, Stamp(1, b"A", b"1"), None)]).visible() == {"a": None}
 
 
 def test_a_field_removed_is_not_brought_back_by_an_older_write() -> None:
     """Otherwise a patch that removes a field works on some nodes only."""
-    remove, older = (PATCH, {"a": None}, Stamp(5, b"A", b"5")), (PATCH, {"a": 1}, Stamp(4, b"B", b"4"))
+    remove, older = (PATCH, {"a": None}, Stamp(5, b"A", b"5"), None), (PATCH, {"a": 1}, Stamp(4, b"B", b"4"), None)
     assert merged([remove, older]).visible() == merged([older, remove]).visible() == {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meshsync.core import cbor
 from meshsync.core.entry import (
     DELETE,
+    NEVER,
     PATCH,
     PUT,
     HeaderBuilder,
@@ -24,7 +25,7 @@ from meshsync.core.entry import (
     touched_documents,
     verify_seal,
 )
-from meshsync.core.limits import DOCUMENT_ID_BYTES_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
+from meshsync.core.limits import DOCUMENT_ID_BYTES_MAX, EXPIRES_MS_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, RefusedError
 from meshsync.ids import CollectionId, EndpointId
 from tests.authors import COLLECTION, Author
@@ -32,8 +33,10 @@ from tests.core.test_cbor import bodies
 
 ids32 = st.binary(min_size=32, max_size=32)
 uints = st.integers(0, 2**63 - 1)
+times = st.integers(1, EXPIRES_MS_MAX)
 operations = st.one_of(
-    st.builds(Operation, st.sampled_from([PUT, PATCH]), st.text(min_size=1, max_size=20), bodies),
+    st.builds(Operation, st.just(PUT), st.text(min_size=1, max_size=20), bodies, st.none() | times),
+    st.builds(Operation, st.just(PATCH), st.text(min_size=1, max_size=20), bodies, st.none() | st.just(NEVER) | times),
     st.builds(Operation, st.just(DELETE), st.text(min_size=1, max_size=20)),
 )
 
@@ -103,7 +106,7 @@ def test_operations_survive_their_encoding(written: list[Operation]) -> None:
     """Otherwise a peer reads other operations than those that were written, or refuses them."""
     (decoded,) = cbor.decode_payloads_untrusted([encode_operations(written)])
     check_operations(decoded)
-    assert [Operation(*one) for one in decoded] == written
+    assert [Operation.of(one) for one in decoded] == written
 
 
 @pytest.mark.parametrize(
@@ -116,6 +119,8 @@ def test_operations_survive_their_encoding(written: list[Operation]) -> None:
         ([Operation(PUT, "\ud800", {})], "well-formed"),
         ([Operation(PUT, "a", {"x": "\ud800"})], "surrogate"),
         ([Operation(PUT, "a", {}), Operation(DELETE, "a")], "only once"),
+        ([Operation(PUT, "a", {}, -1)], "time at which a document expires"),
+        ([Operation(PATCH, "a", {}, EXPIRES_MS_MAX + 1)], "time at which a document expires"),
         ([Operation(PUT, "é" * (DOCUMENT_ID_BYTES_MAX // 2) + "a", {})], "at most 512 bytes"),
     ],
 )
@@ -150,7 +155,13 @@ def test_bounds_refuse_what_is_above_and_take_what_is_at_them() -> None:
         [[PUT, "a"]],
         [[PUT, "a", None]],
         [[PUT, "a", []]],
-        [[PUT, "a", {}, 1]],
+        [[PUT, "a", {}, 1, 1]],
+        [[PUT, "a", {}, None]],
+        [[PUT, "a", {}, 0]],
+        [[PATCH, "a", {}, EXPIRES_MS_MAX + 1]],
+        [[PATCH, "a", {}, True]],
+        [[PATCH, "a", {}, 1.0]],
+        [[DELETE, "a", {}, 1]],
         [[DELETE, "a", {}]],
         [[DELETE, "a", None]],
         [[3, "a", {}]],

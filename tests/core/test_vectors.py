@@ -142,30 +142,32 @@ def test_roots(vector: dict[str, Any]) -> None:
 def test_documents(vector: dict[str, Any]) -> None:
     """Otherwise versions show different documents for the same entries."""
     writes = [
-        (kind, body, Stamp(hlc, bytes.fromhex(a), bytes.fromhex(e))) for kind, body, (hlc, a, e) in vector["writes"]
+        (kind, body, Stamp(hlc, bytes.fromhex(a), bytes.fromhex(e)), *more)
+        for kind, body, (hlc, a, e), *more in vector["writes"]
     ]
     for order in itertools.permutations(writes):
         state = DocumentState()
-        for kind, body, stamp in order:
-            state.apply(kind, body, stamp)
-        assert state.visible() == vector["document"]
+        for write in order:
+            state.apply(*write)
+        assert (state.visible(), state.expires_ms) == (vector["document"], vector["expires"])
 
 
 @each("policies")
 def test_policies(vector: dict[str, Any]) -> None:
     """Otherwise versions show different documents for the same entries of a collection that has a policy."""
     writes = list(enumerate(vector["writes"]))
-    seen = {Place(number + 1, 1, number + 1): {one + 1 for one in known} for number, (_, _, known) in writes}
+    seen = {Place(number + 1, 1, number + 1): {one + 1 for one in known} for number, (_, _, known, *_) in writes}
 
     def unseen(new: Place, olds: Iterable[Place]) -> list[Place]:
         return [old for old in olds if old.branch not in seen[new]]
 
     for order in itertools.islice(itertools.permutations(writes), 24):
         state = SiblingState(Policy(vector["policy"]))
-        for number, (kind, body, _) in order:
+        for number, (kind, body, _, *more) in order:
             stamp = Stamp(number + 1, bytes([number]) * 32, bytes([number]) * 32)
-            state.apply(Mark(stamp, Place(number + 1, 1, number + 1), kind), body, unseen)
+            state.apply(Mark(stamp, Place(number + 1, 1, number + 1), kind), body, unseen, *more)
         assert cbor.encode([state.visible()]) == cbor.encode([vector["document"]])
+        assert state.expires_ms == vector["expires"]
 
 
 @each("refused-keys")

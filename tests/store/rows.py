@@ -41,9 +41,11 @@ def entry(
     )
 
 
-def document(id: str, arrival: int, *, live: bool = True, state: bytes | None = None) -> DocumentRow:
+def document(
+    id: str, arrival: int, *, live: bool = True, state: bytes | None = None, expires_ms: int | None = None
+) -> DocumentRow:
     """A document as entry `arrival` says, or with a merged state."""
-    return DocumentRow(id=id, arrival=arrival, op=0, live=live, conflict=state is not None, state=state)
+    return DocumentRow(id, arrival, op=0, live=live, conflict=state is not None, state=state, expires_ms=expires_ms)
 
 
 def places(store: Store) -> CollectionTables:

@@ -13,11 +13,11 @@ from meshsync.errors import StoreError
 from meshsync.store.keys import IndexRow, KeyRow
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
-from meshsync.store.rows import ENTRY_BYTES
+from meshsync.store.rows import ENTRY_BYTES, Moment
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
 from tests.authors import START_MS, Author
-from tests.store.rows import LACKING, PLACES, entry, fill, places
+from tests.store.rows import LACKING, PLACES, document, entry, fill, places
 
 
 @pytest.fixture
@@ -38,8 +38,15 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_expiries(connection: apsw.Connection) -> None:
+    """Take back what version 6 brought."""
+    run(connection, "DROP INDEX documents_1_expiring")
+    run(connection, "ALTER TABLE documents_1 DROP COLUMN expires")
+
+
 def unmake_marks(connection: apsw.Connection) -> None:
-    """Take back what version 5 brought."""
+    """Take back what version 5 brought, and all since."""
+    unmake_expiries(connection)
     run(connection, "ALTER TABLE collections DROP COLUMN marked")
     run(connection, "DROP INDEX entries_1_bare")
     run(connection, "CREATE INDEX entries_1_bare ON entries_1 (arrival) WHERE bare IS NOT NULL")
@@ -176,6 +183,23 @@ def test_an_older_store_takes_marks(path: Path) -> None:
     store.close()
     store = SqliteStore.open(path, boot_id=b"boot")
     assert (places(store).counts()[2], places(store).marked()) == (1, 1)
+    assert list(store.verify()) == []
+    store.close()
+
+
+def test_documents_of_an_older_store_may_expire(path: Path) -> None:
+    """Otherwise a node that was updated takes its old documents for damaged, or keeps all for ever."""
+    connection = apsw.Connection(str(path))
+    unmake_expiries(connection)
+    connection.close()
+    set_version(path, 5)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    tables = places(store)
+    assert [row.id for row in tables.document_rows("", 50)] == [f"d{n:06}" for n in range(1, 51)]
+    assert tables.damaged_documents(b"", 99) == ([], None)
+    with store.transaction():
+        tables.put_documents([document("d000007", 7, expires_ms=1000)], 0)
+    assert tables.expiring(Moment(0, ""), Moment(2000, ""), 9) == [Moment(1000, "d000007")]
     assert list(store.verify()) == []
     store.close()
 

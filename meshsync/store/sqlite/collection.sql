@@ -39,10 +39,12 @@ CREATE TABLE documents_{n} (
     live INTEGER NOT NULL,
     conflict INTEGER NOT NULL,
     crc INTEGER NOT NULL,
-    state BLOB
+    state BLOB,
+    expires INTEGER           -- milliseconds since the Unix epoch, NULL for never
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX documents_{n}_contested ON documents_{n} (id) WHERE conflict;
+CREATE INDEX documents_{n}_expiring ON documents_{n} (expires, id) WHERE expires IS NOT NULL;
 
 -- Which entries touch a document, by its tag.  Of a document without state, the entry that its row points at may be
 -- missing: most documents are written once, and take no row here.

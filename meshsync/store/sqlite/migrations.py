@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -76,7 +76,23 @@ def _make_room_for_marks(connection: apsw.Connection) -> None:
         )
 
 
-STEPS: Mapping[int, Step] = {1: _count_bytes, 2: _note_touches, 3: _make_room_for_indexes, 4: _make_room_for_marks}
+def _let_documents_expire(connection: apsw.Connection) -> None:
+    """From 5 to 6: a document may have a time at which it expires."""
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(connection, f"ALTER TABLE documents_{number} ADD COLUMN expires INTEGER")
+        run(
+            connection,
+            f"CREATE INDEX documents_{number}_expiring ON documents_{number} (expires, id) WHERE expires IS NOT NULL",
+        )
+
+
+STEPS: Mapping[int, Step] = {
+    1: _count_bytes,
+    2: _note_touches,
+    3: _make_room_for_indexes,
+    4: _make_room_for_marks,
+    5: _let_documents_expire,
+}
 """STEPS[v] makes version v + 1 from version v."""
 
 

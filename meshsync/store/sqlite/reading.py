@@ -13,15 +13,15 @@ from zlib import crc32
 import apsw
 
 from meshsync.errors import DamagedError
-from meshsync.store.checksums import ODD_1, ODD_2
-from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow
+from meshsync.store.checksums import ODD_1, ODD_2, expiry_crc
+from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, Moment
 from meshsync.store.sqlite.database import Database
 from meshsync.store.sqlite.soundness import is_sound_document
 
 _SCAN_ROWS = 64
 """Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
 
-_ROW = "id, arrival, op, live, conflict, CAST(state AS BLOB), crc"
+_ROW = "id, arrival, op, live, conflict, CAST(state AS BLOB), expires, crc"
 
 _document: Callable[[Sequence[Any]], DocumentRow] = partial(tuple.__new__, DocumentRow)
 _payload: Callable[[Sequence[Any]], DocumentPayload] = partial(tuple.__new__, DocumentPayload)
@@ -51,6 +51,12 @@ class SqliteDocumentReads:
             (True, False): f"{scan} ORDER BY id DESC LIMIT ?",
             (True, True): f"{scan} AND id < ? ORDER BY id DESC LIMIT ?",
         }
+        key = f"SELECT expires, id FROM documents_{n} INDEXED BY documents_{n}_expiring WHERE expires IS NOT NULL"
+        between = f"{key} AND (expires, id) >= (?, ?) AND (expires, id) < (?, ?)"
+        self._expiring = {
+            False: f"{between} ORDER BY expires, id LIMIT ?",
+            True: f"{between} ORDER BY expires DESC, id DESC LIMIT ?",
+        }
         # Apart from the rows, because many documents may be what one entry says.
         self._entry_payloads = (
             "SELECT arrival, CAST(payload AS BLOB), head_crc, crc "
@@ -64,12 +70,12 @@ class SqliteDocumentReads:
         return {row[0]: self._document(row) for row in rows}
 
     def _document(self, row: Sequence[Any]) -> DocumentRow:
-        """The document of a row of id, arrival, op, live, conflict, state, crc and more."""
+        """The document of a row of id, arrival, op, live, conflict, state, expires, crc and more."""
         if not is_sound_document(row):
             self.found_damage(DamagedError(self.name, document=row[0]))
             return DocumentRow(row[0], 0, 0, True, False, LOST_STATE)
-        id, arrival, op, live, conflict, state = row[:6]
-        return DocumentRow(id, arrival, op, bool(live), bool(conflict), state)
+        id, arrival, op, live, conflict, state, expires_ms = row[:7]
+        return DocumentRow(id, arrival, op, bool(live), bool(conflict), state, expires_ms)
 
     def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
         while True:
@@ -104,11 +110,13 @@ class SqliteDocumentReads:
         found: list[DocumentPayload] = []
         add = found.append
         for row in rows:
-            id, arrival, op, live, conflict, state, crc = row
+            id, arrival, op, live, conflict, state, expires_ms, crc = row
             try:
                 # As in `document_crc`: a call for each row would cost as much as all the rest.
                 check = crc32(id.encode(), arrival + op * ODD_1 + (live + 2 * conflict + 4 * (state is None)) * ODD_2)
-                is_sound = (check if state is None else crc32(state, check)) == crc
+                if state is not None:
+                    check = crc32(state, check)
+                is_sound = (check if expires_ms is None else expiry_crc(expires_ms, check)) == crc
             except TypeError:
                 is_sound = False
             if not is_sound:
@@ -120,9 +128,10 @@ class SqliteDocumentReads:
                 continue
             elif state is None:
                 if arrival not in ruled_out:
-                    add(_payload((_document((id, arrival, op, True, conflict == 1, None)), payloads.get(arrival))))
+                    document = _document((id, arrival, op, True, conflict == 1, None, expires_ms))
+                    add(_payload((document, payloads.get(arrival))))
             elif hint is None or hint(state) or state == LOST_STATE:
-                add(_payload((_document((id, arrival, op, True, conflict == 1, state)), None)))
+                add(_payload((_document((id, arrival, op, True, conflict == 1, state, expires_ms)), None)))
         return found
 
     def _payloads(self, arrivals: Sequence[Any]) -> dict[int, bytes]:
@@ -143,11 +152,15 @@ class SqliteDocumentReads:
     def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
         return [self._document(row) for row in self._database.rows(self._document_rows[contested], (after, limit))]
 
+    def expiring(self, start: Moment, end: Moment, limit: int, *, reverse: bool = False) -> list[Moment]:
+        return [Moment(*row) for row in self._database.rows(self._expiring[reverse], (*start, *end, limit))]
+
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         rows = self._database.rows(
-            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), crc, typeof(state) = 'text' "
+            "SELECT CAST(id AS BLOB), arrival, op, live, conflict, CAST(state AS BLOB), expires, crc, "
+            "typeof(state) = 'text' "
             f"FROM documents_{self.number} WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?",
             (after, limit),
         )
-        damaged = [row[0] for row in rows if row[5] == LOST_STATE or row[7] or not is_sound_document(row)]
+        damaged = [row[0] for row in rows if row[5] == LOST_STATE or row[8] or not is_sound_document(row)]
         return damaged, rows[-1][0] if len(rows) == limit else None

@@ -84,10 +84,10 @@ def is_sound_head(row: Sequence[Any]) -> bool:
 
 
 def is_sound_document(row: Sequence[Any]) -> bool:
-    """Whether a row of id (text or its bytes), arrival, op, live, conflict, state and crc is what was written."""
+    """Whether a row of id (text or its bytes), arrival, op, live, conflict, state, expires, crc is what was written."""
     try:
         id = row[0].decode() if isinstance(row[0], bytes) else row[0]
-        return bool(document_crc(id, *row[1:6]) == row[6])
+        return bool(document_crc(id, *row[1:7]) == row[7])
     except (TypeError, UnicodeDecodeError):
         return False
 

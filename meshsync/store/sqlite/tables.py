@@ -101,9 +101,10 @@ class SqliteTables(SqliteDocumentReads):
         )
         self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE {LACKING} ORDER BY arrival LIMIT ?"
         self._put_document = (
-            f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, crc) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, expires, crc) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET arrival = excluded.arrival, op = excluded.op, live = excluded.live, "
-            "conflict = excluded.conflict, state = excluded.state, crc = excluded.crc"
+            "conflict = excluded.conflict, state = excluded.state, expires = excluded.expires, crc = excluded.crc"
         )
 
     def call(self, name: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from meshsync.addresses import HostPort
 from meshsync.core.anchor import Place
 from meshsync.core.document import DocumentState, Stamp
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.core.hello import NAME_CHARACTERS_MAX
-from meshsync.core.limits import SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
+from meshsync.core.limits import EXPIRES_MS_MAX, SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
 from meshsync.core.messages import (
     FLAG_COMPLETE,
     FLAG_LAZY,
@@ -84,6 +84,13 @@ def made() -> list[Made]:
     return [a1, b1, a2, a3, c1]
 
 
+def made_to_expire() -> list[Made]:
+    """Entries of one log that say when documents expire."""
+    author = Author(2)
+    times = [Operation(PUT, "doc", {}, EXPIRES_MS_MAX), Operation(PATCH, "one", {"a": 1}, 1)]
+    return [author.write(times), author.write([Operation(PATCH, "doc", {}, NEVER)])]
+
+
 def entries() -> list[Vector]:
     """Fields to header, id and seal."""
     return [
@@ -101,7 +108,7 @@ def entries() -> list[Vector]:
             "id": entry.id.hex(),
             "seal": entry.seal.hex(),
         }
-        for entry in made()
+        for entry in [*made(), *made_to_expire()]
     ]
 
 
@@ -217,7 +224,7 @@ def roots() -> list[Vector]:
 def documents() -> list[Vector]:
     """Operations with stamps to the document that they make, in any order."""
     one, two = b"\x01" * 32, b"\x02" * 32
-    cases: list[list[tuple[int, Any, tuple[int, bytes, bytes]]]] = [
+    cases: list[list[tuple[Any, ...]]] = [
         [],
         [(PUT, {}, (1, one, one))],
         [(PUT, {"a": 1, "b": None}, (1, one, one)), (PATCH, {"a": None, "c": 2}, (2, one, two))],
@@ -228,20 +235,28 @@ def documents() -> list[Vector]:
         [(PATCH, {"b": 1}, (1, one, one)), (DELETE, None, (2, two, two))],
         [(PATCH, {"a": 1}, (2, one, one)), (PATCH, {"a": 2, "b": 2}, (1, two, two))],
         [(PATCH, {"a": None}, (2, one, one)), (PATCH, {"a": 2}, (1, two, two))],
+        [(PUT, {"a": 1}, (1, one, one), 100)],
+        [(PUT, {"a": 1}, (1, one, one), 100), (PATCH, {"b": 1}, (2, two, two))],
+        [(PUT, {"a": 1}, (1, one, one), 100), (PATCH, {}, (3, two, two), 50), (PATCH, {}, (2, one, two), 200)],
+        [(PUT, {"a": 1}, (1, one, one), 100), (PATCH, {}, (2, two, two), NEVER)],
+        [(PUT, {"a": 1}, (1, one, one), 100), (PUT, {"a": 2}, (2, two, two))],
+        [(PUT, {"a": 1}, (1, one, one)), (PATCH, {}, (2, two, two), 100), (PUT, {"b": 2}, (1, two, one), 50)],
+        [(PUT, {"a": 1}, (1, one, one), 100), (DELETE, None, (2, two, two)), (PATCH, {"b": 1}, (3, one, two))],
+        [(DELETE, None, (2, two, two)), (PATCH, {}, (1, one, two), 100)],
     ]
     vectors: list[Vector] = []
     for writes in cases:
         state = DocumentState()
-        for kind, body, stamp in writes:
-            state.apply(kind, body, Stamp(*stamp))
-        rows = [[kind, body, [stamp[0], stamp[1].hex(), stamp[2].hex()]] for kind, body, stamp in writes]
-        vectors.append({"writes": rows, "document": state.visible()})
+        for kind, body, stamp, *expires_ms in writes:
+            state.apply(kind, body, Stamp(*stamp), *expires_ms)
+        rows = [[kind, body, [stamp[0], stamp[1].hex(), stamp[2].hex()], *more] for kind, body, stamp, *more in writes]
+        vectors.append({"writes": rows, "document": state.visible(), "expires": state.expires_ms})
     return vectors
 
 
 def policies() -> list[Vector]:
     """Operations, and which of those before each had seen, to the document that they make under each policy."""
-    cases: list[list[tuple[int, Any, list[int]]]] = [
+    cases: list[list[tuple[Any, ...]]] = [
         [(PUT, {"n": 1}, []), (PUT, {"n": 3}, []), (PUT, {"n": 2, "x": "y"}, [])],
         [(PUT, {"n": 1}, []), (PATCH, {"n": 5}, [0]), (PATCH, {"n": 3}, [0]), (PATCH, {"n": 2}, [0, 2])],
         [(PUT, {"n": 1}, []), (DELETE, None, [0]), (PATCH, {"m": 3}, [0])],
@@ -249,24 +264,32 @@ def policies() -> list[Vector]:
         [(PUT, {"n": 1}, []), (PATCH, {"n": None}, [0]), (PATCH, {"n": 1}, [0]), (PATCH, {"n": 1.0}, [0])],
         [(PUT, {"n": value}, []) for value in (None, False, True, -1, 0.5, "", "a", [], [1], {}, {"a": 1})],
         [(PUT, {"n": 1}, []), (PUT, {"n": 2}, []), (PATCH, {"m": 1}, [0, 1])],
+        [(PUT, {"n": 1}, [], 100), (PUT, {"n": 2}, [], 200), (PATCH, {"m": 1}, [0, 1])],
+        [(PUT, {"n": 1}, [], 100), (PUT, {"n": 2}, [])],
+        [(PUT, {"n": 1}, []), (PATCH, {}, [0], 100), (PATCH, {}, [0], 50), (PATCH, {}, [0, 1, 2], 70)],
+        [(PUT, {"n": 1}, [], 100), (PATCH, {}, [0], NEVER), (PATCH, {"n": 2}, [0], 100)],
+        [(PUT, {"n": 1}, [], 100), (DELETE, None, [0]), (PATCH, {"m": 1}, [0]), (PATCH, {}, [0], 50)],
     ]
     return [
         {
             "policy": policy.value,
             "writes": [list(write) for write in writes],
-            "document": _under(policy, writes),
+            "document": state.visible(),
+            "expires": state.expires_ms,
         }
         for writes in cases
         for policy in Policy
         if policy.keeps_all
+        for state in [_under(policy, writes)]
     ]
 
 
-def _under(policy: Policy, writes: list[tuple[int, Any, list[int]]]) -> dict[str, Any] | None:
+def _under(policy: Policy, writes: list[tuple[Any, ...]]) -> SiblingState:
     state = SiblingState(policy)
-    for number, (kind, body, _) in enumerate(writes):
+    for number, (kind, body, _, *expires_ms) in enumerate(writes):
         stamp = Stamp(number + 1, bytes([number]) * 32, bytes([number]) * 32)
         # Each in a log of its own.
         written = Written(stamp, Place(number, 1, number + 1), kind)
-        state.apply(written, body, lambda new, olds: [old for old in olds if old.branch not in writes[new.branch][2]])
-    return state.visible()
+        unseen = lambda new, olds: [old for old in olds if old.branch not in writes[new.branch][2]]  # noqa: E731
+        state.apply(written, body, unseen, *expires_ms)
+    return state

@@ -1,0 +1,118 @@
+"""Which documents of one replica have expired, as far as its rows say so: they follow the time in steps.
+
+A document is shown as long as the present is before the time at which it expires.  The present is what the clock of
+this node says, or the latest stamp of the collection where that is later: whoever wrote that knew of a later time.
+The rows are those of a moment in the past, `passed_ms`, which is kept beside them: whatever expires up to then is not
+live, and whatever expires later is.  To go on from there takes one look into an index, and touches only what expires
+in between.  When a clock is set back, so is that moment, and what expired too early is shown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meshsync.core.hlc import milliseconds
+from meshsync.core.limits import EXPIRES_MS_MAX
+from meshsync.store.rows import Moment
+
+if TYPE_CHECKING:
+    from meshsync.store.replica import Replica
+
+_SLICE = 256
+"""Documents that change in one transaction: some milliseconds."""
+_END = Moment(EXPIRES_MS_MAX + 1, "")
+
+
+def _behind(ms: int) -> Moment:
+    """Before whatever expires later than at this millisecond."""
+    return Moment(ms + 1, "")
+
+
+class Expiries:
+    """Follows the time for one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._key = f"expired:{replica.id}"
+        kept = replica.store.meta(self._key)
+        self.passed_ms = 0 if kept is None else int(kept)
+        """The rows are those of this moment, in milliseconds since the Unix epoch."""
+        self._todo: tuple[Moment, Moment] | None = None
+        """What is left of a step on."""
+        self.comes_earlier: Callable[[], None] = _nothing
+        """Told when something expires earlier than `next_ms` said."""
+        self.next_ms: int | None = None
+        """Nothing expires before this moment; None: nothing does at all."""
+        self._look()
+
+    @property
+    def passed(self) -> Moment:
+        """Whatever stands before this has expired."""
+        return _behind(self.passed_ms)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether any document has a time at which it expires, or expired."""
+        return bool(self._replica.tables.expiring(Moment(0, ""), _END, 1))
+
+    def is_past(self, expires_ms: int | None) -> bool:
+        """Whether a document that expires then is not live in its row."""
+        return expires_ms is not None and expires_ms <= self.passed_ms
+
+    def present_ms(self, now_ms: int) -> int:
+        """The present, for a node whose clock says `now_ms`."""
+        return max(now_ms, milliseconds(self._replica.latest))
+
+    def has_expired(self, expires_ms: int | None, now_ms: int) -> bool:
+        """Whether a document that expires then is not to be shown any more, whatever its row says yet."""
+        return expires_ms is not None and (self.is_past(expires_ms) or expires_ms <= self.present_ms(now_ms))
+
+    def note(self, expires_ms: int) -> None:
+        """A document that expires then is stored."""
+        if expires_ms > self.passed_ms and (self.next_ms is None or expires_ms < self.next_ms):
+            self.next_ms = expires_ms
+            self.comes_earlier()
+
+    def step(self, now_ms: int) -> bool:
+        """Let the rows follow the time, some milliseconds of work at once; False: there was nothing to do.
+
+        StoreError: the disk; to be called again.
+        """
+        if self._todo is None:
+            present, passed = self.present_ms(now_ms), self.passed_ms
+            if self.next_ms is not None and self.next_ms <= present:
+                self._todo = _behind(passed), _behind(present)
+            elif passed - present > self._replica.limits.clock_set_back_ms_min:
+                self._todo = _behind(present), _behind(passed)
+            else:
+                return False
+            # From here on, whatever is merged goes by it.
+            self.passed_ms = present
+        start, end = self._todo
+        store, tables = self._replica.store, self._replica.tables
+        moments = tables.expiring(start, end, _SLICE)
+        is_last = len(moments) < _SLICE
+        with store.transaction():
+            rows = self._replica.merger.follow_time([moment.id for moment in moments])
+            if is_last:
+                store.set_meta(self._key, b"%d" % self.passed_ms)
+        if self._replica.interest is not None:
+            self._replica.interest.turned(rows)
+        self._todo = None if is_last else (_next(moments[-1]), end)
+        if is_last:
+            self._look()
+        return True
+
+    def _look(self) -> None:
+        found = self._replica.tables.expiring(self.passed, _END, 1)
+        self.next_ms = found[0].expires_ms if found else None
+
+
+def _next(moment: Moment) -> Moment:
+    """The first that can come behind it."""
+    return Moment(moment.expires_ms, moment.id + "\0")
+
+
+def _nothing() -> None:
+    """Nobody asks."""
