@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from meshsync.cli.documents import at_option, at_parameters
+from meshsync.cli.documents import at_option, at_parameters, read_body
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
-from meshsync.core.limits import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +34,7 @@ def batch_command(*, as_json: bool, collection: str, file: Path | None) -> None:
     At most 256 documents and 256 KiB.  Exits with 1 where something that a line expects is not so.
     """
     with _open(file) as (source, _):
-        data = source.read(LIMITS.request_bytes_max + 1)
+        data = read_body(source)
     answer = client().request("POST", "v1", "collections", collection, "batch", body=data)
     if as_json:
         print_json(answer)

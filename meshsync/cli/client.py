@@ -157,9 +157,15 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _target(path: tuple[str, ...], parameters: Parameters) -> str:
-    target = "/" + "/".join(quote(part, safe="") for part in path)
-    pairs = list(parameters)
-    return f"{target}?{urlencode(pairs)}" if pairs else target
+    """The target of a request.  CommandError: an argument is empty where something is named, or is no text."""
+    if "" in path:
+        raise CommandError(Exit.USAGE, "an empty argument names nothing; is a variable of a script not set?")
+    try:
+        target = "/" + "/".join(quote(part, safe="") for part in path)
+        pairs = list(parameters)
+        return f"{target}?{urlencode(pairs)}" if pairs else target
+    except UnicodeEncodeError as error:
+        raise CommandError(Exit.USAGE, f"the argument {error.object!r:.100} is not UTF-8") from None
 
 
 def _send_chunks(connection: socket.socket, chunks: Iterator[bytes]) -> None:

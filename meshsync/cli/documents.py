@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from io import FileIO
+from typing import Any, BinaryIO
 
 import click
 
 from meshsync.cli.main import client, client_options
 from meshsync.cli.output import print_json, printable, to_json, write_line
+from meshsync.core.limits import LIMITS
+
+_CHUNK_BYTES = 64 * 1024
 
 where_option = click.option(
     "--where",
@@ -37,9 +41,18 @@ def at_parameters(at: str | None) -> list[tuple[str, str]]:
     return [] if at is None else [("at", at)]
 
 
+def read_body(source: BinaryIO | FileIO) -> bytes:
+    """All that a file or a pipe gives, to its end; where that is more than a node takes, a little more than that."""
+    data = bytearray()
+    # One read of a pipe gives no more than what is there at the moment.
+    while len(data) <= LIMITS.request_bytes_max and (chunk := source.read(_CHUNK_BYTES)):
+        data += chunk
+    return bytes(data)
+
+
 def _read_json(text: str) -> bytes:
     """The JSON argument, or standard input for `-`.  It is checked by the node, which has to anyway."""
-    return sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
+    return read_body(sys.stdin.buffer) if text == "-" else text.encode(errors="surrogateescape")
 
 
 @click.command("put")
@@ -112,7 +125,12 @@ def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> N
 @click.command("ls")
 @client_options
 @where_option
-@click.option("--order", metavar="FIELD", help="Sort by a field instead of the id; -FIELD for descending.")
+@click.option(
+    "--order",
+    metavar="FIELD",
+    help="Sort by a field instead of the id: null, false, true, numbers, strings, arrays, objects.  -FIELD for the"
+    " reverse.  Documents without the field come last either way.",
+)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many documents.")
 @click.option("--after", metavar="ID", help="Go on behind this document, the last one of the page before.")
 @click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held in that document.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
-from tests.cli.processes import RunningNode, running
+from tests.cli.processes import COMMAND, PATIENCE_SECONDS, RunningNode, environment, running
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,19 @@ def test_a_batch_is_one_entry_from_a_file_or_a_pipe(node: RunningNode, tmp_path:
     assert done.returncode == 2
     assert "line 2" in done.stderr
     assert node.run("get", "notes", "b3").returncode == 1
+
+
+def test_a_pipe_is_read_to_its_end(node: RunningNode) -> None:
+    """A pipe gives what is there at the moment: otherwise the first lines of a slow program are taken for all."""
+    command = [*COMMAND, "batch", "notes", "--data-dir", str(node.data_dir)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment()) as process:
+        assert process.stdin is not None
+        for number in range(2):
+            process.stdin.write(f'{{"put": {{"id": "slow{number}", "text": "{"x" * 70_000}"}}}}\n')
+            process.stdin.flush()
+        written, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert written.startswith("2 documents written")
+    much = "".join(f'{{"put": {{"id": "b{number}", "text": "{"x" * 1000}"}}}}\n' for number in range(5000))
+    done = node.run("batch", "notes", text=much)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "the body has more than 4194304 bytes" in done.stderr

@@ -34,3 +34,15 @@ def test_a_node_that_is_killed_while_it_answers_is_a_node_that_ended(tmp_path: P
             Client(DataDir(tmp_path)).get("v1", "status")
         dying.join()
     assert caught.value.code is Exit.NO_NODE
+
+
+@pytest.mark.parametrize(("argument", "said"), [("\udcff", "not UTF-8"), ("", "names nothing")])
+def test_an_argument_that_cannot_be_asked_for_is_named(tmp_path: Path, argument: str, said: str) -> None:
+    """The shell passes any bytes; a traceback, or the answer to another question, helps nobody."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        with DataDir(tmp_path).api_socket_address() as address:
+            listener.bind(address)
+        listener.listen()
+        with pytest.raises(CommandError, match=said) as caught:
+            Client(DataDir(tmp_path)).get("v1", "collections", argument)
+    assert caught.value.code is Exit.USAGE
