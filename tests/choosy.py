@@ -133,9 +133,6 @@ class ChoosyMesh:
     def _write(self, node: Node) -> None:
         for _ in range(self.rng.choice((1, 1, 2, 10))):
             node.write(random_operations(self.rng))
-        if node.query is not None:
-            # Its payload may be nowhere else, and a power cut in the next moment would leave others its header.
-            node.sync()
 
     def _connect(self, node: Node) -> None:
         other = self.rng.choice(self.mesh.nodes)
@@ -155,8 +152,7 @@ class ChoosyMesh:
         self.mesh.kill(node)
 
     def _crash(self, node: Node) -> None:
-        if node.sync():
-            self.mesh.crash(node)
+        self.mesh.crash(node)
 
     def _fill_disk(self, node: Node) -> None:
         node.store.broken = "" if node.store.broken else "disk full"

@@ -19,6 +19,7 @@ from meshsync.core.session_events import (
     SessionState,
     Start,
     Stored,
+    Sync,
     WakeAt,
 )
 from meshsync.errors import StoreError
@@ -88,6 +89,9 @@ class Duo:
                     side.confirm = cursor
                     if side.is_synced_at_once:
                         self.sync(side)
+                case Sync():
+                    if side.is_synced_at_once:
+                        self.sync(side)
                 case WakeAt(time):
                     side.wake_at = time if side.wake_at is None else min(time, side.wake_at)
 
@@ -101,6 +105,7 @@ class Duo:
 
     def sync(self, side: Side) -> None:
         """The disk of a side has synced."""
+        side.replica.synced(side.replica.tables.next_arrival())
         if side.confirm is not None:
             cursor, side.confirm = side.confirm, None
             self.handle(side, Durable(cursor))
@@ -112,9 +117,9 @@ class Duo:
     def ready(self, side: Side) -> None:
         """Let a side send as much as it likes."""
         while True:
-            sent = len(side.sent)
+            before = len(side.sent), side.replica.durable_next
             self.handle(side, Ready(self.bytes_per_second))
-            if len(side.sent) == sent:
+            if (len(side.sent), side.replica.durable_next) == before:
                 return
 
     def run(self, seconds: float = 0.0) -> None:

@@ -33,6 +33,7 @@ from meshsync.core.session_events import (
     Send,
     Start,
     Stored,
+    Sync,
     WakeAt,
 )
 from meshsync.core.spreading import Spreading, Turn
@@ -135,6 +136,7 @@ class Node:
         except StoreError:
             return False
         self.durable_next = self.replica.tables.next_arrival()
+        self.replica.synced(self.durable_next)
         return True
 
     def note(self, applied: Applied) -> None:
@@ -182,6 +184,8 @@ class End:
         self.confirmed = 1
         """Arrival numbers below it were checked to be durable at the peer."""
         self.syncing = False
+        self.sync_wanted = False
+        """Something is to be durable before it is sent."""
         self.deaf_until = 0.0
         """Nothing that is sent to this end before arrives before."""
 
@@ -218,9 +222,11 @@ class End:
                     self.wake(time)
                 case Confirm(cursor):
                     self.confirm = cursor
-                    if not self.syncing:
-                        self.syncing = True
-                        mesh.after(mesh.rng.uniform(0.0002, 0.02), self.finish_sync)
+                    self.begin_sync()
+                case Sync():
+                    mesh.stats["headers held back"] += not self.sync_wanted
+                    self.sync_wanted = True
+                    self.begin_sync()
 
     def send(self, message: object) -> None:
         mesh = self.node.mesh
@@ -277,11 +283,24 @@ class End:
             assert head is not None
             assert head.arrival < peer.durable_next, f"{self}: the peer confirmed entry {row.arrival} before it synced"
 
+    def begin_sync(self, after: float = 0.0) -> None:
+        if not self.syncing:
+            self.syncing = True
+            self.node.mesh.after(after + self.node.mesh.rng.uniform(0.0002, 0.02), self.finish_sync)
+
     def finish_sync(self) -> None:
         self.syncing = False
-        if self.link.up and self.confirm is not None and self.node.sync():
+        if not self.link.up:
+            return
+        if not self.node.sync():
+            if self.sync_wanted:
+                self.begin_sync(1.0)
+            return
+        self.sync_wanted = False
+        if self.confirm is not None:
             cursor, self.confirm = self.confirm, None
             self.handle(Durable(cursor))
+        self.give_ready()
 
     def give_ready(self) -> None:
         """Ready, as long as the stream takes more and there is more."""

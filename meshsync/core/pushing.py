@@ -37,6 +37,11 @@ class Pusher:
         self._confirmed = 0
 
     @property
+    def awaits_disk(self) -> bool:
+        """Whether the next batch waits for something to be durable here."""
+        return self._sieve.awaits_disk
+
+    @property
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._awaited > self._confirmed
@@ -67,7 +72,8 @@ class Pusher:
 
         `answers`: the round of the peer's OPEN; `bytes_per_second`: what the path is thought to carry.
         """
-        held, view = self._held, self._view
+        held, view, sieve = self._held, self._view, self._sieve
+        sieve.awaits_disk = False
         # What builds on a log that is being located would arrive before it.
         if not view.dirty or view.locating or self.is_refused:
             return None
@@ -75,7 +81,9 @@ class Pusher:
         if (wait := self._pacer.wait(now, waiting)) > 0 and waiting < self._limits.batch_entries_soft:
             return now + wait
         size = self._batch_bytes(bytes_per_second)
-        parcel = held.parcel(view.known, view.dirty, view.floor, size, self._sieve.choice)
+        parcel = held.parcel(view.known, view.dirty, view.floor, size, sieve.choice)
+        if parcel is None and sieve.awaits_disk:
+            return None
         self.is_blocked = parcel is None and held.is_damaged
         if parcel is None:
             view.dirty.clear()

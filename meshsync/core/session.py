@@ -3,7 +3,7 @@
     events   Start, Received(message), Changed(tips, filled), Ready, Durable(cursor), Check, Lost, Chosen, MakeLazy,
              MakeEager
     effects  Send(message), Stored(applied), Arrived(new, repeated, places), Offered(log, seq, age), WakeAt(time),
-             Confirm(cursor), StateChanged(state), Answered
+             Confirm(cursor), Sync, StateChanged(state), Answered
 
 The events and effects are in `meshsync.core.session_events`, what is known of the peer in
 `meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`; what goes out is built in
@@ -23,7 +23,9 @@ and what is held here, and whenever either changes, do it again.
       differ on whether the link is lazy: then one pushes, the other announces, and nothing is lost.
 
 Payloads may stay away: where the peer's subscription chooses, `meshsync.core.sieve` says which go along, and names
-what matches besides; what is wanted and lacking here is asked for by `meshsync.core.wants`.
+what matches besides; what is wanted and lacking here is asked for by `meshsync.core.wants`.  A header leaves without
+its payload only when that would survive a power cut here, or is not here either: so wherever a header is, there is
+somebody who has the payload.
 
 Synced has one meaning: both roots are equal, and no payload that is wanted is lacking here.
 """
@@ -68,6 +70,7 @@ from meshsync.core.session_events import (
     Start,
     StateChanged,
     Stored,
+    Sync,
     WakeAt,
 )
 from meshsync.core.session_parts import SessionParts
@@ -370,6 +373,7 @@ class Session(SessionParts):
         effects: list[Effect] = [Send(answer)] if isinstance(answer, Payloads | Match) else []
         want = self._wants.ask_besides(now)
         effects += [Send(want)] if isinstance(want, Want) else [WakeAt(want)] if want is not None else []
+        effects += [Sync()] if self._pusher.awaits_disk else []
         times = (turn, resync.at, answer if isinstance(answer, float) else None)
         return effects + [WakeAt(time) for time in times if time is not None]
 

@@ -145,6 +145,11 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """Give Ready again once everything committed by now is synced, and the replica was told so."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateChanged:
     """The session entered another state."""
 
@@ -156,4 +161,4 @@ class Answered:
     """The peer dealt with payloads that it was asked for; those that it has came before this."""
 
 
-Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | StateChanged | Answered
+Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | Sync | StateChanged | Answered

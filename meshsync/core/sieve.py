@@ -65,6 +65,8 @@ class Sieve:
         self._limits = limits
         self.query: Query | None = None
         """The peer's; None where it wants everything."""
+        self.awaits_disk = False
+        """An entry would leave without its payload, which is not durable here yet."""
         self._missed: set[Place] = set()
         """What the peer asked for and did not get."""
         self._round = 0
@@ -106,8 +108,21 @@ class Sieve:
 
     @property
     def choice(self) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
-        """Gives entries as they go out now, without the payloads that stay away; None: all go along."""
-        return None if self.query is None else partial(self._held.selection.part, self.query)
+        """Gives entries as they go out now, without the payloads that stay away; None: all go along.
+
+        Fewer than it is given where the next would leave without its payload and that is not durable here: the header
+        would outlive a power cut, after which nobody might have the payload.  `awaits_disk` is set then.
+        """
+        return None if self.query is None else partial(self._choose, self.query)
+
+    def _choose(self, query: Query, rows: Sequence[StoredEntry]) -> Sequence[StoredEntry]:
+        chosen, durable_next = self._held.selection.part(query, rows), self._held.durable_next
+        if rows[-1].arrival >= durable_next:
+            for position, (row, sent) in enumerate(zip(rows, chosen, strict=True)):
+                if row.arrival >= durable_next and sent.payload is None and row.payload is not None:
+                    self.awaits_disk = True
+                    return chosen[:position]
+        return chosen
 
     def sent(self, rows: Sequence[StoredEntry]) -> None:
         """These entries go out, as they were chosen."""

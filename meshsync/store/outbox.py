@@ -40,7 +40,8 @@ _READ_PER_SENT = 64
 """A byte that is read, and stays away, counts as much of one that is sent."""
 
 Choose = Callable[[Sequence[EntryRow]], Sequence[EntryRow]]
-"""Gives rows as they go out: without their payloads where those stay away."""
+"""Gives rows as they go out: without their payloads where those stay away.  Fewer than it is given where the next one
+may not leave yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Outbox:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self.durable_next = 1
+        """What arrived before survives a power cut."""
 
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known` (not named: nothing of it)."""
@@ -245,11 +248,13 @@ def _weighed(rows: Iterator[EntryRow], choose: Choose | None) -> Iterator[tuple[
     count = _CHOSEN_FIRST
     while some := list(islice(rows, count)):
         chosen = choose(some)
-        for before, row in zip(some, chosen, strict=True):
+        for before, row in zip(some, chosen, strict=False):
             if row.payload is None:
                 # What stays away was read and hashed all the same, which a batch may do of so much only.
                 yield row, _HEADER_BYTES + _BARE_BYTES + len(before.payload or b"") // _READ_PER_SENT
             else:
                 yield row, _HEADER_BYTES + len(row.payload)
+        if len(chosen) < len(some):
+            return
         is_bare = all(row.payload is None for row in chosen)
         count = min(2 * count, _CHOSEN_LAST) if is_bare else _CHOSEN_FIRST

@@ -156,6 +156,15 @@ class Replica(Branches):
             return self.outbox.read(known, branches, floor, bytes_soft, choose)
 
     @property
+    def durable_next(self) -> int:
+        """The arrival number below which everything survives a power cut."""
+        return self.outbox.durable_next
+
+    def synced(self, arrival: int) -> None:
+        """What arrived before was committed when a sync of the store began, which is done now."""
+        self.outbox.durable_next = max(arrival, self.outbox.durable_next)
+
+    @property
     def is_damaged(self) -> bool:
         """Whether entries are known to be damaged, so that not all can be sent."""
         return bool(self.damage)

@@ -44,6 +44,7 @@ from meshsync.core.session_events import (
     Start,
     StateChanged,
     Stored,
+    Sync,
     WakeAt,
 )
 from meshsync.errors import CloseCode, PeerError, StoreError, TransportLost
@@ -91,6 +92,8 @@ class Exchange:
         self._parted_at: float | None = -math.inf
         """Since when the roots differ; None where they do not."""
         self._confirm: int | None = None
+        self._sync_wanted = False
+        """Something waits to be durable before it is sent."""
         self._confirm_wanted = trio.Event()
         self._scope = trio.CancelScope()
         self.prioritise()
@@ -233,6 +236,9 @@ class Exchange:
                 case Confirm(cursor):
                     self._confirm = cursor
                     self._confirm_wanted.set()
+                case Sync():
+                    self._sync_wanted = True
+                    self._confirm_wanted.set()
                 case StateChanged(state):
                     self._engine.state_changed(self, is_news=self._is_news(state))
                 case Answered():
@@ -342,16 +348,21 @@ class Exchange:
         while True:
             await self._confirm_wanted.wait()
             self._confirm_wanted = trio.Event()
-            cursor = self._confirm
-            assert cursor is not None
+            cursor, arrival = self._confirm, self.replica.tables.next_arrival()
             try:
                 await self._engine.store.synced()
             except StoreError as error:
                 self._engine.store_failed(error)
                 await trio.sleep(STORE_RETRY_SECONDS)
                 self._confirm_wanted.set()
-            else:
+                continue
+            self.replica.synced(arrival)
+            if cursor is not None:
+                self._confirm = None if self._confirm == cursor else self._confirm
                 self._handle(Durable(cursor))
+            if self._sync_wanted:
+                self._sync_wanted = False
+                self._kick.set()
 
     async def _check_loop(self) -> None:
         limits, rng = self._engine.limits, self._engine.rng

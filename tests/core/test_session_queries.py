@@ -13,12 +13,12 @@ from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.messages import Match, Open, decode_untrusted, encode_message
 from meshsync.core.query import Query
-from meshsync.core.session_events import Changed, Chosen
+from meshsync.core.session_events import Changed, Chosen, Start
 from meshsync.core.sieve import decode_untrusted_query, encode_query
 from meshsync.errors import LocalError, PeerError
 from meshsync.store.replica import Applied, Replica
 from tests.authors import START_MS
-from tests.duo import BOTH_SYNCED, PULLING, Duo, Side
+from tests.duo import BOTH_SYNCED, PULLING, PUSHING, Duo, Side
 from tests.replicas import new_replica
 
 BLUE = Query.parse("team=blue")
@@ -108,6 +108,39 @@ def test_two_halves_of_a_match_that_came_as_headers_are_named() -> None:
     duo.run(1)
     assert view(part) == {"d": {"team": "blue", "n": 9}}
     assert duo.states == BOTH_SYNCED
+
+
+def test_a_header_leaves_alone_only_when_its_payload_is_durable() -> None:
+    """Otherwise the header comes back to an author that lost power, and nobody has the payload."""
+    author, part = choosing(11, Query.parse("team=red")), choosing(12)
+    duo = Duo(part, author)
+    duo.run(1)
+    duo.b.is_synced_at_once = False
+    write_blue = write(author, PUT, "b1", team="blue")
+    write_red = write(author, PUT, "r1", team="red", note="secret")
+    duo.write(duo.b, write_blue, write_red, write(author, PUT, "b2", team="blue"))
+    duo.run(1)
+    assert set(view(part)) == {"b1"}  # with its payload it may go at once
+    assert duo.states[1] is PUSHING
+    duo.sync(duo.b)
+    duo.run(1)
+    assert set(view(part)) == {"b1", "b2"}
+    assert part.root() == author.root()
+    assert b"secret" not in sent(duo.b)
+    assert duo.states == BOTH_SYNCED
+
+
+def test_a_header_that_came_alone_goes_on_at_once() -> None:
+    """Otherwise each node between waits for its disk, though whoever sent the header has the payload for good."""
+    whole, middle, end = new_replica(11), choosing(12), choosing(13)
+    write(whole, PUT, "r", team="red")
+    Duo(middle, whole).run(1)
+    duo = Duo(end, middle, start=False)
+    duo.b.is_synced_at_once = False
+    duo.handle(duo.a, Start())
+    duo.handle(duo.b, Start())
+    duo.run(1)
+    assert end.root() == whole.root()
 
 
 def test_a_query_changes_while_connected() -> None:

@@ -82,6 +82,16 @@ async def test_nothing_to_sync_needs_no_sync(store: SqliteStore, disk: Disk) -> 
     assert disk.syncs == syncs
 
 
+async def test_what_was_committed_before_the_store_was_opened_is_synced_too(store: SqliteStore, disk: Disk) -> None:
+    """A process that was killed leaves commits that nothing has synced: the next one would take them for durable."""
+    store.close()
+    reopened = SqliteStore.open(store.path, boot_id=b"boot")
+    before = disk.syncs
+    await reopened.synced()
+    assert disk.syncs == before + 1
+    reopened.close()
+
+
 async def test_synced_is_a_checkpoint(store: SqliteStore) -> None:
     """Otherwise a loop of puts would starve the others."""
     with trio.CancelScope() as scope:

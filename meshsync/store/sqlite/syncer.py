@@ -51,7 +51,7 @@ class Syncer:
         self._commits = commits
         self._sync = sync
         self._note_failure = note_failure
-        self._durable = 0
+        self._durable = -1
         self._running: _Turn | None = None
         self._collecting: _Turn | None = None
         self._jobs: SimpleQueue[_Turn | None] = SimpleQueue()
