@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from meshsync.core import cbor
+from meshsync.core.limits import BODY_DEPTH_MAX
 from meshsync.errors import LocalError
 
 Path = tuple[str, ...]
@@ -165,6 +166,8 @@ def scan_path(text: str, position: int = 0) -> tuple[Path, int]:
                 raise LocalError(f"column {position + 1}: a field name is expected")
             name, position = found.group(), found.end()
         path.append(name)
+        if len(path) > BODY_DEPTH_MAX:
+            raise LocalError(f"column {position}: no document is deeper than {BODY_DEPTH_MAX} levels")
         if text[position : position + 1] != ".":
             return tuple(path), position
         position += 1

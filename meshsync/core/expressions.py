@@ -50,13 +50,13 @@ KEYWORDS = frozenset({"and", "or", "not", *_PLACES})
 _OPERATOR = re.compile(r"!=|<=|>=|=|<|>|~|\?")
 _PREFIX_WORD = re.compile(r"(not)(?![^\s(\"])(?!\s*[=!<>~?])|(and|or|within_radius|within_bounds)\s*(?=\()")
 _PLACE_WORD = re.compile(r"(within_radius|within_bounds)\s*(?=\()")
-_IN = re.compile(r"in\s*\[")
+_IN = re.compile(r"in(?=[\s\[(]|$)")
 _BARE_WORD = re.compile(r'[^\s(){}\[\],"]+')
 _JSON_WORD = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 # RFC 8259 section 6 allows no leading zero, so 007 is a word (a serial number, a postcode) and not the number 7.
 _LEADING_ZERO = re.compile(r"-?0[0-9]")
 _NUMBER_NAME = re.compile(r"[a-z_]+")
-_DOUBTFUL_STARTS = "=<>~!?"
+_DOUBTFUL_STARTS = "=<>~!?'"
 
 
 def parse_expression(text: str) -> Condition:
@@ -136,8 +136,8 @@ class _Reader:
         if _PLACE_WORD.match(self._text, self._at):
             return self._place(path)
         if found := _IN.match(self._text, self._at):
-            self._at = found.end() - 1
-            return In(path, tuple(self._listed("[]", self._value)))
+            self._at = found.end()
+            return In(path, tuple(self._listed("[]", lambda: self._value_of(path))))
         found = _OPERATOR.match(self._text, self._at)
         if found is None:
             raise self._expected("one of = != < <= > >= ~ ? in within_radius within_bounds")
@@ -151,7 +151,7 @@ class _Reader:
         self._skip_space()
         begin = self._at
         try:
-            return Prefix(path, self._prefix()) if found[0] == "~" else Compare(path, found[0], self._value())
+            return Prefix(path, self._prefix()) if found[0] == "~" else Compare(path, found[0], self._value_of(path))
         except LocalError as error:
             raise self._at_column(error, begin) from None
 
@@ -161,10 +161,7 @@ class _Reader:
         self._at = found.end()
         kind = _PLACES[found[1]]
         numbers: dict[str, float] = {}
-        for name, number in self._listed("()", self._named_number):
-            if name not in kind.KEYS or name in numbers:
-                raise LocalError(f"column {begin + 1}: {kind.WORD} takes each of {', '.join(kind.KEYS)} once")
-            numbers[name] = number
+        self._listed("()", lambda: self._take_number(kind, numbers))
         if len(numbers) < len(kind.KEYS):
             lacking = ", ".join(name for name in kind.KEYS if name not in numbers)
             raise LocalError(f"column {begin + 1}: {kind.WORD} lacks {lacking}")
@@ -173,18 +170,22 @@ class _Reader:
         except LocalError as error:
             raise self._at_column(error, begin) from None
 
-    def _named_number(self) -> tuple[str, float]:
+    def _take_number(self, kind: type[WithinRadius | WithinBounds], numbers: dict[str, float]) -> None:
+        """Read one `name=number` into `numbers`."""
         self._skip_space()
         name = _NUMBER_NAME.match(self._text, self._at)
         if name is None:
             raise self._expected("a name such as lat")
+        if name[0] not in kind.KEYS or name[0] in numbers:
+            takes = f"{kind.WORD} takes each of {', '.join(kind.KEYS)} once"
+            raise LocalError(f"column {self._at + 1}: {takes}; a field stands before it")
         self._at = name.end()
         self._require("=", "=")
         self._skip_space()
         begin, value = self._at, self._value()
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise LocalError(f"column {begin + 1}: a number is expected for {name[0]}")
-        return name[0], value
+        numbers[name[0]] = value
 
     def _listed(self, brackets: str, item: Callable[[], _Item]) -> list[_Item]:
         """Items between brackets, with commas between them."""
@@ -207,6 +208,15 @@ class _Reader:
             return self._json()
         word = self._bare_word()
         return decode_untrusted_json(word, "value") if _is_json(word) else word
+
+    def _value_of(self, path: Path) -> Any:
+        """A value to compare a field with.  An id is text: `id=7` would find nothing, and nobody would know why."""
+        self._skip_space()
+        begin, value = self._at, self._value()
+        if path == ("id",) and not isinstance(value, str):
+            text = self._text[begin : self._at]
+            raise LocalError(f'column {begin + 1}: an id is text: in double quotes "{text:.40}" would be one')
+        return value
 
     def _prefix(self) -> str:
         return str(self._json()) if self._text.startswith('"', self._at) else self._bare_word()
