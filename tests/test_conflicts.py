@@ -110,6 +110,8 @@ def test_a_write_that_has_seen_all_settles_every_conflict(entries: list[Made]) -
 def test_why_names_the_writes_that_count(entries: list[Made]) -> None:
     """Otherwise the wrong person is asked why."""
     above = ancestors(entries)
+    sides = [entry.id for entry in entries if not any(entry.id in above[other.id] for other in entries)]
+    lost = conflicts_of(entries) or {}
     past = given_to(*entries)
     for field in "ab":
         found = why(past, "d", field)
@@ -127,13 +129,20 @@ def test_why_names_the_writes_that_count(entries: list[Made]) -> None:
         (origin,) = found.fields
         assert (value(origin.said), origin.said.write.entry) == (value_in(said[0], field), said[0][0][2])
         expected = []
-        for write in said[1:]:
+        is_over, unsaid = False, [entry.id for entry in entries]
+        for write in said:
+            unsaid = [id for id in unsaid if id != write[0][2] and write[0][2] not in above[id]]
+            if write == said[0]:
+                continue
             seen = write[0][2] in above[said[0][0][2]]
-            if value_in(write, field) != NOT_THERE or not seen:
+            if not seen or (value_in(write, field) != NOT_THERE and not is_over):
                 expected.append((value_in(write, field), write[0][2], seen))
-            if seen:
+            is_over = is_over or seen
+            if is_over and not any(id in unsaid for id in sides):
                 break
         assert [(value(one.said), one.said.write.entry, one.seen) for one in origin.overrode] == expected
+        unseen = [(value(one.said), one.said.write.entry) for one in origin.overrode if not one.seen]
+        assert all(loser in unseen for loser in lost.get(field, [])[1:])
 
 
 # Transcripts
@@ -175,6 +184,18 @@ def test_a_deletion_that_lost_and_one_that_won() -> None:
         found = why(past, "d", "x")
         assert found is not None
         assert (found.deleted is not None) == deletes_later
+
+
+def test_what_lost_is_named_though_a_later_write_was_seen() -> None:
+    """Whoever asks why a field is gone would not hear of the value that nobody had seen, as `conflicts` tells it."""
+    a, b = Author(1), Author(2)
+    first = a.write([Operation(PUT, "d", {"n": 1})])
+    lost = a.write([Operation(PATCH, "d", {"n": 5})], hlc=first.hlc + 1)
+    before = b.write([Operation(PATCH, "d", {"n": 3})], [first], hlc=first.hlc + 2)
+    delete = b.write([Operation(DELETE, "d")], hlc=first.hlc + 3)
+    found = why(given_to(first, lost, before, delete), "d", "n")
+    assert found is not None
+    assert [(value(one.said), one.seen) for one in found.fields[0].overrode] == [(3, True), (5, False)]
 
 
 def test_what_was_never_there_has_no_reason() -> None:

@@ -32,8 +32,8 @@ class FieldOrigin:
     beside: list[Said]
     """The other values that it has, the latest first, where the policy is `manual` and nobody has decided yet."""
     overrode: list[Overridden]
-    """The latest first: all that its author had not seen, down to what they saw last.  At most
-    `Limits.overridden_max`."""
+    """The latest first: all that its author had not seen, down to what they saw last, and further down what lost on
+    the other sides of a conflict.  At most `Limits.overridden_max`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Why:
 class _Search:
     """One field, while its writes are read backwards."""
 
+    unsaid: list[Place]
+    """The sides of a conflict of which it is not known yet what they say of the field."""
     wanted: Stamp | None = None
     """The stamp of the write that counts; None: the latest does."""
     beside: list[Said] = field(default_factory=list)
@@ -62,6 +64,8 @@ class _Search:
     is_named: bool = False
     """Whether the write that counts names the field: one that removed it does, one that wrote others does not."""
     overrode: list[Overridden] = field(default_factory=list)
+    has_seen: bool = False
+    """Whether a write was met that the author of what counts had seen."""
 
 
 def why(past: Past, id: str, name: str | None = None) -> Why | None:
@@ -99,12 +103,13 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
 
 def _searches(state: State, name: str | None) -> dict[str, _Search]:
     """What is looked for: all fields of which something was said, or one."""
+    sides = state.frontier if len(state.frontier) > 1 else []
     if not isinstance(state, SiblingState):
-        return {one: _Search() for one in ([name] if name is not None else sorted(state.fields))}
+        return {one: _Search(sides) for one in ([name] if name is not None else sorted(state.fields))}
     searches = {}
     for one in [name] if name is not None else state.names():
         giver = state.giver(one)
-        search = searches[one] = _Search(None if giver is None else giver.mark.stamp)
+        search = searches[one] = _Search(sides, None if giver is None else giver.mark.stamp)
         if state.is_undecided(one):
             search.beside = [Said.by(side) for side in state.sides(one) if side.value is not REMOVED and side != giver]
     return searches
@@ -120,12 +125,16 @@ def _deletion(state: State) -> Stamp | None:
 def _take(past: Past, search: _Search, name: str, write: Write) -> bool:
     """Take the next earlier write to a field; whether no others are wanted."""
     said = Said.of(write, name)
+    search.unsaid = [side for side in search.unsaid if side != write.place and not past.had_seen(side, write.place)]
     if search.giver is None and search.wanted in (None, write.stamp):
         search.giver, search.said, search.is_named = write.place, said, name in (write.body or {})
         return False
     # What is later and does not count had not seen what does, or it would.
     seen = search.giver is not None and past.had_seen(search.giver, write.place)
     # That the field was not there is worth a line only where it was overridden unknowingly.
-    if (said.is_there or not seen) and said not in search.beside and len(search.overrode) < LIMITS.overridden_max:
+    is_worth = not seen or (said.is_there and not search.has_seen)
+    if is_worth and said not in search.beside and len(search.overrode) < LIMITS.overridden_max:
         search.overrode.append(Overridden(said, seen))
-    return seen or (search.giver is not None and len(search.overrode) == LIMITS.overridden_max)
+    search.has_seen = search.has_seen or seen
+    is_full = search.giver is not None and len(search.overrode) == LIMITS.overridden_max
+    return is_full or (search.has_seen and not search.unsaid)
