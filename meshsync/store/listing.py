@@ -251,7 +251,10 @@ class Listing:
                 )
             yield []
         kept.sort(key=self._rank, reverse=self._reverse)
-        yield from self._matching(self._look_up([row.id for row in kept]))
+        looked_at = self.documents_read
+        for found in self._matching(self._look_up([row.id for row in kept])):
+            self.documents_read = looked_at  # these are the same documents once more
+            yield found
 
     def _rank(self, row: KeyRow) -> tuple[bool, bytes, str]:
         """What a listing is sorted by; the documents without the field come last either way."""
