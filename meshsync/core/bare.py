@@ -11,16 +11,17 @@ Either way others are told that it is superseded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from meshsync.core import cbor
-from meshsync.core.entry import describe_payload, document_tags
+from meshsync.core.entry import TAG_BYTES, describe_payload, document_tag, document_tags
 from meshsync.ids import CollectionId
 
 SUPERSEDED = 1
 LET_GO = 2
 
 _WITHOUT_MARK = b"\x83"
+_ONE_TAG_BYTES_MAX = 1 + 34 + 5 + 10
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
 
@@ -30,9 +31,10 @@ def bare_of(described: bytes) -> bytes:
     return _WITHOUT_MARK + described
 
 
-def described(collection: CollectionId, payload: bytes, ids: Iterable[str]) -> bytes:
+def described(collection: CollectionId, payload: bytes, ids: Sequence[str]) -> bytes:
     """What stands for a payload that touches these documents, and that stays away."""
-    return bare_of(describe_payload(cbor.sha256(payload), len(payload), document_tags(collection, ids)))
+    tags = [document_tag(collection, ids[0])] if len(ids) == 1 else document_tags(collection, ids)
+    return bare_of(describe_payload(cbor.sha256(payload), len(payload), tags))
 
 
 def is_lacking(bare: bytes | None) -> bool:
@@ -64,3 +66,10 @@ def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:
 def descriptions(bares: Sequence[bytes]) -> list[tuple[bytes, int, list[bytes]]]:
     """`description` of each, at a fraction of the cost."""
     return [(digest, size, tags) for digest, size, tags, *_ in cbor.decode_many_trusted(bares)]
+
+
+def tags_of(bare: bytes) -> list[bytes]:
+    """The tags of the documents alone.  Of one document, as most are, the tag stands at the end."""
+    if len(bare) <= _ONE_TAG_BYTES_MAX and not is_marked(bare):
+        return [bare[-TAG_BYTES:]]
+    return description(bare)[2]

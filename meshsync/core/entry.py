@@ -37,6 +37,7 @@ _SEAL_DOMAIN = b"meshsync/seal/1\0"
 _DOCUMENT_DOMAIN = b"meshsync/doc/1\0"
 _BYTES32 = b"\x58\x20"
 _NULL = b"\xf6"
+TAG_BYTES = 8
 _ONE_OPERATION = frozenset((b"\x81\x82", b"\x81\x83", b"\x81\x84"))
 _KINDS = frozenset((PUT, PATCH, DELETE))
 _TEXT = 0x60
@@ -157,7 +158,7 @@ def check_operations(operations: Any) -> None:
 
 def document_tag(collection: CollectionId, id: str) -> bytes:
     """The 8 bytes by which a header names a document."""
-    return hashlib.sha256(_DOCUMENT_DOMAIN + collection + id.encode()).digest()[:8]
+    return hashlib.sha256(_DOCUMENT_DOMAIN + collection + id.encode()).digest()[:TAG_BYTES]
 
 
 class HeaderBuilder:

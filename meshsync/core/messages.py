@@ -23,6 +23,7 @@ from meshsync.core.limits import (
     Limits,
 )
 from meshsync.core.wirefields import (
+    bare_column,
     blob,
     blob_up_to,
     boolean,
@@ -276,7 +277,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         hlc_column,
         many(row(offset, parents)),
         payload_column,
-        many(row(offset, blob(32), uint(2**32), many(blob(8)))),
+        bare_column,
         many(row(offset, blob(64))),
         seq,
         optional(blob(32)),

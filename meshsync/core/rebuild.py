@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 from meshsync.core import cbor
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
-from meshsync.core.entry import HeaderBuilder, check_operations, document_tag, verify_seal
+from meshsync.core.bare import bare_of
+from meshsync.core.entry import HeaderBuilder, check_operations, describe_payload, document_tag, verify_seal
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX, Limits
 from meshsync.core.messages import Batch
@@ -234,12 +235,12 @@ class _Rebuilder:
             payload, operations = payloads[k], ops[position]
             if payload is not None:
                 tags = self._tags(payload, operations, collection)
-                digest, size, bare = sha256(payload).digest(), len(payload), None
+                described, bare = describe_payload(sha256(payload).digest(), len(payload), tags), None
             else:
-                digest, size, tags = self.bare[k]
-                bare = cbor.encode([digest, size, tags])
-            parent_ids = sorted(parent.id for parent in named)
-            id = builder.id(seq, last_id or None, parent_ids, height, hlc, digest, size, tags)
+                described = describe_payload(*self.bare[k])
+                bare = bare_of(described)
+            parent_ids = sorted([parent.id for parent in named]) if named else ()
+            id = builder.id_described(seq, last_id or None, parent_ids, height, hlc, described)
             last_id, last_hlc = id, hlc
             if chain.overlap:
                 if anchors := self.held.find(log, seq, id):

@@ -8,7 +8,7 @@ own thread: a commit without a sync costs some ten microseconds, a hop to a thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -140,9 +140,15 @@ class CollectionTables(Protocol):
         """
 
     def document_payloads(
-        self, ids: Sequence[str], hint: Callable[[bytes], bool] | None = None
+        self,
+        ids: Sequence[str],
+        hint: Callable[[bytes], bool] | None = None,
+        at_hand: Mapping[int, bytes] | None = None,
     ) -> list[DocumentPayload]:
-        """Those of `ids` that are live, in no certain order; `hint` as of `document_page`."""
+        """Those of `ids` that are live, in no certain order; `hint` as of `document_page`.
+
+        `at_hand`: payloads of entries, by arrival, that need not be read.
+        """
 
     def document_rows(self, after: str, limit: int, *, contested: bool = False) -> list[DocumentRow]:
         """At most `limit` rows by id behind the id `after`, deleted ones too; `contested`: those with conflicts."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from meshsync.core.bare import description, is_lacking
+from meshsync.core.bare import is_lacking, tags_of
 from meshsync.core.entry import document_tag
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
@@ -159,10 +159,11 @@ class Interest:
             if ops is not None:
                 self._wanted.pop(row.arrival, None)
                 touched.update(dict.fromkeys([operation[1] for operation in ops]))
-            elif is_lacking(row.bare):
-                tags = description(row.bare)[2]
-                if any(tag in self._tags or tag in self._named for tag in tags):
+                continue
+            for tag in tags_of(row.bare or b""):
+                if (tag in self._tags or tag in self._named) and is_lacking(row.bare):
                     self._want([row.arrival])
+                    break
         for document in self._replica.tables.documents(list(touched)).values():
             self._touched(document)
 

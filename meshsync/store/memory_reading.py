@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from meshsync.errors import DamagedError
@@ -68,7 +68,10 @@ class MemoryDocumentReads:
         return DocumentPage(self.document_payloads(live, hint), len(live), last)
 
     def document_payloads(
-        self, ids: Sequence[str], hint: Callable[[bytes], bool] | None = None
+        self,
+        ids: Sequence[str],
+        hint: Callable[[bytes], bool] | None = None,
+        at_hand: Mapping[int, bytes] | None = None,  # noqa: ARG002  all are
     ) -> list[DocumentPayload]:
         found: list[DocumentPayload] = []
         for row in self.documents(ids).values():

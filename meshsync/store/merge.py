@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.bare import description, is_lacking
+from meshsync.core.bare import is_marked, tags_of
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT, Operation, document_tag, said_expiry
 from meshsync.core.siblings import Mark, SiblingState
@@ -119,11 +119,7 @@ class DocumentMerger:
         conflicts = 0
         self._touches = []
         self._recent = {}
-        for row, ops in zip(rows, operations, strict=True):
-            if ops is None:
-                self.bare += is_lacking(row.bare)
-                self._touches += [(tag, row.hlc, row.arrival) for tag in description(row.bare)[2]]
-                continue
+        for row, ops in self._whole(rows, operations):
             self._recent[row.arrival] = row
             for number, operation in enumerate(ops):
                 kind, id = operation[0], operation[1]
@@ -242,6 +238,13 @@ class DocumentMerger:
             if self._replica.indexes.is_any:
                 self._replica.indexes.follow(changed, [self.body(row, None) if row.live else None for row in changed])
         return changed
+
+    def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> list[tuple[EntryRow, Any]]:
+        """The entries with payloads; of the others it is noted which documents they touch."""
+        lone = [row for row, ops in zip(rows, operations, strict=True) if ops is None]
+        self.bare += len(lone) - sum([is_marked(row.bare) for row in lone])
+        self._touches += [(tag, row.hlc, row.arrival) for row in lone for tag in tags_of(row.bare or b"")]
+        return [(row, ops) for row, ops in zip(rows, operations, strict=True) if ops is not None]
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:
         """Note that an entry touches a document (see DocumentTouches)."""

@@ -34,11 +34,11 @@ class Selection:
         touches matches now.
         """
         touched = [() if row.payload is None else touched_documents(row.payload) for row in rows]
-        matching = self._matching(query, rows, touched)
+        matching, collection = self._matching(query, rows, touched), self._replica.id
         return [
             row
             if row.payload is None or not matching.isdisjoint(ids)
-            else EntryRow(*row[:7], None, described(self._replica.id, row.payload, ids), row.seal)
+            else EntryRow(*row[:7], None, described(collection, row.payload, ids), row.seal)
             for row, ids in zip(rows, touched, strict=True)
         ]
 
@@ -93,27 +93,10 @@ class Selection:
 
     def _matching(self, query: Query, rows: Sequence[EntryRow], touched: Sequence[Sequence[str]]) -> set[str]:
         """Of the documents that these entries touch those that match as they stand now."""
-        tables, hint = self._replica.tables, self._hint(query)
-        payloads = {row.arrival: row.payload for row in rows}
-        matching: set[str] = set()
-        elsewhere: list[str] = []
-        for id, document in tables.documents(list(dict.fromkeys(chain.from_iterable(touched)))).items():
-            if not document.live:
-                continue
-            payload = None
-            if document.state is None:
-                payload = payloads.get(document.arrival)
-                if payload is None:
-                    elsewhere.append(id)
-                    continue
-                if hint is not None and not hint(payload):
-                    continue
-            if self._matches(query, document, payload, if_lost=True):
-                matching.add(id)
-        for document, payload in tables.document_payloads(elsewhere, hint):
-            if self._matches(query, document, payload, if_lost=True):
-                matching.add(document.id)
-        return matching
+        ids = list(dict.fromkeys(chain.from_iterable(touched)))
+        at_hand = {row.arrival: row.payload for row in rows if row.payload is not None}
+        found = self._replica.tables.document_payloads(ids, self._hint(query), at_hand)
+        return {row.id for row, payload in found if self._matches(query, row, payload, if_lost=True)}
 
     def _hint(self, query: Query) -> Hint | None:
         """What tells by the stored bytes of a document that it does not match."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -99,13 +99,19 @@ class SqliteDocumentReads:
         return DocumentPage(self._payloads_of(rows, hint), len(rows), last)
 
     def document_payloads(
-        self, ids: Sequence[str], hint: Callable[[bytes], bool] | None = None
+        self,
+        ids: Sequence[str],
+        hint: Callable[[bytes], bool] | None = None,
+        at_hand: Mapping[int, bytes] | None = None,
     ) -> list[DocumentPayload]:
         rows = self._database.rows(self._documents, (apsw.carray(tuple(ids)),)) if ids else []
-        return self._payloads_of(rows, hint)
+        return self._payloads_of(rows, hint, at_hand)
 
-    def _payloads_of(self, rows: Sequence[Any], hint: Callable[[bytes], bool] | None) -> list[DocumentPayload]:
-        payloads = self._payloads([row[1] for row in rows if row[5] is None])
+    def _payloads_of(
+        self, rows: Sequence[Any], hint: Callable[[bytes], bool] | None, at_hand: Mapping[int, bytes] | None = None
+    ) -> list[DocumentPayload]:
+        payloads = dict(at_hand or {})
+        payloads.update(self._payloads([row[1] for row in rows if row[5] is None and row[1] not in payloads]))
         ruled_out = set() if hint is None else {arrival for arrival, stored in payloads.items() if not hint(stored)}
         found: list[DocumentPayload] = []
         add = found.append

@@ -12,7 +12,7 @@ from meshsync.core.bare import is_lacking, is_marked
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
-from meshsync.store.checksums import branch_crc, document_crc, entry_crcs
+from meshsync.store.checksums import branch_crc, document_crc, entry_crcs, rows_with_crcs
 from meshsync.store.rows import (
     ENTRY_BYTES,
     BranchRow,
@@ -194,10 +194,11 @@ class SqliteTables(SqliteDocumentReads):
         start = self._counts.next_arrival
         if [row.arrival for row in rows] != list(range(start, start + len(rows))):
             raise LocalError(f"arrivals must go on from {start} without a gap")
-        self._database.write_many(self._insert_entry, [(*row, *entry_crcs(row)) for row in rows])
-        size = sum(len(row.payload) for row in rows if row.payload is not None)
-        lacking, marked = (sum(belongs(row.bare) for row in rows) for belongs in (is_lacking, is_marked))
-        self._count(len(rows), 0, lacking, marked, size)
+        self._database.write_many(self._insert_entry, rows_with_crcs(rows))
+        size = sum([len(row.payload) for row in rows if row.payload is not None])
+        bares = [row.bare for row in rows if row.bare is not None]
+        marked = sum(map(is_marked, bares))
+        self._count(len(rows), 0, len(bares) - marked, marked, size)
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
         row = self._database.row(self._entry_at, (branch, seq))
