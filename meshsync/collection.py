@@ -20,7 +20,7 @@ from meshsync.errors import LocalError, StoreError
 from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
-from meshsync.part_following import PartFollower
+from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
@@ -298,7 +298,7 @@ class Collection:
     def cursor(self) -> str:
         """Where `changes` begins without `since`: after all that is stored."""
         if self._replica.interest is not None:
-            return self._replica.interest.news.cursor(self._replica.interest.news.last)
+            return position_now(self._replica).format(self._replica.epoch)
         return format_cursor(self._replica, self._replica.tables.next_arrival())
 
     def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
@@ -311,12 +311,20 @@ class Collection:
         cursor is not one of this store.  DamagedError: a write cannot be read.  Cancelling loses nothing; go on from
         the last cursor.
 
-        Where this node has a part of the collection: the documents that entered it, changed in it (`put`, with what
-        they are now) or left it (`removed`, `delete`).  A cursor is then one of this process.
+        Where this node has a part of the collection: the documents that entered it (`put`), changed in it (`put` or
+        `patch`, as the last write to them was) or left it (`removed`, `delete`); of each the present state, once, so
+        whoever is behind is told less.  A `removed` may be told twice, or of a document that was not told, where
+        nobody can know any more.  When the node wants another part, or all, or a part of what it had all of, the
+        changes go on, with what that makes enter and leave.
         """
-        if self._replica.interest is not None:
-            return PartFollower(self._replica, self._watcher, query, since).changes()
-        return Follower(self._replica, self._watcher, query, self.cursor() if since is None else since).changes()
+        since = self.cursor() if since is None else since
+        if since.startswith(PREFIX):
+            position = parse_position(self._replica, since)
+        elif self._replica.interest is not None and since == "0":
+            position = position_of_all(self._replica)
+        else:
+            return Follower(self._replica, self._watcher, query, since).changes()
+        return PartFollower(self._replica, self._watcher, query, position).changes()
 
 
 def _after(after: Document | str | None, order: str | None) -> After | None:

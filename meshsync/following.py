@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -27,6 +28,7 @@ from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
 from meshsync.notifier import Notifier
+from meshsync.part_following import PartFollower, position_of_all
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
@@ -91,7 +93,7 @@ class Follower:
         """See `Collection.changes`."""
         tables, page = self._replica.tables, _PAGE_FIRST
         arrival, number = self._next
-        while True:
+        while self._replica.interest is None:
             rows = list(takewhile(_has_payload, tables.entries_from(arrival, page)))
             for row in rows:
                 operations = cbor.decode_trusted(row.payload or b"")
@@ -111,9 +113,17 @@ class Follower:
                     page = min(_PAGE, 2 * page)
                 await trio.lowlevel.checkpoint()
             else:
-                await self._watcher.wait_until(lambda at=arrival: self._is_there(at))  # type: ignore[misc]
+                await self._watcher.wait_until(lambda at=arrival: self._has_news(at))  # type: ignore[misc]
+        # From now on this node has a part: what the reader has is made into that, and the part is followed.
+        since = (0, 0) if (arrival, number) == (1, 0) else (arrival, arrival + min(number, 1))
+        start = position_of_all(self._replica, since)
+        async with aclosing(PartFollower(self._replica, self._watcher, self._query, start).changes()) as going_on:
+            async for told in going_on:
+                yield told
 
-    def _is_there(self, arrival: int) -> bool:
+    def _has_news(self, arrival: int) -> bool:
+        if self._replica.interest is not None:
+            return True
         entry = self._replica.tables.entry(arrival)
         return entry is not None and _has_payload(entry)
 

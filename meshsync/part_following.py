@@ -1,91 +1,289 @@
 """Following a part of a collection: which documents entered it, changed in it, and left it.
 
-Payloads of a part come when they are wanted, which may be long after their headers, so the order of arrival does not
-tell what is new.  What is followed here is the view: whoever falls behind is told the present state of each document
-that changed, once, and misses no document.  The positions are those of this process (`meshsync.store.news`).
+Payloads of a part come when they are wanted, which may be long after their headers, and those of a document that left
+it may be gone: so the order of arrival does not tell what is new, and not every operation can be told.  What is
+followed here is the view: of each document that changed, its present state, once, in the order of the last changes
+(`meshsync.store.part_changes`).  That is in the store, so a reader is a position, and nothing waits in a queue for it.
+
+Whoever applies the changes has the documents of the part, or those of them that match a query, as soon as there is
+nothing more to tell.  Of a document that does not match, `removed` or `delete` is told where the reader may have it.
+What a reader has is not written down anywhere.  It is found from its cursor, which says between which moments the
+reader was told last (`Told`), and what the document was then; where that cannot be known it is told, because once too
+often does no harm.
 """
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import trio
 
+from meshsync.core import cbor
+from meshsync.core.entry import KINDS, PATCH, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
-from meshsync.errors import LocalError
+from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
+from meshsync.store.changes import ChangeRow
+from meshsync.store.part_changes import is_shown, was_shown_between
+from meshsync.store.past import Past
 from meshsync.store.replica import Replica
+from meshsync.store.rows import DocumentRow
 
-if TYPE_CHECKING:
-    from meshsync.store.interest import Interest
+PREFIX = "part-"
+"""With what a cursor of a part begins."""
+_NUMBER = "[0-9]{1,19}"
+_CURSOR = re.compile(
+    rf"part-([0-9a-f]{{16}})-({_NUMBER}(?:\.{_NUMBER})*)(?:-({_NUMBER})\.({_NUMBER})-((?:[0-9a-f]{{2}})*))?"
+)
 
-_SLICE = 128
-"""So many documents are looked at before others run."""
+
+class Told(NamedTuple):
+    """What a reader was told: all changes up to `number`, and of the later ones up to `until` it may know some.
+
+    Each with the arrival number of the next entry at that moment.
+    """
+
+    number: int
+    arrival: int
+    until: int
+    until_arrival: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader is."""
+
+    number: int
+    """The next change is the one after this number."""
+    told: Told
+    since: tuple[int, int] = (0, 0)
+    """Whoever is being told of all documents has them as they were in a whole collection before the entry with the
+    first arrival number came, or, as far as it was told of that, before the second; 0: has nothing."""
+    after: str | None = None
+    """All documents up to this id were told; None: there is no need to tell of all of them."""
+
+    def format(self, epoch: bytes) -> str:
+        """The cursor."""
+        told = self.told
+        numbers = [self.number, told.arrival] if told.until == told.number == self.number else [self.number, *told]
+        text = f"{PREFIX}{epoch.hex()}-{'.'.join(map(str, numbers))}"
+        return text if self.after is None else f"{text}-{self.since[0]}.{self.since[1]}-{self.after.encode().hex()}"
+
+
+def parse_position(replica: Replica, cursor: str) -> Position:
+    """The position that a cursor names.  LocalError: it is none of this store."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is not None and found[1] == replica.epoch.hex() and replica.part_changes.is_kept:
+        number, *told = map(int, found[2].split("."))
+        since, after = (0, 0), None
+        with suppress(ValueError):
+            if found[3] is not None:
+                since, after = (int(found[3]), int(found[4])), bytes.fromhex(found[5]).decode()
+            if len(told) == 1:
+                told = [number, *told, number, *told]
+            last = replica.part_changes.last()
+            if len(told) == 4 and max(number, told[2]) <= last and told[3] <= replica.tables.next_arrival():
+                return Position(number, Told(*told), since, after)
+    raise LocalError(
+        f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
+        ' it is another node\'s; begin anew with "0"'
+    )
 
 
 class PartFollower:
     """Reads the changes of the part of a replica for one reader."""
 
-    def __init__(self, replica: Replica, watcher: Notifier, query: Query | None, cursor: str | None) -> None:
-        """`cursor`: None for the present moment.  LocalError: it is none of this process, or too old."""
+    def __init__(self, replica: Replica, watcher: Notifier, query: Query | None, position: Position) -> None:
         self._replica = replica
+        self._changes = replica.part_changes
+        self._past = Past(replica)
         self._watcher = watcher
         self._query = query or Query()
-        self._news = self._interest().news
-        self._is_beginning = cursor == "0"
-        self._number = self._news.last if cursor in ("0", None) else self._news.number(cursor)
-        self._told: set[str] = set()
-        """What the reader takes to be there."""
-
-    def _interest(self) -> Interest:
-        interest = self._replica.interest
-        if interest is None:
-            raise LocalError(f'this node has all of {self._replica.name!r} now, and not a part: begin anew with "0"')
-        return interest
+        self._at = position
+        self._known: OrderedDict[str, bool] = OrderedDict()
+        """Whether the reader has a document, of those that it was told of last."""
+        self._knows_all = position.told.number == position.told.until
+        """Whether all that it was told after `Told.number` is known here."""
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """See `Collection.changes`."""
-        await self._watcher.wait_until(lambda: self._replica.is_settled)
-        todo: list[str] = []
-        if self._is_beginning:
-            todo, self._number = sorted(self._interest()), self._news.last
-        else:
-            self._told = set(self._interest()) | set(self._news.after(self._number))
-        # Those of the beginning carry the cursor of the beginning: whoever stops among them begins anew.
-        for count, id in enumerate(todo):
-            if (change := self._change(id, "0")) is not None:
-                yield change
-            if count % _SLICE == 0:
-                await trio.lowlevel.checkpoint()
         while True:
-            self._interest()
-            self._news.require(self._number)
-            for count, (id, number) in enumerate(self._news.after(self._number).items()):
-                self._number = number
-                if (change := self._change(id, self._news.cursor(number))) is not None:
-                    yield change
-                if count % _SLICE == 0:
-                    await trio.lowlevel.checkpoint()
-            await self._watcher.wait_until(self._has_news)
+            while not self._changes.step():
+                await trio.lowlevel.checkpoint()
+            # No wait in here, so that all of a page is of one moment.
+            page = self._all() if self._at.after is not None else self._changed()
+            if page is None:
+                await self._watcher.wait_until(self._has_news)
+                continue
+            for change in page:
+                yield change
+            await trio.lowlevel.checkpoint()
 
     def _has_news(self) -> bool:
-        return self._news.last > self._number or self._replica.interest is None
+        return self._changes.last() > self._at.number or not self._changes.is_settled
 
-    def _change(self, id: str, cursor: str) -> Change | None:
-        row = self._replica.tables.documents([id])[id]
-        merged = self._replica.merger.read(row)
-        matches = id in self._interest() and merged.body is not None and self._query.matches(merged.body, id)
-        if not matches and id not in self._told:
+    def _now(self) -> tuple[int, int]:
+        return self._changes.last(), self._replica.tables.next_arrival()
+
+    def _changed(self) -> list[Change] | None:
+        """The next documents that changed; None where there are none."""
+        last, arrival = self._now()
+        rows = self._changes.after(self._at.number, self._replica.limits.follower_page_documents)
+        if not rows:
             return None
-        if matches:
-            self._told.add(id)
+        told = self._at.told._replace(until=last, until_arrival=arrival)
+        documents = self._replica.tables.documents([row.id for row in rows])
+        found: list[tuple[Position, tuple[Any, ...]]] = []
+        for row in rows:
+            document = documents.get(row.id)
+            if document is not None and (change := self._change(document, row)) is not None:
+                found.append((Position(row.number, told), change))
+        is_level = rows[-1].number == last
+        if is_level:
+            told, self._knows_all = Told(last, arrival, last, arrival), True
+        self._at = Position(rows[-1].number, told)
+        return self._with_cursors(found)
+
+    def _all(self) -> list[Change]:
+        """The next of all documents."""
+        at, (last, arrival) = self._at, self._now()
+        if not at.after:  # this is the moment from which on changes are told
+            at = Position(last, Told(last, arrival, last, arrival), at.since, "")
+        told = at.told._replace(until=last, until_arrival=arrival)
+        limit = self._replica.limits.follower_page_documents
+        rows = self._replica.tables.document_rows(at.after or "", limit)
+        listed = [(Position(at.number, told, at.since, row.id), self._listed(row)) for row in rows]
+        found = [(position, change) for position, change in listed if change is not None]
+        if len(rows) == limit:
+            self._at = Position(at.number, told, at.since, rows[-1].id)
         else:
-            self._told.discard(id)
-        kind = "put" if matches else "removed" if row.live else "delete"
-        body = merged.body if matches else None
-        author, time = EndpointId(merged.stamp.author), to_datetime(merged.stamp.hlc)
-        return Change(cursor, self._replica.name, id, body, author, time, kind, row.conflict)
+            self._at = Position(at.number, Told(last, arrival, last, arrival) if at.number == last else told)
+        return self._with_cursors(found)
+
+    def _with_cursors(self, found: list[tuple[Position, tuple[Any, ...]]]) -> list[Change]:
+        """Changes with their cursors; the last leads to the end of the page, behind what there was no need to tell."""
+        positions = [position for position, _ in found[:-1]] + [self._at]
+        epoch = self._replica.epoch
+        return [Change(at.format(epoch), *change) for at, (_, change) in zip(positions, found, strict=False)]
+
+    def _change(self, document: DocumentRow, row: ChangeRow) -> tuple[Any, ...] | None:
+        """What a change is told as; None where the reader has no part in it."""
+        body = self._replica.merger.body(document, None) if is_shown(row) else None
+        if body is not None and self._query.matches(body, document.id):
+            had = was_shown_between(row, self._at.told.number, self._at.told.number)
+            is_new = not had and not self._known.get(document.id)
+            return self._tell(document, body, "put" if is_new else self._kind(document))
+        if self._may_have(document, row):
+            return self._tell(document, None, "")
+        self._remember(document.id, has=False)
+        return None
+
+    def _listed(self, document: DocumentRow) -> tuple[Any, ...] | None:
+        """What a document is told as to somebody who is told of all of them."""
+        since, row = self._at.since, self._changes.row(document.id)
+        body = self._replica.merger.body(document, None) if document.live else None
+        shown = body is not None and self._changes.shows(document.id, body)
+        matches = body is not None and self._query.matches(body, document.id)
+        is_as_it_was = document.arrival < since[0] and (row is None or not row.late)
+        if is_as_it_was:
+            has = matches
+        else:
+            has = since[0] > 0 and self._may_have_matched(document, row, 0, *since)
+        if shown and matches and not is_as_it_was:
+            return self._tell(document, body, "put")
+        if has and not (shown and matches):
+            return self._tell(document, None, "")
+        self._remember(document.id, has=shown and matches)
+        return None
+
+    def _tell(self, document: DocumentRow, body: dict[str, Any] | None, kind: str) -> tuple[Any, ...]:
+        self._remember(document.id, has=body is not None)
+        stamp = self._replica.merger.stamp(document)
+        if body is None:
+            # What has expired was not deleted by anybody.
+            kind = "removed" if document.live or document.expires_ms is not None else "delete"
+        author, time = EndpointId(stamp.author), to_datetime(stamp.hlc)
+        return self._replica.name, document.id, body, author, time, kind, document.conflict
+
+    def _kind(self, document: DocumentRow) -> str:
+        """That of the last operation that arrived."""
+        with suppress(DamagedError):
+            entry = self._replica.tables.entry(document.arrival)
+            if entry is not None and entry.payload is not None:
+                kind = cbor.decode_trusted(entry.payload)[document.op][0]
+                return KINDS[kind if kind == PATCH else PUT]
+        return KINDS[PUT]
+
+    # What the reader has
+
+    def _may_have(self, document: DocumentRow, row: ChangeRow) -> bool:
+        """Whether the reader was told of a document, and not that it left, as far as that can be known."""
+        if (known := self._known.get(document.id)) is not None:
+            return known
+        told = self._at.told
+        until, until_arrival = (told.number, told.arrival) if self._knows_all else told[2:]
+        if not was_shown_between(row, told.number, until):
+            return False
+        if self._query.is_everything:
+            return True
+        return self._may_have_matched(document, row, told.number, told.arrival, until_arrival)
+
+    def _may_have_matched(
+        self, document: DocumentRow, row: ChangeRow | None, number: int, arrival: int, until_arrival: int
+    ) -> bool:
+        """Whether a document matched the reader's query at any moment from one to another, as far as that can be known.
+
+        They are given by the next arrival number at that time, and the first by the number of the last change as well.
+        """
+        if row is not None and row.late > number:
+            return True
+        try:
+            writes = self._past.all_writes(document, self._replica.limits.follower_writes_max)
+        except DamagedError:
+            return True
+        if writes is None:
+            return True
+        state = self._past.new_state()
+        for write in writes:
+            if write.arrival >= arrival:
+                break
+            self._past.apply(state, write)
+        if self._matches(document.id, state.visible()):
+            return True
+        for write in writes:
+            if arrival <= write.arrival < until_arrival:
+                self._past.apply(state, write)
+                if self._matches(document.id, state.visible()):
+                    return True
+        return False
+
+    def _matches(self, id: str, body: dict[str, Any] | None) -> bool:
+        return body is not None and self._query.matches(body, id)
+
+    def _remember(self, id: str, *, has: bool) -> None:
+        self._known.pop(id, None)
+        self._known[id] = has
+        if len(self._known) > self._replica.limits.follower_documents_max:
+            self._known.popitem(last=False)
+            self._knows_all = False
+
+
+def position_now(replica: Replica) -> Position:
+    """That of a reader who knows all that there is.  StoreError: the disk."""
+    replica.part_changes.begin()
+    number, arrival = replica.part_changes.last(), replica.tables.next_arrival()
+    return Position(number, Told(number, arrival, number, arrival))
+
+
+def position_of_all(replica: Replica, since: tuple[int, int] = (0, 0)) -> Position:
+    """That of a reader who is to be told of all documents; see `Position.since`.  StoreError: the disk."""
+    now = position_now(replica)
+    return Position(now.number, now.told, since, "")

@@ -28,8 +28,8 @@ def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, c
     --json has a cursor in each line: --since with the last one goes on without loss or repeat, also after a restart of
     the node.  A reader may be slow: what it has not read yet stays in the store.
 
-    Where the node holds a part of the collection only, a cursor counts until the node ends; an older one is refused,
-    and 0 begins anew.
+    Where the node holds a part of the collection: the documents that came into it, changed in it and left it, each as
+    it stands now.  That goes on when the node wants another part, or all of it.
     """
     parameters = [("where", expression) for expression in where] + ([("since", since)] if since is not None else [])
     with client().lines("v1", "collections", collection, "changes", parameters=parameters) as changes:
@@ -42,7 +42,7 @@ def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, c
 
 def _change_text(change: dict[str, Any]) -> str:
     at = datetime.fromisoformat(change["time"]).astimezone().strftime("%H:%M:%S")
-    kind = colour(f"{change['kind']:6}", _COLOURS.get(change["kind"]))
+    kind = colour(f"{change['kind']:7}", _COLOURS.get(change["kind"]))
     conflict = colour("  conflict", "magenta") if change["conflict"] else ""
     document = "" if change["doc"] is None else f"  {to_json(change['doc'])}"
     return f"{at}  {kind}  {printable(change['id'], characters_max=1000)}{document}{conflict}"

@@ -346,6 +346,13 @@ class Limits:
     """Documents of which a reader of changes remembers how they stood at its cursor."""
     follower_bytes_max: int = 4 * 1024 * 1024
     """What that takes, roughly."""
+    follower_page_documents: int = 32
+    """Documents that are read at a time for a reader of a part: with bodies of the greatest size, 8 MiB."""
+    follower_step_documents: int = 256
+    """Documents that are looked at at a time for what another part makes enter or leave."""
+    follower_writes_max: int = 512
+    """Writes to a document that are read to find whether a reader of a part has it; who has more of them is told that
+    it left, whether it was told of it before or not."""
 
     def patience_seconds(self, seconds: float, round_trip_seconds: float) -> float:
         """A bound on what a peer may take, or more than that where the link takes it: some tens of round trips.

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from meshsync.errors import DamagedError
 from meshsync.ids import CollectionId
+from meshsync.store.changes import DocumentChanges
 from meshsync.store.keys import DocumentKeys
 from meshsync.store.rows import (
     BranchRow,
@@ -67,6 +68,10 @@ class CollectionTables(Protocol):
     @property
     def keys(self) -> DocumentKeys:
         """The declared indexes."""
+
+    @property
+    def changes(self) -> DocumentChanges:
+        """What followers of a part were told."""
 
     def branches(self) -> list[BranchRow]:
         """All branches, by number."""

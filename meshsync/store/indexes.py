@@ -102,7 +102,12 @@ class Indexes:
     # Keeping in step
 
     def follow(self, rows: Sequence[DocumentRow], bodies: Sequence[dict[str, Any] | None]) -> None:
-        """Note documents as they stand now, in the transaction that changed them."""
+        """Note documents as they stand now, in the transaction that changed them.
+
+        `bodies` may be left out where there is no index.
+        """
+        if not self.is_any:
+            return
         keys = self._replica.tables.keys
         keys.put(list(self._keys(rows, bodies)))
         gone = [row.id.encode() for row in rows if not row.live]

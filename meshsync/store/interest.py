@@ -25,7 +25,6 @@ from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
 from meshsync.store.listing import Listing, Selected
-from meshsync.store.news import News
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
@@ -35,12 +34,12 @@ _PAGE = 64
 
 
 class Interest:
-    """What one replica wants.  `before`: what it wanted until now.  LocalError: the query is more than a peer takes.
+    """What one replica wants.  LocalError: the query is more than a peer takes.
 
     A new one is not settled: `step` is to be called until it is.
     """
 
-    def __init__(self, replica: Replica, query: Query, before: Interest | None = None) -> None:
+    def __init__(self, replica: Replica, query: Query) -> None:
         self.query = query
         self.encoded = encode_query(query)
         """As peers are told."""
@@ -54,11 +53,6 @@ class Interest:
         """The arrivals of entries whose payloads are lacking."""
         self.wishes = 0
         """How many payloads were wanted so far."""
-        self.news: News = News() if before is None else before.news
-        """What entered the view, changed in it, or left it."""
-        self._is_first = before is None
-        self._before: set[str] = set(() if before is None else before)
-        """What the view was until now, of what was not looked at yet."""
         self._documents = self._listing()
         self._scan: Iterator[list[Selected]] | None = self._documents.steps()
 
@@ -85,20 +79,12 @@ class Interest:
             found = next(self._scan, None)
             if found is None:
                 self._scan = None
-                for id in sorted(self._before):
-                    self.news.note(id)
-                self._before.clear()
                 break
             for (row, _), _ in found:
-                self._looked_at(row.id, is_in_view=True)
+                self._place(row.id, is_in_view=True)
             if documents.documents_read + documents.keys_read >= end:
                 break
         return self.is_settled
-
-    def _looked_at(self, id: str, *, is_in_view: bool) -> None:
-        if self._was_in_view(id) is not is_in_view and not self._is_first:
-            self.news.note(id)
-        self._place(id, is_in_view=is_in_view)
 
     # What is shown
 
@@ -107,7 +93,7 @@ class Interest:
         if id not in self._view and not self.is_settled:
             row = self._replica.tables.documents([id]).get(id)
             # Whoever is told that it is in the view has to learn when it leaves.
-            self._looked_at(id, is_in_view=row is not None and self._matches(row))
+            self._place(id, is_in_view=row is not None and self._matches(row))
         return id in self._view
 
     def shows(self, id: str, body: Mapping[str, Any]) -> bool:
@@ -115,10 +101,8 @@ class Interest:
         return id in self._view if self.is_settled else self.query.matches(body, id)
 
     def __iter__(self) -> Iterator[str]:
-        """The ids of the documents in the view; until it is settled of those that were looked at, and of others as
-        they were in the one before.
-        """
-        return iter(self._view | self._before if self._before else self._view)
+        """The ids of the documents in the view, as far as it is settled."""
+        return iter(self._view)
 
     def __len__(self) -> int:
         """How many documents are in the view, as far as it is settled."""
@@ -178,12 +162,10 @@ class Interest:
         self.wishes += len(self._wanted) - before
 
     def _touched(self, row: DocumentRow) -> None:
-        was_in_view, is_known = self._was_in_view(row.id), row.id in self._view
+        was_in_view = row.id in self._view
         is_in_view = self._matches(row)
         self._place(row.id, is_in_view=is_in_view)
-        if was_in_view or is_in_view:
-            self.news.note(row.id)
-        if is_known:
+        if was_in_view:
             return  # what is lacking of it was found when it entered, and each bare entry since then when it came
         tag = document_tag(self._replica.id, row.id)
         if not is_in_view:
@@ -191,9 +173,6 @@ class Interest:
             self._want(bare)
             if not bare:
                 self._named.discard(tag)  # it is here whole, and does not match
-
-    def _was_in_view(self, id: str) -> bool:
-        return id in self._view or id in self._before
 
     def _matches(self, row: DocumentRow) -> bool:
         body = None
@@ -204,7 +183,6 @@ class Interest:
 
     def _place(self, id: str, *, is_in_view: bool) -> None:
         """Let a document enter or leave the view."""
-        self._before.discard(id)
         if is_in_view is (id in self._view):
             return
         tag = document_tag(self._replica.id, id)

@@ -13,6 +13,7 @@ from typing import Any
 from meshsync.core.bare import is_lacking, is_marked
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
+from meshsync.store.memory_changes import MemoryChanges
 from meshsync.store.memory_keys import MemoryKeys
 from meshsync.store.memory_reading import MemoryDocumentReads
 from meshsync.store.memory_touches import MemoryTouches
@@ -47,6 +48,7 @@ class MemoryTables(MemoryDocumentReads):
         """Those that have a mark in place of them."""
         self.touches = MemoryTouches()
         self.keys = MemoryKeys()
+        self.changes = MemoryChanges()
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
@@ -62,7 +64,7 @@ class MemoryTables(MemoryDocumentReads):
     ) -> None:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
-        self.touches.changed = self.keys.changed = changed
+        self.touches.changed = self.keys.changed = self.changes.changed = changed
         self._require_transaction = require_transaction
         self.found_damage = lambda error: None  # noqa: ARG005
 
@@ -79,6 +81,7 @@ class MemoryTables(MemoryDocumentReads):
         twin._cursors = self._cursors.copy()
         twin.touches = self.touches.copy()
         twin.keys = self.keys.copy()
+        twin.changes = self.changes.copy()
         return twin
 
     # Rot: knobs for tests

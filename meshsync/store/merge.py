@@ -10,6 +10,7 @@ Damage does not keep entries from being stored: where what was there before cann
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,8 +152,10 @@ class DocumentMerger:
             changed += [draft.row(id) for id, draft in drafts.items()]
         if changed:
             tables.put_documents(changed, live_change)
-            if self._replica.indexes.is_any:
-                self._replica.indexes.follow(changed, self._bodies_of(changed, rows, operations, drafts))
+            indexes, followed = self._replica.indexes, self._replica.part_changes
+            bodies = self._bodies_of(changed, rows, operations, drafts) if indexes.is_any or followed.is_kept else []
+            indexes.follow(changed, bodies)
+            followed.follow(changed, bodies, None if only is not None else known, late=late)
         if self._touches:
             tables.touches.add(self._touches)
         self._recent = {}
@@ -177,8 +180,14 @@ class DocumentMerger:
             elif row.state is None and (ops := by_arrival.get(row.arrival)) is not None:
                 bodies.append(ops[row.op][2])
             else:
-                bodies.append(self.body(row, None))
+                bodies.append(self._sound_body(row))
         return bodies
+
+    def _sound_body(self, row: DocumentRow) -> dict[str, Any] | None:
+        """The fields of a document; None where they cannot be read."""
+        with suppress(DamagedError):
+            return self.body(row, None)
+        return None
 
     def _merge_one(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
         kind = operation[0]
@@ -227,16 +236,18 @@ class DocumentMerger:
     def follow_time(self, ids: Sequence[str]) -> list[DocumentRow]:
         """Let documents be live or not, as the time wants it, in a transaction; returns the rows that changed."""
         is_past = self._replica.expiries.is_past
-        rows = self._replica.tables.documents(ids).values()
+        before = self._replica.tables.documents(ids)
         changed = [
             row._replace(live=not row.live)
-            for row in rows
+            for row in before.values()
             if row.expires_ms is not None and row.live == is_past(row.expires_ms)
         ]
         if changed:
             self._replica.tables.put_documents(changed, sum(1 if row.live else -1 for row in changed))
-            if self._replica.indexes.is_any:
-                self._replica.indexes.follow(changed, [self.body(row, None) if row.live else None for row in changed])
+            if self._replica.indexes.is_any or self._replica.part_changes.is_kept:
+                bodies = [self.body(row, None) if row.live else None for row in changed]
+                self._replica.indexes.follow(changed, bodies)
+                self._replica.part_changes.follow(changed, bodies, before, late=False)
         return changed
 
     def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> list[tuple[EntryRow, Any]]:
@@ -297,6 +308,10 @@ class DocumentMerger:
         operation = cbor.decode_trusted(payload or entry.payload or b"")[row.op]
         body = operation[2] if operation[0] == PUT else None
         return MergedDocument(body, self._stamp(entry), row.conflict, row.expires_ms)
+
+    def stamp(self, row: DocumentRow) -> Stamp:
+        """Of the write that contributed last.  DamagedError: it is not known."""
+        return self._stamp(self._entry(row.arrival)) if row.state is None else self._decoded(row.id, row.state).last()
 
     def body(self, row: DocumentRow, payload: bytes | None) -> dict[str, Any] | None:
         """Only the fields of a document: what a listing needs, without a look at the entry where `payload` is given."""

@@ -121,6 +121,19 @@ class Past:
             writes = [write for touch in touches if (write := self._write(row.id, touch.arrival)) is not None]
             yield from sorted(writes, key=attrgetter("stamp"), reverse=reverse)
 
+    def all_writes(self, row: DocumentRow, limit: int) -> list[Write] | None:
+        """The writes to a document in the order of their arrival; None where they are more than `limit`, or not all
+        of them are here.  DamagedError: as `writes`.
+        """
+        found: list[Write] = []
+        for count, touch in enumerate(self._touches(row, reverse=False)):
+            entry = self._replica.tables.entry(touch.arrival)
+            if count == limit or entry is None or entry.payload is None:
+                return None
+            if (write := self._write(row.id, touch.arrival)) is not None:
+                found.append(write)
+        return sorted(found, key=attrgetter("arrival"))
+
     def _touches(self, row: DocumentRow, *, reverse: bool) -> Iterator[Touch]:
         pointed: list[Touch] = []
         if row.state is None and (entry := self._replica.tables.entry(row.arrival)) is not None:

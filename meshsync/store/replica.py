@@ -45,6 +45,7 @@ from meshsync.store.interest import Interest
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Choose, Outbox, Parcel
 from meshsync.store.own_log import OwnLog
+from meshsync.store.part_changes import PartChanges
 from meshsync.store.payloads import Payloads
 from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
@@ -68,6 +69,7 @@ class Replica(Branches):
         self.indexes = Indexes(self)
         self.expiries = Expiries(self)
         self.outbox = Outbox(self)
+        self.part_changes = PartChanges(self)
         self.payloads = Payloads(self)
         self.selection = Selection(self)
         self.interest: Interest | None = None
@@ -130,8 +132,10 @@ class Replica(Branches):
         """
         wanted = None if query is None or query.is_everything else query
         if wanted == (None if self.interest is None else self.interest.query):
+            self.part_changes.choose(wanted)  # another one may have been wanted when the process ended
             return False
-        self.interest = None if wanted is None else Interest(self, wanted, self.interest)
+        self.interest = None if wanted is None else Interest(self, wanted)
+        self.part_changes.choose(wanted)
         if self.interest is not None:
             self.interest.step()
         return True

@@ -12,6 +12,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.store.base import Store
 from meshsync.store.listing import Listing
+from meshsync.store.part_changes import is_shown
 from meshsync.store.replica import Replica
 from tests.authors import COLLECTION, START_MS, Author, batch_of
 from tests.replicas import apply
@@ -98,14 +99,18 @@ class Walk:
         id = f"d{self.rng.randrange(30)}"
         assert (id in interest) is (id in shown)
         assert {selected.document.row.id for selected in Listing(replica, Query())} == shown
-        if self.told is not None:
-            for id, number in interest.news.after(self.number).items():
-                self.number = number
-                (self.told.add if id in interest else self.told.discard)(id)
         if interest.is_settled:
             assert set(interest) == shown
-            if self.told is None:
-                self.told, self.number = set(interest), interest.news.last
+        changes = replica.part_changes
+        if self.told is None:
+            changes.begin()
+            self.told, self.number = shown, changes.last()
+        if self.rng.randrange(2):
+            while not changes.step():
+                pass
+            for row in changes.after(self.number, 99):
+                self.number = row.number
+                (self.told.add if is_shown(row) else self.told.discard)(row.id)
             assert self.told == shown
 
 

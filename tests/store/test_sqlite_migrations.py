@@ -39,7 +39,8 @@ def set_version(path: Path, version: int) -> None:
 
 
 def unmake_expiries(connection: apsw.Connection) -> None:
-    """Take back what version 6 brought."""
+    """Take back what version 6 brought, and all since."""
+    unmake_changes(connection)
     run(connection, "DROP INDEX documents_1_expiring")
     run(connection, "ALTER TABLE documents_1 DROP COLUMN expires")
 
@@ -50,6 +51,11 @@ def unmake_marks(connection: apsw.Connection) -> None:
     run(connection, "ALTER TABLE collections DROP COLUMN marked")
     run(connection, "DROP INDEX entries_1_bare")
     run(connection, "CREATE INDEX entries_1_bare ON entries_1 (arrival) WHERE bare IS NOT NULL")
+
+
+def unmake_changes(connection: apsw.Connection) -> None:
+    """Take back what version 7 brought."""
+    run(connection, "DROP TABLE changes_1")
 
 
 def unmake_indexes(connection: apsw.Connection) -> None:
@@ -243,9 +249,9 @@ def test_failed_step_leaves_the_older_store(version_0: Path, monkeypatch: pytest
 
 def test_newer_store_is_refused(path: Path) -> None:
     """A newer version may mean its tables otherwise; both versions are named, so that one knows which to install."""
-    set_version(path, 7)
     known = migrations.SCHEMA_VERSION
-    with pytest.raises(StoreError, match=rf"version 7, and this meshsync knows versions up to {known}\b"):
+    set_version(path, known + 1)
+    with pytest.raises(StoreError, match=rf"version {known + 1}, and this meshsync knows versions up to {known}\b"):
         SqliteStore.open(path, boot_id=b"boot")
 
 

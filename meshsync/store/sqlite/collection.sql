@@ -72,6 +72,15 @@ CREATE TABLE keys_{n} (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX keys_{n}_order ON keys_{n} (field, key, id);
 
+-- What was told of the documents of a part to those who follow it (meshsync/store/changes.py).
+CREATE TABLE changes_{n} (
+    id TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    late INTEGER NOT NULL,
+    stays BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX changes_{n}_order ON changes_{n} (number);
+
 CREATE TABLE cursors_{n} (
     peer BLOB PRIMARY KEY,
     epoch BLOB NOT NULL,

@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -86,12 +86,24 @@ def _let_documents_expire(connection: apsw.Connection) -> None:
         )
 
 
+def _make_room_for_changes(connection: apsw.Connection) -> None:
+    """From 6 to 7: what followers of a part were told is kept."""
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(
+            connection,
+            f"CREATE TABLE changes_{number} (id TEXT PRIMARY KEY, number INTEGER NOT NULL, late INTEGER NOT NULL, "
+            "stays BLOB NOT NULL) STRICT, WITHOUT ROWID",
+        )
+        run(connection, f"CREATE INDEX changes_{number}_order ON changes_{number} (number)")
+
+
 STEPS: Mapping[int, Step] = {
     1: _count_bytes,
     2: _note_touches,
     3: _make_room_for_indexes,
     4: _make_room_for_marks,
     5: _let_documents_expire,
+    6: _make_room_for_changes,
 }
 """STEPS[v] makes version v + 1 from version v."""
 

@@ -209,7 +209,7 @@ class SqliteStore:
         if self._database.active:
             raise LocalError("a collection is dropped in a transaction of its own")
         with self._transaction:
-            for table in ("branches", "entries", "documents", "touches", "indexes", "keys", "cursors"):
+            for table in ("branches", "entries", "documents", "touches", "indexes", "keys", "changes", "cursors"):
                 self._database.write(f"DROP TABLE {table}_{tables.number}")
             self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
         del self._tables[id]

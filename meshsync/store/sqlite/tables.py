@@ -23,6 +23,7 @@ from meshsync.store.rows import (
     InspectedEntry,
     MergeRow,
 )
+from meshsync.store.sqlite.changes import SqliteChanges
 from meshsync.store.sqlite.database import Database, NotTextError
 from meshsync.store.sqlite.keys import SqliteKeys
 from meshsync.store.sqlite.reading import SqliteDocumentReads
@@ -74,6 +75,7 @@ class SqliteTables(SqliteDocumentReads):
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self.touches = SqliteTouches(database, number)
         self.keys = SqliteKeys(database, number)
+        self.changes = SqliteChanges(database, number)
         self._counts = self._committed_counts = Counts(1, 0, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number

@@ -1,0 +1,225 @@
+"""Keeps what followers of a part need in step with the documents: which of them entered it, changed in it, or left it.
+
+It is kept from the moment on at which somebody follows the part for the first time, in the transaction that changes a
+document, so neither a kill nor a power cut parts the two.  A document without a row has not changed since then, and is
+shown where the query of that moment, the *base*, says so.
+
+When the node wants another part, what that makes enter and leave is found in small steps by whoever follows, because
+nobody else needs to know; how far that has come is in the store as well.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from meshsync.core import cbor
+from meshsync.core.query import Query
+from meshsync.errors import DamagedError
+from meshsync.store.changes import ChangeRow
+from meshsync.store.rows import DocumentPayload, DocumentRow
+
+if TYPE_CHECKING:
+    from meshsync.store.replica import Replica
+
+_STAYS_MAX = 17
+"""Numbers that are remembered of a document, two for each time that it was in the part."""
+
+
+class _Kept(NamedTuple):
+    """What is kept beside the rows."""
+
+    base: Query
+    query: Query
+    """What is wanted now."""
+    after: str | None
+    """All documents up to this id were looked at since that is wanted; None: all of them."""
+
+
+class PartChanges:
+    """The changes of the part of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._tables = replica.tables.changes
+        self._key = f"part:{replica.id}"
+        self._kept = self._load()
+
+    def _load(self) -> _Kept | None:
+        stored = self._replica.store.meta(self._key)
+        if stored is None:
+            return None
+        base, query, after = cbor.decode_trusted(stored)
+        return _Kept(Query.from_json(base), Query.from_json(query), after)
+
+    def _keep(self, kept: _Kept) -> None:
+        encoded = cbor.encode([kept.base.to_json(), kept.query.to_json(), kept.after])
+        self._replica.store.set_meta(self._key, encoded)
+        self._kept = kept
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody ever followed a part of this collection."""
+        return self._kept is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the rows say what the present query shows."""
+        return self._kept is not None and self._kept.after is None
+
+    def begin(self) -> None:
+        """Keep the changes from now on; nothing where they are kept already."""
+        if self._kept is None:
+            interest = self._replica.interest
+            query = Query() if interest is None else interest.query
+            self._keep(_Kept(query, query, None))
+
+    def choose(self, query: Query | None) -> None:
+        """The node wants the documents that match, or all."""
+        query = query or Query()
+        if self._kept is not None and self._kept.query != query:
+            self._keep(_Kept(self._kept.base, query, ""))
+
+    def last(self) -> int:
+        """The number of the last change."""
+        return self._tables.last()
+
+    def after(self, number: int, limit: int) -> list[ChangeRow]:
+        """At most `limit` documents that changed after a number, by the numbers of their last changes."""
+        return self._tables.after(number, limit)
+
+    def shows(self, id: str, body: Mapping[str, Any]) -> bool:
+        """Whether a document that stands so is in the part that is wanted now."""
+        return self._kept is not None and self._kept.query.matches(body, id)
+
+    def row(self, id: str) -> ChangeRow | None:
+        """What is kept of a document."""
+        return self._tables.rows([id]).get(id)
+
+    # Following the writes
+
+    def follow(
+        self,
+        documents: Sequence[DocumentRow],
+        bodies: Sequence[dict[str, Any] | None],
+        before: Mapping[str, DocumentRow] | None,
+        *,
+        late: bool,
+    ) -> None:
+        """Note documents as they stand now, in the transaction that changed them.
+
+        `bodies` may be left out where nobody ever followed.  `before`: how they stood; None where they are made anew,
+        and nobody knows.  `late`: a payload changed them that came after its entry.
+        """
+        if self._kept is None:
+            return
+        known = self._tables.rows([document.id for document in documents])
+        number = self._tables.last()
+        rows = []
+        for document, body in zip(documents, bodies, strict=True):
+            if document.live and body is None:
+                continue  # it is damaged, and told once it is known again
+            old = None if before is None else before.get(document.id)
+            noted = known.get(document.id)
+            if noted is not None:
+                was_shown = is_shown(noted)
+            else:
+                was_shown = before is None or (old is not None and self._was_shown(old))
+            matches = body is not None and self._kept.query.matches(body, document.id)
+            if (was_shown or matches) and (old is None or not _stands_as(document, old)):
+                number += 1
+                rows.append(_next(noted, document.id, number, was_shown=was_shown, shown=matches, late=late))
+            elif late and (noted is not None or was_shown):
+                # There is nothing to tell, but what it was can no longer be found from its writes.
+                rows.append((noted or _first(document.id, shown=was_shown))._replace(late=number + 1))
+            elif noted is None and not was_shown and body is not None and self._kept.base.matches(body, document.id):
+                rows.append(_first(document.id, shown=False))
+        self._tables.put(rows)
+
+    def _was_shown(self, document: DocumentRow) -> bool:
+        """Whether a document without a row was shown when it stood so."""
+        assert self._kept is not None
+        try:
+            body = self._replica.merger.body(document, None) if document.live else None
+        except DamagedError:
+            return True  # nobody knows: told once too often does less harm than never
+        return body is not None and self._kept.base.matches(body, document.id)
+
+    # Another query
+
+    def step(self) -> bool:
+        """Look at some documents for what another query makes enter or leave; whether that was all.
+
+        StoreError: the disk.
+        """
+        if self._kept is None or self._kept.after is None:
+            return True
+        kept, tables = self._kept, self._replica.tables
+        page = tables.document_page(kept.after or None, self._replica.limits.follower_step_documents)
+        known = self._tables.rows([document.row.id for document in page.documents])
+        number = self._tables.last()
+        rows = []
+        for document in page.documents:
+            id, body = document.row.id, self._body(document)
+            if body is None:
+                continue
+            noted = known.get(id)
+            was_shown = kept.base.matches(body, id) if noted is None else is_shown(noted)
+            if was_shown is not kept.query.matches(body, id):
+                number += 1
+                rows.append(_next(noted, id, number, was_shown=was_shown, shown=not was_shown, late=False))
+        before = self._kept
+        try:
+            with self._replica.store.transaction():
+                self._tables.put(rows)
+                self._keep(kept._replace(after=page.last))
+        except BaseException:
+            self._kept = before
+            raise
+        return page.last is None
+
+    def _body(self, document: DocumentPayload) -> dict[str, Any] | None:
+        try:
+            return self._replica.merger.body(*document)
+        except DamagedError:
+            return None  # told once it is known again
+
+
+def _stands_as(document: DocumentRow, before: DocumentRow) -> bool:
+    """Whether nothing was said of a document that was not said before."""
+    return document == before or (document.state is not None and document[3:] == before[3:])
+
+
+def is_shown(row: ChangeRow) -> bool:
+    """Whether a document is in the part."""
+    return len(stays_of(row)) % 2 == 1
+
+
+def was_shown_between(row: ChangeRow, number: int, until: int) -> bool:
+    """Whether a document was in the part at any moment from after one change until after a later one."""
+    stays = stays_of(row)
+    came = bisect_right(stays, number)
+    return came % 2 == 1 or came < bisect_right(stays, until)
+
+
+def stays_of(row: ChangeRow) -> list[int]:
+    """The numbers with which a document came and left, in turns."""
+    stays: list[int] = cbor.decode_trusted(row.stays)
+    return stays
+
+
+def _next(before: ChangeRow | None, id: str, number: int, *, was_shown: bool, shown: bool, late: bool) -> ChangeRow:
+    before = before or _first(id, shown=was_shown)
+    stays = stays_of(before)
+    if shown is not was_shown:
+        stays.append(number)
+    if len(stays) > _STAYS_MAX:
+        # Of what is forgotten it is taken that the document was there: it may be told once more that it left.
+        stays = [0, *stays[3:]]
+    return ChangeRow(id, number, number if late else before.late, cbor.encode(stays))
+
+
+def _first(id: str, *, shown: bool) -> ChangeRow:
+    """The row of a document that was not told so far."""
+    return ChangeRow(id, 0, 0, cbor.encode([0] if shown else []))
