@@ -113,7 +113,10 @@ def _collections(api: Client) -> list[str]:
 
 def _print_conflict(conflict: Mapping[str, Any]) -> None:
     collection, id = printable(conflict["collection"]), printable(conflict["id"], characters_max=1000)
-    write_line(f"{collection} {id}: {counted(len(conflict['writes']), 'write')} that did not know of each other")
+    sides = len(conflict["writes"])
+    # Who decided only some of the fields saw all sides, so that theirs is the only write that no later one has seen.
+    what = f"{counted(sides, 'write')} that did not know of each other" if sides > 1 else "not wholly decided yet"
+    write_line(f"{collection} {id}: {what}")
     for write in conflict["writes"]:
         write_line(f"    {_origin(write)}")
     for one in conflict["fields"]:

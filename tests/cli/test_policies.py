@@ -13,10 +13,10 @@ def test_two_who_wrote_apart_decide_by_hand(tmp_path: Path) -> None:
     """Under `manual` nothing is lost and nothing is hidden until a person has decided."""
     with running(tmp_path / "b", collections=()) as b:
         b.out("collections", "join", "notes", "--conflicts", "manual")
-        b.out("put", "notes", "n1", '{"title":"theirs","n":1}')
+        b.out("put", "notes", "n1", '{"title":"theirs","n":1,"for":"b"}')
     with running(tmp_path / "a", collections=()) as a:
         a.out("collections", "join", "notes", "--conflicts", "manual")
-        a.out("put", "notes", "n1", '{"title":"mine","n":1}')
+        a.out("put", "notes", "n1", '{"title":"mine","n":1,"for":"a"}')
         a.out("peers", "accept", b.id)
         with running(tmp_path / "b", "--peer", a.peer, collections=()) as b:
             a.out("wait", "synced", "--peer", b.id, "--timeout", "30s")
@@ -25,14 +25,20 @@ def test_two_who_wrote_apart_decide_by_hand(tmp_path: Path) -> None:
                 assert json.loads(node.out("get", "notes", "n1")) == {
                     "title": {"$conflict": ["mine", "theirs"]},
                     "n": 1,
+                    "for": {"$conflict": ["a", "b"]},
                 }
             told = b.json("conflicts")
-            assert [(one["field"], one["winner"]) for one in told["fields"]] == [("title", None)]
-            assert [one["value"] for one in told["fields"][0]["losers"]] == ["mine", "theirs"]
+            assert [(one["field"], one["winner"]) for one in told["fields"]] == [("for", None), ("title", None)]
+            assert [one["value"] for one in told["fields"][1]["losers"]] == ["mine", "theirs"]
             text = b.out("conflicts")
+            assert text.startswith("notes n1: 2 writes that did not know of each other\n")
             assert "  title: to be decided\n" in text
             assert '    "theirs"  ' in text
             assert '    undecided beside "theirs"  ' in b.out("why", "notes", "n1", "title")
+            b.out("patch", "notes", "n1", '{"for":null}')
+            text = b.out("conflicts")
+            assert text.startswith("notes n1: not wholly decided yet\n"), text
+            assert "  for: " not in text
             b.out("patch", "notes", "n1", '{"title":"ours"}')
             b.out("wait", "synced", "--timeout", "30s")
             a.out("wait", "synced", "--timeout", "30s")
