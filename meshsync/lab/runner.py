@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
@@ -21,6 +21,8 @@ SAMPLE_SECONDS = 0.25
 IDLE_SAMPLE_SECONDS = 5.0
 BUSY_SECONDS = 30.0
 """So long after a step or a write samples are taken often."""
+LATE_SECONDS = 1.0
+"""A step that is late by more is told of."""
 CONVERGE_SECONDS = 60.0
 """How long to wait for equal roots where no expectation says it."""
 _FILLER = "abcdefghijklmnopqrstuvwxyz"
@@ -68,7 +70,10 @@ class Runner:
             self._began = self._driver.now()
             async with trio.open_nursery() as steps:
                 for step in self._lab.scenario.steps:
-                    await trio.sleep(max(0.0, step.at_seconds + self._waited_seconds - self._elapsed()))
+                    early = step.at_seconds + self._waited_seconds - self._elapsed()
+                    if early < -LATE_SECONDS:
+                        self._say(f"{-early:.1f} s late: the steps before took longer than the scenario gives them")
+                    await trio.sleep(max(0.0, early))
                     await self._carry_out(step.action, steps, nursery)
             last = self._driver.now()
             allowed = max(
@@ -101,11 +106,11 @@ class Runner:
                 self._say(f"{'cut' if isinstance(action, Cut) else 'unplug'} {', '.join(links)}")
                 for link in links:
                     self._part(link)
-                    await (driver.cut(link) if isinstance(action, Cut) else driver.unplug(link))
+                await _all_at_once(driver.cut if isinstance(action, Cut) else driver.unplug, links)
             case Heal(links):
                 self._say(f"heal {', '.join(links)}")
+                await _all_at_once(driver.heal, links)
                 for link in links:
-                    await driver.heal(link)
                     self._parted.discard(link)
                     self._healed[link] = driver.now()
             case Impair(impairments):
@@ -271,6 +276,13 @@ class Runner:
                 except LabError as error:
                     self._say(f"{node.name} cannot be asked what it holds: {error}")
         self._note_ended()
+
+
+async def _all_at_once(order: Callable[[str], Awaitable[None]], links: Iterable[str]) -> None:
+    """Give the same order to several links, side by side: one may take a part of a second."""
+    async with trio.open_nursery() as nursery:
+        for link in links:
+            nursery.start_soon(order, link)
 
 
 def pairs_over(lab: Lab, link: LinkSpec) -> frozenset[frozenset[str]]:

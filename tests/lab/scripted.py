@@ -31,6 +31,8 @@ class Faults:
     """Per node and peer."""
     ends: Mapping[str, float] = field(default_factory=dict)
     """When processes end by themselves, in seconds from the beginning."""
+    order_seconds: float = 0.0
+    """How long an order to a link or a node takes."""
     never_returns: bool = False
     """A node that is restarted does not come up."""
 
@@ -168,5 +170,5 @@ class ScriptedDriver:
             self.nursery.start_soon(self.nodes[node].hear, id)
 
     async def _note(self, order: str, target: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.faults.order_seconds)
         self.orders.append((order, target))

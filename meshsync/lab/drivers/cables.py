@@ -96,5 +96,5 @@ class Cables:
 
     def plug(self, link: LinkSpec, *, plugged: bool) -> None:
         """Give both interfaces of a link their carrier, or take it.  LabError."""
-        for end in cable_ends(self._lab, link):
-            run(self._inside(CABLES, "ip", "link", "set", end, "up" if plugged else "down"))
+        near, far = (f"ip link set {end} {'up' if plugged else 'down'}" for end in cable_ends(self._lab, link))
+        run(self._inside(CABLES, "sh", "-c", f"{near} && {far}"))

@@ -36,6 +36,7 @@ class BuiltDriver:
         self._prepared = prepared
         self._impairments = dict(built.lab.scenario.links)
         self._parted: set[str] = set()
+        self._unplugged: set[str] = set()
         self._offsets: dict[str, float] = {}
 
     @property
@@ -60,15 +61,20 @@ class BuiltDriver:
 
     async def unplug(self, link: str) -> None:
         """See `Driver.unplug`."""
-        for one in self._links(link):
-            await trio.to_thread.run_sync(partial(self.built.cables.plug, one, plugged=False))
+        self._unplugged.add(link)
+        await self._plug(link, plugged=False)
 
     async def heal(self, link: str) -> None:
         """See `Driver.heal`."""
         self._parted.discard(link)
-        for one in self._links(link):
-            await trio.to_thread.run_sync(partial(self.built.cables.plug, one, plugged=True))
+        if link in self._unplugged:  # in a container that is a command, which takes a part of a second
+            await self._plug(link, plugged=True)
+            self._unplugged.discard(link)
         await self._order(link, self._impairments.get(link, LinkImpairment()))
+
+    async def _plug(self, link: str, *, plugged: bool) -> None:
+        for one in self._links(link):
+            await trio.to_thread.run_sync(partial(self.built.cables.plug, one, plugged=plugged))
 
     async def _order(self, link: str, impairment: LinkImpairment) -> None:
         for one in self._links(link):
