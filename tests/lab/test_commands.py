@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from meshsync.cli.exits import CommandError
 from meshsync.identity import load_or_create
+from meshsync.lab.commands.upkeep import _row
+from meshsync.lab.drivers.base import read_lab
+from meshsync.lab.drivers.namespaces import NamespaceLab
 from tests.cli.processes import meshsync
+from tests.lab.labs import write_files
 
 
 def answer(*arguments: object) -> dict[str, Any]:
@@ -33,3 +41,16 @@ def test_programs_can_write_check_and_prepare_a_lab(tmp_path: Path) -> None:
         "topology": str(folder / "ring.clab.yml"),
         "nodes": {name: load_or_create(folder / ".lab" / name).endpoint_id.hex() for name in nodes},
     }
+
+
+def test_who_may_not_ask_a_node_is_not_told_that_it_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever forgets sudo would look for a fault in a lab that is well."""
+    built = NamespaceLab(read_lab(write_files(tmp_path / "pair")))
+    built.processes["a"].path.parent.mkdir(parents=True)
+    built.processes["a"].note(os.getpid())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not _row(built, "a")["running"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(CommandError, match="a answers root only: sudo meshsync lab status"):
+        _row(built, "a")
+    assert not _row(built, "b")["running"], "it was never started"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,16 @@ def _row(built: BuiltLab, name: str) -> dict[str, Any]:
     from meshsync.datadir import DataDir
 
     row: dict[str, Any] = {"name": name, "running": False, "synced": False, "connected": [], "status": None}
-    if not built.processes[name].is_running:
-        return row
     try:
+        if not built.processes[name].is_running:
+            return row
         status = Client(DataDir(built.state / name)).get("v1", "status")
-    except CommandError:
+    except (CommandError, PermissionError):
+        if os.geteuid() != 0:
+            # It may well run: its directory is root's.
+            raise CommandError(
+                Exit.REFUSED, f"{name} answers root only: sudo meshsync lab status {built.lab.folder}"
+            ) from None
         return row
     connected = [peer["name"] or peer["id"][:8] for peer in status["peers"] if peer["state"] == "connected"]
     return row | {"running": True, "synced": status["synced"], "connected": connected, "status": status}
