@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.config import Config
+    from meshsync.core.policy import Policy
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
     from meshsync.documents import Change, Document, Index
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         LocalError,
         MeshsyncError,
         MovedOnError,
+        NotInPartError,
         PeerError,
         RefusedError,
         StoreError,
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
     from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
     from meshsync.launch import open_node
     from meshsync.node import Node
+    from meshsync.past.conflicts import Conflict, FieldConflict
+    from meshsync.past.facts import Said, WriteInfo
+    from meshsync.past.history import FieldChange, PastWrite
+    from meshsync.past.origins import FieldOrigin, Overridden, Why
+    from meshsync.past.outside import Outside
+    from meshsync.past.snapshots import PastDocument, Snapshot
     from meshsync.sync.engine import SyncEngine
     from meshsync.writes import Batch
 
@@ -44,22 +52,36 @@ __all__ = [
     "CollectionId",
     "Config",
     "ConfigError",
+    "Conflict",
     "Document",
     "EndpointId",
     "EntryId",
+    "FieldChange",
+    "FieldConflict",
+    "FieldOrigin",
     "Index",
     "LocalError",
     "LogId",
     "MeshsyncError",
     "MovedOnError",
     "Node",
+    "NotInPartError",
+    "Outside",
+    "Overridden",
+    "PastDocument",
+    "PastWrite",
     "PeerError",
+    "Policy",
     "Priority",
     "Query",
     "RefusedError",
+    "Said",
+    "Snapshot",
     "StoreError",
     "SyncEngine",
     "TransportLost",
+    "Why",
+    "WriteInfo",
     "open_node",
 ]
 
@@ -73,6 +95,7 @@ _HOMES = {
         "LocalError",
         "MeshsyncError",
         "MovedOnError",
+        "NotInPartError",
         "PeerError",
         "RefusedError",
         "StoreError",
@@ -82,7 +105,14 @@ _HOMES = {
     "meshsync.launch": ("open_node",),
     "meshsync.node": ("Node",),
     "meshsync.sync.engine": ("SyncEngine",),
+    "meshsync.core.policy": ("Policy",),
     "meshsync.core.priority": ("Priority",),
+    "meshsync.past.conflicts": ("Conflict", "FieldConflict"),
+    "meshsync.past.facts": ("Said", "WriteInfo"),
+    "meshsync.past.history": ("FieldChange", "PastWrite"),
+    "meshsync.past.origins": ("FieldOrigin", "Overridden", "Why"),
+    "meshsync.past.outside": ("Outside",),
+    "meshsync.past.snapshots": ("PastDocument", "Snapshot"),
     "meshsync.writes": ("Batch",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,7 +16,7 @@ from meshsync.core.matching import MISSING, getter
 from meshsync.core.ordering import Order
 from meshsync.core.query import Query
 from meshsync.documents import Change, Document, Index
-from meshsync.errors import LocalError, StoreError
+from meshsync.errors import LocalError, NotInPartError, StoreError
 from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.notifier import Notifier
@@ -24,6 +24,7 @@ from meshsync.part_following import PREFIX, PartFollower, parse_position, positi
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
+from meshsync.past.outside import Outside, look_outside
 from meshsync.past.snapshots import Snapshot, take_snapshot
 from meshsync.store.listing import After, Listing
 from meshsync.store.merge import MergedDocument
@@ -90,13 +91,19 @@ class Collection:
     async def patch(
         self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
     ) -> EntryId:
-        """Set some fields of a document; None removes one.  The rest as `put`."""
+        """Set some fields of a document; None removes one.  The rest as `put`.
+
+        Where this node holds another part of the collection, that sets fields of a document which it does not see.
+        """
         operation = Operation(PATCH, id, without_id(id, body))
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
     async def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> EntryId | None:
-        """Delete a document; None where there is no such document.  The rest as `put`."""
-        if self._row(id) is None and if_entry is None:
+        """Delete a document; None where there is no such document.  The rest as `put`.
+
+        NotInPartError: this node holds another part of the collection, and cannot know whether there is one.
+        """
+        if if_entry is None and self._is_absent(id):
             await trio.lowlevel.checkpoint()
             return None
         return await self.write([Operation(DELETE, id)], expect(id, if_entry, if_absent=False))
@@ -113,7 +120,7 @@ class Collection:
             yield batch
         finally:
             operations, expectations = batch.close()
-        absent = {one.id for one in operations if one.kind == DELETE and self._row(one.id) is None}
+        absent = {one.id for one in operations if one.kind == DELETE and self._is_absent(one.id)}
         operations = [one for one in operations if one.id not in absent]
         self._require(expectations)
         if operations:
@@ -131,9 +138,20 @@ class Collection:
         await self.wait_durable()
         return entry
 
+    def _is_absent(self, id: str) -> bool:
+        """Whether a document does not exist.  NotInPartError: nobody here can know."""
+        if self._row(id) is not None:
+            return False
+        outside = self.outside(id)
+        if outside is not None and outside.may_exist:
+            raise NotInPartError(f"nothing was deleted: {outside}")
+        return True
+
     def _require(self, expectations: Sequence[Expectation]) -> None:
         for expectation in expectations:
-            expectation.check(self.name, self.get(expectation.id))
+            document = self.get(expectation.id)
+            outside = self.outside(expectation.id) if document is None else None
+            expectation.check(self.name, document, outside)
 
     def write_soon(self, operations: Sequence[Operation]) -> EntryId:
         """`write` without its wait: for many writes in a row, before one `wait_durable` for all of them."""
@@ -254,6 +272,14 @@ class Collection:
         return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict, revision)
 
     # Looking into documents
+
+    def outside(self, id: str) -> Outside | None:
+        """What is known of a document that this node does not show because it holds another part of the collection.
+
+        None where it shows it, holds all, or knows that it does not exist.  DamagedError: a write cannot be read.
+        """
+        interest = self._replica.interest
+        return None if interest is None or id in interest else look_outside(self._past, self.name, interest.query, id)
 
     def was_written(self, id: str) -> bool:
         """Whether the document was ever written, deleted or not."""

@@ -69,6 +69,10 @@ class MovedOnError(LocalError):
     """
 
 
+class NotInPartError(LocalError):
+    """The document is outside of the part of the collection that this node holds, and may exist elsewhere."""
+
+
 class StoreError(MeshsyncError):
     """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
 

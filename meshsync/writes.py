@@ -20,6 +20,7 @@ from meshsync.ids import EntryId
 
 if TYPE_CHECKING:
     from meshsync.documents import Document
+    from meshsync.past.outside import Outside
 
 _ENTRY = re.compile("[0-9a-f]{8,64}")
 
@@ -32,10 +33,12 @@ class Expectation:
     entry: str | None
     """The first digits of its revision (8 or more); None: it does not exist."""
 
-    def check(self, collection: str, document: Document | None) -> None:
-        """MovedOnError: the document is not what the writer believes."""
+    def check(self, collection: str, document: Document | None, outside: Outside | None) -> None:
+        """MovedOnError: the document is not what the writer believes, or nobody here can know."""
         where = f"{self.id!r:.80} in {collection}"
         if document is None:
+            if outside is not None and (outside.may_exist or self.entry is not None):
+                raise MovedOnError(f"nothing was written: {outside}")
             if self.entry is not None:
                 raise MovedOnError(f"{where} does not exist any more, or never did, and nothing was written")
             return

@@ -12,7 +12,7 @@ from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_body, refuse_unknown
 from meshsync.api.responses import answer
 from meshsync.core.strictjson import decode_untrusted_json
-from meshsync.errors import LocalError
+from meshsync.errors import LocalError, NotInPartError
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
@@ -29,11 +29,11 @@ async def get_document(node: Node, request: Request) -> Response:
     if (at := request.query_params.get("at")) is not None:
         past = await (await collection.snapshot(at)).get(id)
         if past is None:
-            raise NotHereError("no_document", f"there was no document {id!r} in {collection.name} at {at}")
+            raise no_document(collection, id, f"there was no document {id!r} in {collection.name} at {at}")
         return answer(collection=collection.name, id=id, doc=past.body, **describe_write(past.write))
     document = collection.get(id)
     if document is None:
-        raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
+        raise no_document(collection, id, f"there is no document {id!r} in {collection.name}")
     return answer(collection=collection.name, doc=document.body, **describe_document(document))
 
 
@@ -64,7 +64,7 @@ async def delete_document(node: Node, request: Request) -> Response:
     collection, id = collection_of(node, request), path_text(request, "id")
     entry = await collection.delete(id, if_entry=request.query_params.get("if_entry"))
     if entry is None:
-        raise NotHereError("no_document", f"there is no document {id!r} in {collection.name}")
+        raise no_document(collection, id, f"there is no document {id!r} in {collection.name}")
     return _written(collection.name, id, entry)
 
 
@@ -76,6 +76,14 @@ def body_of(data: bytes, id: str | None, what: str = "the document") -> dict[str
     if id is not None and body.pop("id", id) != id:
         raise LocalError(f"{what} names another id than {id!r}; remove its field `id`")
     return body
+
+
+def no_document(collection: Collection, id: str, message: str) -> LocalError:
+    """The error for a document that is not here; `message` is for a node that holds all."""
+    outside = collection.outside(id)
+    if outside is not None and outside.may_exist:
+        return NotInPartError(str(outside))
+    return NotHereError("no_document", message if outside is None else str(outside))
 
 
 def describe_document(document: Document) -> dict[str, Any]:

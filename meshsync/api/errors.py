@@ -14,13 +14,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from meshsync.errors import LocalError, MeshsyncError, MovedOnError, PeerError, RefusedError, StoreError, TransportLost
+from meshsync.errors import (
+    LocalError,
+    MeshsyncError,
+    MovedOnError,
+    NotInPartError,
+    PeerError,
+    RefusedError,
+    StoreError,
+    TransportLost,
+)
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
     "unauthorized": 401,
     "refused": 403,
     "no_document": 404,
+    "not_in_part": 404,
     "no_collection": 404,
     "no_index": 404,
     "no_peer": 404,
@@ -61,6 +71,8 @@ def code_of(error: Exception) -> str:
             return "unauthorized"
         case MovedOnError():
             return "moved_on"
+        case NotInPartError():
+            return "not_in_part"
         case RefusedError():
             return "refused"
         case LocalError():

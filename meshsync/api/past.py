@@ -9,7 +9,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api.documents import describe_write
+from meshsync.api.documents import describe_write, no_document
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
 from meshsync.api.responses import Lines, Write, answer, line
@@ -93,7 +93,7 @@ async def restore_document(node: Node, request: Request) -> Response:
 def _require_written(collection: Collection, id: str) -> None:
     """NotHereError: nobody ever wrote this document."""
     if not collection.was_written(id):
-        raise NotHereError("no_document", f"document {id!r} was never written in {collection.name}")
+        raise no_document(collection, id, f"document {id!r} was never written in {collection.name}")
 
 
 def _lines(values: Iterable[Mapping[str, Any]]) -> Response:

@@ -69,6 +69,7 @@ _COLLECTION = "/v1/collections/{collection}"
 _INDEXES = f"{_COLLECTION}/indexes"
 _DOCUMENT = f"{_COLLECTION}/documents/{{id}}"
 _WRITE_ERRORS = ("no_collection", "refused", "too_large", "store_failed")
+_NOT_HERE = ("no_document", "not_in_part", "no_collection")
 _DOCUMENT_ERRORS = ("moved_on", *_WRITE_ERRORS)
 
 ROUTES = (
@@ -128,7 +129,14 @@ ROUTES = (
         answer="Indexes",
         errors=("no_collection", "no_index"),
     ),
-    Route("GET", _DOCUMENT, documents.get_document, (_AT,), answer="Document", errors=("no_document", "no_collection")),
+    Route(
+        "GET",
+        _DOCUMENT,
+        documents.get_document,
+        (_AT,),
+        answer="Document",
+        errors=_NOT_HERE,
+    ),
     Route("PUT", _DOCUMENT, documents.put_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
     Route("PATCH", _DOCUMENT, documents.patch_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
     Route(
@@ -137,7 +145,7 @@ ROUTES = (
         documents.delete_document,
         (_IF_ENTRY,),
         answer="Written",
-        errors=("no_document", *_DOCUMENT_ERRORS),
+        errors=("no_document", "not_in_part", *_DOCUMENT_ERRORS),
     ),
     Route(
         "GET",
@@ -145,7 +153,7 @@ ROUTES = (
         past.get_history,
         (Parameter("diff", "true: with what each write changed in the document", "boolean"),),
         answer=JSON_LINES,
-        errors=("no_document", "no_collection"),
+        errors=_NOT_HERE,
     ),
     Route(
         "GET",
@@ -153,7 +161,7 @@ ROUTES = (
         past.get_why,
         (Parameter("field", "only this field, also where the document does not have it any more"),),
         answer="Why",
-        errors=("no_document", "no_collection"),
+        errors=_NOT_HERE,
     ),
     Route(
         "POST",

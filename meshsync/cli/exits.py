@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import enum
 
-from meshsync.errors import LocalError, MeshsyncError, MovedOnError, PeerError, RefusedError, StoreError, TransportLost
+from meshsync.errors import (
+    LocalError,
+    MeshsyncError,
+    MovedOnError,
+    NotInPartError,
+    PeerError,
+    RefusedError,
+    StoreError,
+    TransportLost,
+)
 
 
 class Exit(enum.IntEnum):
@@ -36,6 +45,7 @@ _EXIT_OF_API_CODE = {
     "unauthorized": Exit.REFUSED,
     "refused": Exit.REFUSED,
     "no_document": Exit.NOT_SO,
+    "not_in_part": Exit.NOT_SO,
     "no_index": Exit.NOT_SO,
     "moved_on": Exit.NOT_SO,
     "no_collection": Exit.REFUSED,  # "not subscribed" is a refusal; 1 says that a collection lacks a document
@@ -53,7 +63,7 @@ def exit_of_api_code(code: str) -> Exit:
 def exit_of(error: MeshsyncError) -> Exit:
     """The exit code for an error of this process."""
     match error:
-        case MovedOnError():
+        case MovedOnError() | NotInPartError():
             return Exit.NOT_SO
         case RefusedError():
             return Exit.REFUSED

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
+from meshsync.core.bare import is_lacking
 from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.siblings import Mark, SiblingState
+from meshsync.ids import EndpointId
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
@@ -57,6 +59,15 @@ class Write:
             return False, None
         value = self.body[field]
         return (False, None) if self.kind == PATCH and value is None else (True, value)
+
+
+class Header(NamedTuple):
+    """What is known of a write without its payload."""
+
+    author: EndpointId
+    hlc: int
+    is_lacking: bool
+    """Whether the payload is not here, and may say something that counts."""
 
 
 class Past:
@@ -133,6 +144,21 @@ class Past:
             if (write := self._write(row.id, touch.arrival)) is not None:
                 found.append(write)
         return sorted(found, key=attrgetter("arrival"))
+
+    def headers(self, id: str) -> Iterator[Header]:
+        """The writes to a document that are known, by their headers at least, the latest first.
+
+        Where the payload is not here it may be another document with the same tag that was written.  DamagedError: as
+        `writes`.
+        """
+        row, tables = self.row(id), self._replica.tables
+        touches = self._noted(id, reverse=True) if row is None else self._touches(row, reverse=True)
+        for touch in touches:
+            entry = tables.entry(touch.arrival)
+            assert entry is not None
+            author = self._replica.branches[entry.branch].log.author
+            if entry.payload is None or self._write(id, touch.arrival) is not None:
+                yield Header(author, entry.hlc, is_lacking(entry.bare))
 
     def _touches(self, row: DocumentRow, *, reverse: bool) -> Iterator[Touch]:
         pointed: list[Touch] = []

@@ -34,7 +34,12 @@ def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
             assert b.out("collections").splitlines()[1].split()[-1] == "team=blue"
             assert "2 where team=blue" in b.out("status")
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
-            assert b.run("get", "notes", "g1").returncode == 1
+            for command in ("get", "rm"):
+                refused = b.run(command, "notes", "g1")
+                assert refused.returncode == 1
+                assert "holds the part of notes where team=blue" in refused.stderr
+                assert "1 write to it is known, 1 by header only" in refused.stderr
+            assert "1 by header only" in b.run("put", "notes", "g1", "{}", "--if-absent").stderr
         with running(tmp_path / "b", "--peer", a.peer, collections=()) as b:
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
             b.out("collections", "join", "notes")

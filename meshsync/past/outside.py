@@ -1,0 +1,74 @@
+"""What a node knows of a document that it does not show, because it holds another part of the collection.
+
+Every header reaches every node, and names the documents that its entry touches by their tags.  So a node knows that
+somebody wrote a document, when and who, without knowing what was written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from meshsync.core.hlc import to_datetime
+from meshsync.core.query import Query
+from meshsync.ids import EndpointId
+from meshsync.store.past import Past
+
+_WRITES_MAX = 1000
+"""Looked at, the latest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A document that is not in the part of a collection that a node holds, as far as the node can tell."""
+
+    collection: str
+    id: str
+    query: Query
+    """What the node holds."""
+    writes: int
+    """How many writes to it are known (1000 stands for more); two documents may share a tag, once in a very great
+    many."""
+    unread: int
+    """Of how many of them only the header is here, and may say something that counts."""
+    author: EndpointId | None
+    """Whose the last one is; None where there is none."""
+    time: datetime | None
+    """When that was written."""
+
+    @property
+    def may_exist(self) -> bool:
+        """Whether it may be somewhere."""
+        return self.writes > 0
+
+    def __str__(self) -> str:
+        """For people: what is so, and after a semicolon what to do."""
+        part = f"this node holds the part of {self.collection} where {self.query}, and {self.id!r:.80} is not in it"
+        if self.author is None or self.time is None:
+            return f"{part}: no write to it is known"
+        count = f"{self.writes}{'' if self.writes < _WRITES_MAX else ' or more'}"
+        known = f"{count} write{'' if self.writes == 1 else 's'} to it {'is' if self.writes == 1 else 'are'} known"
+        unread = f", {self.unread} by header only" if self.unread else ""
+        last = f"the last of {self.time:%Y-%m-%d %H:%M:%S} UTC by {self.author.short}"
+        remedy = f"ask a node that holds it, or hold all: meshsync collections join {self.collection}"
+        return f"{part}: {known}{unread}, {last}; {remedy}"
+
+
+def look_outside(past: Past, collection: str, query: Query, id: str) -> Outside | None:
+    """What is known of a document that is not in the part; None where it is known that it does not exist.
+
+    DamagedError: a write cannot be read.
+    """
+    writes = unread = 0
+    author: EndpointId | None = None
+    time: datetime | None = None
+    for write in islice(past.headers(id), _WRITES_MAX):
+        if author is None:
+            author, time = write.author, to_datetime(write.hlc)
+        writes += 1
+        unread += write.is_lacking
+    row = past.row(id)
+    if writes and not unread and (row is None or not row.live):
+        return None
+    return Outside(collection, id, query, writes, unread, author, time)
