@@ -14,7 +14,7 @@ class Asking:
         self._held = held
         self._said: bytes | None = None
         self._since = 0
-        """The round of ours in which the peer was told that first."""
+        """The round of ours in which the peer was told that first, or has to be told it once more."""
         self._named = -1
         """The last round of ours in which the peer has named all that matches there."""
 
@@ -36,6 +36,10 @@ class Asking:
         """The OPEN with this round tells it."""
         if self.is_news:
             self._said, self._since = self._query, number
+
+    def left_out(self, number: int) -> None:
+        """Something that came in this round was not stored: the peer takes it that the payloads in it are here."""
+        self._since = max(number + 1, self._since)
 
     def named(self, message: Match, last: int) -> None:
         """The peer named documents that match there.  PeerError: it answers an OPEN after `last`, the last one."""

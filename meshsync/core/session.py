@@ -129,6 +129,7 @@ class Session(SessionParts):
             self._roots.peers = unread.root or self._roots.peers
             self._puller.note(unread)
         self.stall = reason
+        self._asking.left_out(self._puller.round)
         return [*self._puller.not_stored(now), *self._settle(now)]
 
     def _settle(self, now: float) -> list[Effect]:
@@ -329,6 +330,8 @@ class Session(SessionParts):
         self._roots.peers = message.root or self._roots.peers
         before = self.pulled.entries
         effects = self._puller.take(message, epoch, now, wall_ms)
+        if self._puller.left_out:
+            self._asking.left_out(self._puller.round)
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
         # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.

@@ -19,7 +19,7 @@ from meshsync.errors import LocalError, PeerError
 from meshsync.store.replica import Applied, Replica
 from tests.authors import START_MS
 from tests.duo import BOTH_SYNCED, PULLING, PUSHING, Duo, Side
-from tests.replicas import new_replica
+from tests.replicas import new_replica, store_of
 
 BLUE = Query.parse("team=blue")
 
@@ -141,6 +141,29 @@ def test_a_header_that_came_alone_goes_on_at_once() -> None:
     duo.handle(duo.b, Start())
     duo.run(1)
     assert end.root() == whole.root()
+
+
+def test_what_the_disk_did_not_take_is_named_again_though_its_header_comes_otherwise() -> None:
+    """Otherwise the peer takes it that its payload is here, and the roots are equal: the document is missed."""
+    whole, part, third = new_replica(11), choosing(12), choosing(13, Query.parse("team=red"))
+    duo = Duo(part, whole)
+    duo.run(1)
+    written = write(whole, PUT, "b", team="blue")
+    Duo(third, whole).run(1)
+    store_of(part).broken = "disk full"
+    duo.write(duo.b, written)
+    duo.run(1)
+    store_of(part).broken = ""
+    other = Duo(part, third)
+    other.run(0)
+    for applied in other.a.applied:
+        duo.handle(duo.a, Changed(dict(applied.tips)))
+    assert part.root() == whole.root()
+    assert view(part) == {}
+    assert duo.states[0] is PULLING
+    duo.run(60)
+    assert view(part) == {"b": {"team": "blue"}}
+    assert duo.states == BOTH_SYNCED
 
 
 def test_a_query_changes_while_connected() -> None:
