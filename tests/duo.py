@@ -105,7 +105,7 @@ class Duo:
 
     def sync(self, side: Side) -> None:
         """The disk of a side has synced."""
-        side.replica.synced(side.replica.tables.next_arrival())
+        side.replica.outbox.synced(side.replica.tables.next_arrival())
         if side.confirm is not None:
             cursor, side.confirm = side.confirm, None
             self.handle(side, Durable(cursor))

@@ -136,7 +136,7 @@ class Node:
         except StoreError:
             return False
         self.durable_next = self.replica.tables.next_arrival()
-        self.replica.synced(self.durable_next)
+        self.replica.outbox.synced(self.durable_next)
         return True
 
     def note(self, applied: Applied) -> None:
@@ -235,6 +235,8 @@ class End:
         mesh.stats["bytes"] += len(frame)
         if isinstance(message, Open) and message.round:
             mesh.stats["resyncs"] += 1
+        if isinstance(message, Open) and message.bookmark is not None:
+            mesh.stats["bookmarks given back"] += 1
         inbox = self.other.inbox
         due = max(mesh.now + mesh.latency(), self.other.deaf_until, inbox[-1][0] if inbox else 0.0)
         inbox.append((due, frame, self.node.replica.root()))

@@ -33,6 +33,7 @@ def test_the_runs_are_not_empty() -> None:
         "kills": 10,
         "crashes": 10,
         "prunes": 10,
+        "bookmarks given back": 50,
         "headers held back": 20,
         "entries lost in crashes": 10,
         "steps through the documents": 100,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from meshsync.core.holding import Holding
 from meshsync.core.messages import Match
 from meshsync.errors import PeerError
+from meshsync.ids import EndpointId
 
 
 class Asking:
     """For one peer."""
 
-    def __init__(self, held: Holding) -> None:
+    def __init__(self, held: Holding, peer: EndpointId) -> None:
         self._held = held
+        self._peer = peer
         self._said: bytes | None = None
         self._since = 0
         """The round of ours in which the peer was told that first, or has to be told it once more."""
@@ -40,6 +42,12 @@ class Asking:
     def left_out(self, number: int) -> None:
         """Something that came in this round was not stored: the peer takes it that the payloads in it are here."""
         self._since = max(number + 1, self._since)
+        self.forget()
+
+    def forget(self) -> None:
+        """The peer has to name everything again, the next time that it is told what is wanted."""
+        if self._held.interest is not None:
+            self._held.interest.set_bookmark(self._peer, None)
 
     def named(self, message: Match, last: int) -> None:
         """The peer named documents that match there.  PeerError: it answers an OPEN after `last`, the last one."""
@@ -49,3 +57,5 @@ class Asking:
             self._held.interest.named(message.tags)
             if message.is_complete:
                 self._named = max(message.round, self._named)
+                if self.is_answered and message.bookmark is not None:
+                    self._held.interest.set_bookmark(self._peer, message.bookmark)

@@ -26,6 +26,7 @@ SUMMARY_DIGEST_BYTES = 8
 QUERY_BYTES_MAX = 16 * 1024
 """In CBOR, as peers are told it."""
 MATCH_TAGS_MAX = 16_384
+BOOKMARK_BYTES_MAX = 32
 SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
@@ -68,6 +69,8 @@ class Limits:
     """So long others have to send a payload, before a peer is asked that did not bring it up."""
     match_slice_documents: int = 64
     """Documents, or entries, that are looked at for a peer's query at a time: at most MATCH_TAGS_MAX names."""
+    bookmark_entries: int = 4096
+    """So many that are looked at for a peer's query, and name nothing, may have to be looked at once more."""
     part_slice_documents: int = 256
     """Documents, or keys, that are looked at at a time where another part of a collection is wanted."""
     named_documents_max: int = 65_536

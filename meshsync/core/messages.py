@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from meshsync.core import cbor
 from meshsync.core.limits import (
+    BOOKMARK_BYTES_MAX,
     LIMITS,
     MATCH_TAGS_MAX,
     QUERY_BYTES_MAX,
@@ -77,6 +78,8 @@ class Open:
     flags: int
     query: bytes | None = None
     """The documents that the sender wants, in CBOR; None: all, and then the field is left out."""
+    bookmark: bytes | None = None
+    """The last one that a MATCH for this very query brought.  None: all that matches is to be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,8 @@ class Match:
     is_complete: bool
     """Everything that matched when that OPEN came has been named."""
     tags: list[bytes]
+    bookmark: bytes | None = None
+    """What a later OPEN may give back, so that nothing is named again that was named until now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         optional(many(tip_row, tuple)),
         uint(255),
         blob_up_to(QUERY_BYTES_MAX),
+        blob_up_to(BOOKMARK_BYTES_MAX),
     ),
     Batch: (
         uint(2**32),
@@ -293,7 +299,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Close: (uint(255), text),
     Prune: (),
     Graft: (),
-    Match: (uint(2**32), boolean, many(blob(8), up_to(MATCH_TAGS_MAX))),
+    Match: (uint(2**32), boolean, many(blob(8), up_to(MATCH_TAGS_MAX)), blob_up_to(BOOKMARK_BYTES_MAX)),
     Subscribed: (many(blob(16), tuple),),
     Ping: (uint(2**32), uint(2**53)),
     Pong: (uint(2**32), uint(2**53)),
@@ -304,6 +310,8 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
 }
 _TYPES: dict[int, type] = {message.NUMBER: message for message in _FIELDS}  # type: ignore[attr-defined]
 _NAMES = {message: tuple(one.name for one in fields(message)) for message in _FIELDS}
+_OPTIONAL: dict[type, int] = {Open: 2, Match: 1}
+"""So many fields at the end are left out where they, and those behind them, are None."""
 
 
 def encode_message(message: Message) -> bytes:
@@ -311,10 +319,14 @@ def encode_message(message: Message) -> bytes:
     if type(message) is Open and message.tips is not None:
         tips: Any = [(log.author, log.incarnation, seq, id) for log, seq, id in message.tips]
         cursor = message.cursor
-        head = [0, message.tag, message.round, message.epoch, cursor, message.root, tips, message.flags]
-        return cbor.encode(head if message.query is None else [*head, message.query])
-    values = [message.NUMBER, *[getattr(message, name) for name in _NAMES[type(message)]]]
-    return cbor.encode(values[:-1] if type(message) is Open and message.query is None else values)
+        values = [0, message.tag, message.round, message.epoch, cursor, message.root, tips, message.flags]
+        values += [message.query, message.bookmark]
+    else:
+        values = [message.NUMBER, *[getattr(message, name) for name in _NAMES[type(message)]]]
+    for _ in range(_OPTIONAL.get(type(message), 0)):
+        if values[-1] is None:
+            values.pop()
+    return cbor.encode(values)
 
 
 def decode_untrusted(frame: bytes, limits: Limits = LIMITS) -> Message:
@@ -326,8 +338,8 @@ def decode_untrusted(frame: bytes, limits: Limits = LIMITS) -> Message:
         raise PeerError("not a message of this protocol")
     kind = _TYPES[value[0]]
     checks = _FIELDS[kind]
-    if kind is Open and len(value) == len(checks):
-        checks = checks[:-1]  # without a query
+    if 0 < len(checks) + 1 - len(value) <= _OPTIONAL.get(kind, 0):
+        checks = checks[: len(value) - 1]
     if len(value) != len(checks) + 1:
         raise PeerError(f"{kind.__name__} has {len(checks)} fields, not {len(value) - 1}")
     checked = []

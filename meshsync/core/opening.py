@@ -29,7 +29,9 @@ def opening(
     flags = FLAG_COMPLETE * held.complete | FLAG_EXPLICIT * explicit | FLAG_LAZY * lazy | FLAG_FULL * bool(held.full)
     named = tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first)
     query = None if held.interest is None else held.interest.encoded
-    messages: list[Message] = [Open(tag, number, held.epoch, held.cursor_for(peer), held.root(), named, flags, query)]
+    bookmark = None if held.interest is None else held.interest.bookmark(peer)
+    first_message = Open(tag, number, held.epoch, held.cursor_for(peer), held.root(), named, flags, query, bookmark)
+    messages: list[Message] = [first_message]
     for start in range(0, len(rest), page):
         rows = [(logs.index(log), seq, id[:TIP_ID_BYTES]) for log, seq, id in rest[start : start + page]]
         messages.append(Have(None, held.root(), logs.take(), rows))

@@ -105,6 +105,7 @@ class Session(SessionParts):
             case Check():
                 effects = self._check()
             case Lost() | Chosen():
+                self._asking.forget()
                 effects = self._open_again() if self._peer_open is not None else []
             case MakeLazy():
                 effects = [Send(Prune())]

@@ -43,7 +43,7 @@ class SessionParts:
         self._own_logs = OwnLogTable()
         self._peer_logs = PeerLogTable(limits.logs_max)
         self._locator = Locator(held, self._view, self._own_logs, self._peer_logs, limits)
-        self._asking = Asking(held)
+        self._asking = Asking(held, peer)
         self._sieve = Sieve(held, self._view, limits)
         self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, self._sieve, limits)

@@ -5,7 +5,8 @@ A peer that subscribes to everything gets every payload with its header.  For on
 
     - A payload goes along when a document that the entry touches matches as it stands here now.
     - MATCH names, by tag, each document that matches now and that an entry changed which did not just go out whole.
-      After each OPEN all that match are named anew, and the last MATCH of these says so.
+      After an OPEN all that match are named, and the last MATCH of these says so.  It brings a bookmark as well:
+      an OPEN that gives it back is answered with what changed since then.
 
 Whoever asked for a payload that was not here is told when it came, by the same message.
 """
@@ -83,6 +84,8 @@ class Sieve:
         """The next entry when the peer opened."""
         self._judged = 0
         """How many of the entries before it were sent since then."""
+        self._bookmarked = 0
+        """Up to which entry the peer was last given a bookmark."""
         self._whole: set[int] = set()
         """Entries that went out with their payloads, and were not looked at yet."""
         self._not_before = 0.0
@@ -92,9 +95,14 @@ class Sieve:
         self.query = None if message.query is None else decode_untrusted_query(message.query)
         self._round = message.round
         self._is_complete = self._has_scanned = self.query is None
-        self._after, self._next = None, 1
+        self._after, self._next, self._bookmarked = None, 1, 0
         self._end, self._judged = self._held.selection.end(), 0
         self._whole.clear()
+        since = None if message.bookmark is None else self._held.selection.since(message.bookmark)
+        if self.query is not None and since is not None:
+            # All that matched until then is named.
+            self._has_scanned, (self._next, late) = True, since
+            self._late.update(dict.fromkeys(late))
 
     def missed(self, place: Place) -> None:
         """The peer asked for a payload that is not here."""
@@ -139,12 +147,19 @@ class Sieve:
         if is_lazy and self._is_complete and now < self._not_before:
             return self._not_before
         tags, has_more = self._look()
-        is_complete = self._has_scanned and self._next == self._held.selection.end()
-        if tags or (is_complete and not self._is_complete):
+        is_complete = self._has_scanned and self._next == self._held.selection.end() and not self._late
+        is_far = self._is_complete and self._next >= self._bookmarked + self._limits.bookmark_entries
+        if tags or (is_complete and not self._is_complete) or is_far:
             self._is_complete |= is_complete
             self._not_before = now + self._limits.announce_seconds
-            return Match(self._round, self._is_complete, tags)
+            return Match(self._round, self._is_complete, tags, self._bookmark())
         return now if has_more else None
+
+    def _bookmark(self) -> bytes | None:
+        if not self._is_complete or self._late or self.query is None:
+            return None
+        self._bookmarked = self._next
+        return self._held.selection.bookmark(self._next)
 
     def _look(self) -> tuple[list[bytes], bool]:
         """A slice of the work: names, and whether there is more of it."""

@@ -117,6 +117,7 @@ class DocumentRebuild:
 
     def _replay(self, chosen: Sequence[bytes]) -> None:
         replica = self._replica
+        replica.selection.renew()
         with replica.store.transaction():
             replica.tables.forget_documents(chosen)
             only = {id.decode() for id in chosen if self._arrivals[id]}

@@ -23,7 +23,7 @@ from meshsync.core.entry import document_tag
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
-from meshsync.ids import LogId
+from meshsync.ids import EndpointId, LogId
 from meshsync.store.listing import Listing, Selected
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -49,6 +49,10 @@ class Interest:
         """How many documents of the view have a tag."""
         self._named: set[bytes] = set()
         """Tags of documents that match at a peer, and of which not all is here."""
+        self._bookmarks: dict[EndpointId, bytes] = {}
+        """By peer, what it gave with the last names: up to there all of them are remembered here."""
+        self._has_forgotten = False
+        """A name was not remembered, for lack of room."""
         self._wanted: dict[int, None] = {}
         """The arrivals of entries whose payloads are lacking."""
         self.wishes = 0
@@ -134,7 +138,21 @@ class Interest:
             # Without a header here the name may be ahead of it.  There is a bound on what a peer can make up.
             if bare or len(self._named) < self._replica.limits.named_documents_max:
                 self._named.add(tag)
+            else:
+                self._has_forgotten = True
             self._want(bare)
+
+    def bookmark(self, peer: EndpointId) -> bytes | None:
+        """Up to where a peer need not name again what matches there."""
+        return None if self._has_forgotten else self._bookmarks.get(peer)
+
+    def set_bookmark(self, peer: EndpointId, bookmark: bytes | None) -> None:
+        """A peer gave a bookmark with the names that came last; None: it has to name everything again."""
+        self._bookmarks.pop(peer, None)
+        if bookmark is not None:
+            self._bookmarks[peer] = bookmark
+            if len(self._bookmarks) > self._replica.limits.peers_max:
+                del self._bookmarks[next(iter(self._bookmarks))]
 
     def stored(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> None:
         """Entries were stored, or got their payloads."""

@@ -63,6 +63,10 @@ class Outbox:
         self.durable_next = 1
         """What arrived before survives a power cut."""
 
+    def synced(self, arrival: int) -> None:
+        """What arrived before was committed when a sync of the store began, which is done now."""
+        self.durable_next = max(arrival, self.durable_next)
+
     def unsent(self, known: Mapping[int, int], branches: Collection[int]) -> int:
         """How many entries of these branches a peer lacks that holds each up to `known` (not named: nothing of it)."""
         return sum(branch.tip.seq - self._from(branch, known) for branch in self._missing(known, branches))

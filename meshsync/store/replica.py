@@ -164,10 +164,6 @@ class Replica(Branches):
         """The arrival number below which everything survives a power cut."""
         return self.outbox.durable_next
 
-    def synced(self, arrival: int) -> None:
-        """What arrived before was committed when a sync of the store began, which is done now."""
-        self.outbox.durable_next = max(arrival, self.outbox.durable_next)
-
     @property
     def is_damaged(self) -> bool:
         """Whether entries are known to be damaged, so that not all can be sent."""
@@ -287,6 +283,7 @@ class Replica(Branches):
             self.tables.rewrite_entry(row)
             conflicts = self.merger.merge([row], [operations], late=True)
         self.damage.entry_mended(row.arrival)
+        self.selection.came_late(row.arrival)
         if self.interest is not None:
             self.interest.stored([row], [operations])
         return conflicts

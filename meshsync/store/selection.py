@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import struct
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -19,11 +22,51 @@ if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
 
+_BOOKMARK = struct.Struct(">8sQQ")
+"""Of which process, how many entries had got their payloads late, and the next entry to look at."""
+_LATE_MAX = 4096
+"""Who comes back after more than so many has everything named again."""
+
+
 class Selection:
     """Answers for one replica.  Implements `meshsync.core.holding.Selecting`."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._late: deque[int] = deque(maxlen=_LATE_MAX)
+        """The last entries that got their payloads late."""
+        self.renew()
+
+    # What was named until when
+
+    def renew(self) -> None:
+        """Documents are another thing now, and no entry says so: everything that matches has to be named again."""
+        self._process, self._late_count = secrets.token_bytes(8), 0
+        self._late.clear()
+
+    def came_late(self, arrival: int) -> None:
+        """An entry got its payload, long after its header."""
+        self._late_count += 1
+        self._late.append(arrival)
+
+    def bookmark(self, arrival: int) -> bytes:
+        """What a peer may give back to `since`: all that changed before `arrival` was looked at for it."""
+        return _BOOKMARK.pack(self._process, self._late_count, arrival)
+
+    def since(self, bookmark: bytes) -> tuple[int, list[int]] | None:
+        """The next entry to look at, and earlier ones that got their payloads since; None: it says nothing any more.
+
+        Nothing outlives the process: what it looked at before it lost power may be other entries now.
+        """
+        if len(bookmark) != _BOOKMARK.size:
+            return None
+        process, late_count, arrival = _BOOKMARK.unpack(bookmark)
+        missed = self._late_count - late_count
+        if process != self._process or not 0 <= missed <= len(self._late) or not 1 <= arrival <= self.end():
+            return None
+        return arrival, list(self._late)[len(self._late) - missed :]
+
+    # What matches
 
     def end(self) -> int:
         """The arrival number of the next entry."""

@@ -356,7 +356,7 @@ class Exchange:
                 await trio.sleep(STORE_RETRY_SECONDS)
                 self._confirm_wanted.set()
                 continue
-            self.replica.synced(arrival)
+            self.replica.outbox.synced(arrival)
             if cursor is not None:
                 self._confirm = None if self._confirm == cursor else self._confirm
                 self._handle(Durable(cursor))

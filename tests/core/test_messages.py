@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core import cbor
-from meshsync.core.limits import LIMITS
+from meshsync.core.limits import BOOKMARK_BYTES_MAX, LIMITS
 from meshsync.core.messages import (
     AGE_MS_MAX,
     Batch,
@@ -66,6 +66,18 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | st.binary(max_size=40) | queries,
     ),
     st.builds(
+        Open,
+        blob(16),
+        st.integers(0, 2**32),
+        blob(8),
+        st.none(),
+        blob(32),
+        st.just(()),
+        st.integers(0, 255),
+        queries,
+        st.none() | st.binary(max_size=BOOKMARK_BYTES_MAX),
+    ),
+    st.builds(
         Batch,
         st.integers(0, 2**32),
         tables,
@@ -87,7 +99,13 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Close, st.integers(0, 255), st.text(max_size=200)),
     st.builds(Prune),
     st.builds(Graft),
-    st.builds(Match, st.integers(0, 2**32), st.booleans(), st.lists(blob(8), max_size=4)),
+    st.builds(
+        Match,
+        st.integers(0, 2**32),
+        st.booleans(),
+        st.lists(blob(8), max_size=4),
+        st.none() | st.binary(max_size=BOOKMARK_BYTES_MAX),
+    ),
     st.builds(Subscribed, st.lists(blob(16), max_size=4).map(tuple)),
     st.builds(Ping, st.integers(0, 2**32), st.integers(0, 2**53)),
     st.builds(Pong, st.integers(0, 2**32), st.integers(0, 2**53)),

@@ -166,6 +166,80 @@ def test_what_the_disk_did_not_take_is_named_again_though_its_header_comes_other
     assert duo.states == BOTH_SYNCED
 
 
+def named(side: Side) -> int:
+    """How many names a side sent."""
+    return sum(len(message.tags) for message in side.sent if isinstance(message, Match))
+
+
+def test_who_comes_back_is_told_what_changed_and_no_more() -> None:
+    """Otherwise each link that comes and goes costs a look at every document."""
+    whole, part, third = new_replica(11), choosing(12), choosing(13, Query.parse("team=red"))
+    for number in range(9):
+        write(whole, PUT, f"b{number}", team="blue")
+    first = Duo(part, whole)
+    first.run(1)
+    write(whole, PUT, "b9", team="blue")
+    write(whole, PATCH, "b0", n=1)
+    Duo(third, whole).run(1)
+    Duo(third, part).run(1)  # the headers come by another way
+    second = Duo(part, whole)
+    second.run(1)
+    assert named(second.b) == 2
+    assert second.states == BOTH_SYNCED
+    assert len(view(part)) == 10
+    assert view(part)["b0"] == {"team": "blue", "n": 1}
+    last = Duo(part, whole)
+    last.run(1)
+    assert named(last.b) == 0
+    assert last.states == BOTH_SYNCED
+
+
+def test_who_comes_back_after_a_restart_or_with_another_query_is_told_everything() -> None:
+    """Otherwise what was named and had not come is never asked for again, or another part remains empty."""
+    whole, part = new_replica(11), choosing(12)
+    write(whole, PUT, "b", team="blue")
+    write(whole, PUT, "r", team="red")
+    Duo(part, whole).run(1)
+    restarted = Replica(part.store, part.tables, part.key)
+    restarted.choose(BLUE)
+    again = Duo(restarted, whole)
+    again.run(1)
+    assert named(again.b) == 1
+    restarted.choose(Query.parse("team=red"))
+    other = Duo(restarted, whole)
+    other.run(1)
+    assert set(view(restarted)) == {"r"}
+    assert other.states == BOTH_SYNCED
+
+
+def test_who_comes_back_is_told_of_payloads_that_came_late_in_the_meantime() -> None:
+    """Otherwise a document that begins to match without a new entry is missed."""
+    whole, middle, part = new_replica(11), choosing(12, Query.parse("team=red")), choosing(13)
+    write(whole, PUT, "b", team="blue")
+    Duo(middle, whole).run(1)
+    Duo(part, middle).run(1)
+    assert view(part) == {}
+    middle.choose(None)
+    Duo(middle, whole).run(1)
+    duo = Duo(part, middle)
+    duo.run(1)
+    assert view(part) == {"b": {"team": "blue"}}
+    assert duo.states == BOTH_SYNCED
+
+
+def test_a_bookmark_that_says_nothing_is_as_good_as_none() -> None:
+    """Otherwise a peer that makes one up gets nothing, or breaks the session."""
+    whole = new_replica(11)
+    write(whole, PUT, "b", team="blue")
+    selection = whole.selection
+    mark = selection.bookmark(1)
+    assert selection.since(mark) == (1, [])
+    forged = [b"", bytes(24), mark[:-1], mark[:-1] + b"\x09", mark[:8] + b"\1" * 16, mark[:-8] + bytes(8)]
+    assert [selection.since(one) for one in forged] == [None] * len(forged)
+    selection.renew()
+    assert selection.since(mark) is None
+
+
 def test_a_query_changes_while_connected() -> None:
     """Otherwise whoever moves its window has to reconnect, or sees what it no longer asked for."""
     whole, part = new_replica(11), choosing(12)

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshsync.core import cbor
 from meshsync.core.entry import PUT, Operation
-from meshsync.core.limits import MATCH_TAGS_MAX, QUERY_BYTES_MAX
+from meshsync.core.limits import BOOKMARK_BYTES_MAX, MATCH_TAGS_MAX, QUERY_BYTES_MAX
 from meshsync.core.messages import Batch, Ping, encode_message
 from meshsync.ids import CollectionId
 from tests.authors import Author, Made, batch_of
@@ -123,6 +123,9 @@ def refused_frames() -> list[Vector]:
         "a MATCH of a short tag": _cbor([9, 0, True, [bytes(7)]]),
         "a MATCH of more tags than one may have": _cbor([9, 0, True, [bytes(8)] * (MATCH_TAGS_MAX + 1)]),
         "a MATCH that is complete by number": _cbor([9, 0, 1, []]),
+        "a MATCH with null for a bookmark": _cbor([9, 0, True, [], None]),
+        "a MATCH with a bookmark that is too long": _cbor([9, 0, True, [], bytes(BOOKMARK_BYTES_MAX + 1)]),
+        "an OPEN with null for a bookmark": _cbor([0, tag, 0, bytes(8), None, root, [], 0, b"query", None]),
         "an OPEN with null for a query": _cbor([0, tag, 0, bytes(8), None, root, [], 0, None]),
         "an OPEN with a query that is a text": _cbor([0, tag, 0, bytes(8), None, root, [], 0, "team=blue"]),
         "an OPEN with a query that is too long": _cbor(
