@@ -19,6 +19,7 @@ from meshsync.documents import Change, Document, Index
 from meshsync.errors import LocalError, NotInPartError, StoreError
 from meshsync.following import Follower, format_cursor
 from meshsync.ids import CollectionId, EndpointId, EntryId
+from meshsync.moments import milliseconds_of, time_of
 from meshsync.notifier import Notifier
 from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
 from meshsync.past.conflicts import Conflict, conflicts
@@ -31,7 +32,7 @@ from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
 from meshsync.store.rows import DocumentRow
-from meshsync.writes import Batch, Expectation, expect, without_id
+from meshsync.writes import Batch, Expectation, Expires, expect, expiry_ms, without_id
 
 
 class Collection:
@@ -77,26 +78,47 @@ class Collection:
     # Writing
 
     async def put(
-        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+        self,
+        id: str,
+        body: Mapping[str, Any],
+        *,
+        expires: Expires | None = None,
+        if_entry: EntryId | str | None = None,
+        if_absent: bool = False,
     ) -> EntryId:
         """Write a whole document.  See `write`.
 
+        `expires`: from when on no node shows it any more (`Document.expires`); None: never.
         `if_entry`: only if this is the document's revision (8 digits or more); `if_absent`: only if it does not exist.
         MovedOnError: it is not so, and nothing was written.  Nothing at this node comes between the look and the
         write; somebody at another node may write at the same time, and that is a conflict as ever.
         """
-        operation = Operation(PUT, id, without_id(id, body))
+        operation = Operation(PUT, id, without_id(id, body), self.expiry_ms(id, expires))
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
     async def patch(
-        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+        self,
+        id: str,
+        body: Mapping[str, Any],
+        *,
+        expires: Expires | None = None,
+        if_entry: EntryId | str | None = None,
+        if_absent: bool = False,
     ) -> EntryId:
-        """Set some fields of a document; None removes one.  The rest as `put`.
+        """Set some fields of a document; None removes one.  The rest as `put`, but that `expires` None changes
+        nothing; "never" lets the document stay.  Of one that has expired nothing comes back: it is written anew.
 
         Where this node holds another part of the collection, that sets fields of a document which it does not see.
         """
-        operation = Operation(PATCH, id, without_id(id, body))
+        operation = Operation(PATCH, id, without_id(id, body), self.expiry_ms(id, expires))
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
+
+    def expiry_ms(self, id: str, expires: Expires | None) -> int | None:
+        """`Operation.expires_ms` of a document.  LocalError: it is no time, or has passed."""
+        return expiry_ms(id, expires, self._present_ms())
+
+    def _present_ms(self) -> int:
+        return self._replica.expiries.present_ms(self._wall_ms())
 
     async def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> EntryId | None:
         """Delete a document; None where there is no such document.  The rest as `put`.
@@ -115,7 +137,7 @@ class Collection:
         An exception inside of the block writes nothing, and so does cancelling it.  The end is `write`: it raises
         what that raises, and then nothing was written either.  What is read meanwhile is the collection as it stands.
         """
-        batch = Batch()
+        batch = Batch(self._present_ms)
         try:
             yield batch
         finally:
@@ -155,8 +177,9 @@ class Collection:
 
     def write_soon(self, operations: Sequence[Operation]) -> EntryId:
         """`write` without its wait: for many writes in a row, before one `wait_durable` for all of them."""
+        now_ms = self._wall_ms()
         try:
-            applied, entry = self._replica.append(operations, self._wall_ms())
+            applied, entry = self._replica.append(self._replica.expiries.as_meant(operations, now_ms), now_ms)
         except StoreError as error:
             self._store_failed(error)
             raise
@@ -261,7 +284,9 @@ class Collection:
 
     def _row(self, id: str) -> DocumentRow | None:
         row = self._replica.tables.documents([id]).get(id)
-        return row if row is not None and row.live and self._shows(id) else None
+        if row is None or not row.live or not self._shows(id):
+            return None
+        return None if self._replica.expiries.has_expired(row.expires_ms, self._wall_ms()) else row
 
     def _document(self, row: DocumentRow, merged: MergedDocument) -> Document:
         stamp = merged.stamp
@@ -269,7 +294,8 @@ class Collection:
         revision = merged.entry
         if row.state is not None and (last := self._replica.tables.entry(row.arrival)) is not None:
             revision = EntryId(last.id)
-        return Document(row.id, merged.body or {}, author, to_datetime(stamp.hlc), merged.entry, row.conflict, revision)
+        time, expires = to_datetime(stamp.hlc), None if merged.expires_ms is None else time_of(merged.expires_ms)
+        return Document(row.id, merged.body or {}, author, time, merged.entry, row.conflict, revision, expires)
 
     # Looking into documents
 
@@ -315,9 +341,16 @@ class Collection:
         return await take_snapshot(self._past, at)
 
     async def restore(self, id: str, at: datetime | str) -> EntryId | None:
-        """Write a document as it was, as a new entry; None where it did not exist then.  See `snapshot`, `write`."""
+        """Write a document as it was, as a new entry; None where it did not exist then.  See `snapshot`, `write`.
+
+        It expires as it did then; if that has passed, never.
+        """
         document = await (await self.snapshot(at)).get(id)
-        return None if document is None else await self.put(id, document.body)
+        if document is None:
+            return None
+        expires = document.expires
+        is_to_come = expires is not None and milliseconds_of(expires) > self._present_ms()
+        return await self.put(id, document.body, expires=expires if is_to_come else None)
 
     # Following
 
@@ -325,7 +358,7 @@ class Collection:
         """Where `changes` begins without `since`: after all that is stored."""
         if self._replica.interest is not None:
             return position_now(self._replica).format(self._replica.epoch)
-        return format_cursor(self._replica, self._replica.tables.next_arrival())
+        return format_cursor(self._replica, self._replica.tables.next_arrival(), 0, self._replica.expiries.passed)
 
     def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
         """Every operation that is stored, in the order of its arrival, those to come included.

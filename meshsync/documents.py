@@ -23,6 +23,8 @@ class Document:
     revision: EntryId
     """The entry that changed it last at this node, for `if_entry`: another one than `entry` only where an earlier
     write arrived later."""
+    expires: datetime | None
+    """From when on it is not shown any more; None: it is for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Change:
     author: EndpointId
     time: datetime
     kind: str
-    """put, patch or delete; removed: the document does not match the query any more."""
+    """put, patch or delete; removed: the document does not match the query any more, or it expired."""
     conflict: bool
     """Of the document as it stood when this was read."""
 

@@ -4,6 +4,10 @@ What is told depends on nothing but the entries that arrived before, never on wh
 on from a cursor, after a restart or an hour behind, is told exactly what one was told that was there all the time, and
 whoever applies the changes one by one holds the documents, or those that match a query, as they stood at each cursor.
 
+That a document expires is not an entry.  A position holds how far the time was told besides how far the entries were,
+and the time goes on once all entries are told: so documents are told to be removed in the order in which they expire,
+once, whether the reader was there or not.
+
 There is no queue: a reader is a position, and what it has yet to read is in the store.  A follower remembers how the
 documents that it met last stood at its position, because making that anew means reading their writes; it remembers so
 much of them and no more (`Limits.follower_documents_max`, `Limits.follower_bytes_max`).
@@ -27,12 +31,14 @@ from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
+from meshsync.ids import EndpointId
+from meshsync.moments import time_of
 from meshsync.notifier import Notifier
 from meshsync.part_following import PartFollower, position_of_all
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
-from meshsync.store.rows import DocumentRow, EntryRow
+from meshsync.store.rows import DocumentRow, EntryRow, Moment
 
 _PAGE = 256
 _PAGE_FIRST = 16
@@ -40,25 +46,33 @@ _PAGE_BYTES = 256 * 1024
 """Payloads that are read at once, roughly: a page is made longer or shorter by what the one before held."""
 _STEPS = 128
 """So many writes are looked at before others run: some milliseconds."""
-_POSITION = re.compile("[0-9]{1,20}")
+_CURSOR = re.compile("([0-9a-f]{16})-([0-9]{1,20})(?:-([0-9]{1,15})(?:-((?:[0-9a-f]{2})+))?)?")
+_MOMENTS = 64
+"""Documents that expire are looked at so many at a time."""
 _OPERATION_BITS = 9
 """A cursor counts operations; an entry has at most 256."""
 
 
-def format_cursor(replica: Replica, arrival: int, number: int = 0) -> str:
-    """The cursor that names an operation of an entry as the next one."""
-    return f"{replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
+def format_cursor(replica: Replica, arrival: int, number: int, moment: Moment) -> str:
+    """The cursor that names an operation of an entry as the next one, and the next document to expire."""
+    cursor = f"{replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
+    if moment > Moment(1, ""):
+        cursor += f"-{moment.expires_ms}"
+    return f"{cursor}-{moment.id.encode().hex()}" if moment.id else cursor
 
 
-def parse_cursor(replica: Replica, cursor: str) -> tuple[int, int]:
-    """The arrival number and the operation that a cursor names.  LocalError: it is none of this store."""
+def parse_cursor(replica: Replica, cursor: str) -> tuple[int, int, Moment]:
+    """The arrival number and the operation that a cursor names, and the moment before which all that expires was told.
+
+    LocalError: it is none of this store.
+    """
     if cursor == "0":
-        return 1, 0
-    epoch, _, position = cursor.partition("-")
-    if epoch == replica.epoch.hex() and _POSITION.fullmatch(position):
-        arrival, number = int(position) >> _OPERATION_BITS, int(position) & (1 << _OPERATION_BITS) - 1
+        return 1, 0, replica.expiries.passed
+    if (found := _CURSOR.fullmatch(cursor)) and found[1] == replica.epoch.hex():
+        arrival, number = int(found[2]) >> _OPERATION_BITS, int(found[2]) & (1 << _OPERATION_BITS) - 1
         if arrival <= replica.tables.next_arrival():
-            return arrival, number
+            id = bytes.fromhex(found[4] or "").decode(errors="replace")
+            return arrival, number, Moment(int(found[3] or 1), id)
     raise LocalError(
         f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
         ' it is another node\'s; begin anew with "0"'
@@ -83,7 +97,8 @@ class Follower:
         self._past = Past(replica)
         self._watcher = watcher
         self._query = query or Query()
-        self._next = parse_cursor(replica, cursor)
+        arrival, number, self._moment = parse_cursor(replica, cursor)
+        self._next = arrival, number
         self._known: OrderedDict[str, _Known] = OrderedDict()
         """By id, those met last at the end."""
         self._known_bytes = 0
@@ -103,7 +118,7 @@ class Follower:
                     change = await self._change(row, operation, documents[operation[1]])
                     if change is not None:
                         after = (row.arrival + 1, 0) if last else (row.arrival, position + 1)
-                        yield Change(format_cursor(self._replica, *after), *change)
+                        yield Change(format_cursor(self._replica, *after, self._moment), *change)
                 arrival, number = row.arrival + 1, 0
             if rows:
                 size = sum(len(row.payload or b"") for row in rows)
@@ -111,6 +126,12 @@ class Follower:
                     page = max(1, page // 2)
                 elif 2 * size <= _PAGE_BYTES:
                     page = min(_PAGE, 2 * page)
+                await trio.lowlevel.checkpoint()
+            elif self._is_time(arrival):
+                for moment, change in self._time_goes_on():
+                    self._moment = moment
+                    if change is not None:
+                        yield Change(format_cursor(self._replica, arrival, 0, self._moment), *change)
                 await trio.lowlevel.checkpoint()
             else:
                 await self._watcher.wait_until(lambda at=arrival: self._has_news(at))  # type: ignore[misc]
@@ -122,10 +143,43 @@ class Follower:
                 yield told
 
     def _has_news(self, arrival: int) -> bool:
-        if self._replica.interest is not None:
+        if self._replica.interest is not None or self._is_time(arrival):
             return True
         entry = self._replica.tables.entry(arrival)
         return entry is not None and _has_payload(entry)
+
+    def _is_time(self, arrival: int) -> bool:
+        """Whether the time went on for the documents that are there once all entries before this one are told."""
+        return self._moment != self._replica.expiries.passed and arrival == self._replica.tables.next_arrival()
+
+    def _time_goes_on(self) -> list[tuple[Moment, tuple[Any, ...] | None]]:
+        """The next documents that expire, or do not after all since the clock was set back: what each is told as, and
+        the moment behind it.  All entries must be told.
+        """
+        tables, passed = self._replica.tables, self._replica.expiries.passed
+        goes_back = passed < self._moment
+        between = (passed, self._moment) if goes_back else (self._moment, passed)
+        moments = tables.expiring(*between, _MOMENTS, reverse=goes_back)
+        documents = tables.documents([moment.id for moment in moments])
+        found: list[tuple[Moment, tuple[Any, ...] | None]] = []
+        for moment in moments:
+            change = self._turned(documents[moment.id], moment, shown=goes_back)
+            found.append((moment if goes_back else moment.next(), change))
+        return found if len(moments) == _MOMENTS else [*found, (passed, None)]
+
+    def _turned(self, document: DocumentRow, moment: Moment, *, shown: bool) -> tuple[Any, ...] | None:
+        """What it is told as that a document expired, or is shown again."""
+        merged = self._replica.merger.read(document)
+        matches = self._matches(document.id, merged.body)
+        if (known := self._known.get(document.id)) is not None:
+            known.matches = matches and shown
+        if not matches:
+            return None
+        author = EndpointId(merged.stamp.author)
+        told = (merged.body, author, to_datetime(merged.stamp.hlc), "put")
+        if not shown:
+            told = (None, author, time_of(moment.expires_ms), "removed")
+        return self._replica.name, document.id, *told, document.conflict
 
     async def _change(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
         """What one operation is told as, but for the cursor; None where the reader has no part in it."""
@@ -134,16 +188,17 @@ class Follower:
         await self._step()
         matched: bool | None = None
         if document.arrival == row.arrival:
-            encoded = None
-            body = self._replica.merger.body(document, None) if document.live else None
+            encoded, expires_ms = None, document.expires_ms
+            body = self._replica.merger.body(document, None) if document.live or expires_ms is not None else None
         else:
             state = await self._state_before(document, row.arrival)
-            matched = self._matches(id, state.visible())
+            matched = self._matches(id, state.visible(), state.expires_ms)
             self._past.apply(state, Write.of(row, bytes(author), operation))
             encoded = state.encode()
-            body = state.visible()
+            body, expires_ms = state.visible(), state.expires_ms
         told = KINDS[kind]
-        if not (matches := self._matches(id, body)) and not self._query.is_everything:
+        matches = self._matches(id, body, expires_ms)
+        if not matches and (body is not None or not self._query.is_everything):
             if matched is None:
                 matched = await self._matched_before(document, row.arrival)
             told = "" if not matched else "delete" if body is None else "removed"
@@ -153,7 +208,10 @@ class Follower:
             return None
         return self._replica.name, id, body, author, to_datetime(row.hlc), told, document.conflict
 
-    def _matches(self, id: str, body: Mapping[str, Any] | None) -> bool:
+    def _matches(self, id: str, body: Mapping[str, Any] | None, expires_ms: int | None = None) -> bool:
+        """Whether a document matches that had not expired at the position of the reader."""
+        if expires_ms is not None and Moment(expires_ms, id) < self._moment:
+            return False
         return body is not None and self._query.matches(body, id)
 
     async def _matched_before(self, document: DocumentRow, arrival: int) -> bool:
@@ -163,7 +221,8 @@ class Follower:
             return known.matches
         if document.state is None and document.arrival == arrival and not self._past.is_noted(document.id):
             return False  # it was never written before, which is so for most
-        return self._matches(document.id, (await self._state_before(document, arrival)).visible())
+        state = await self._state_before(document, arrival)
+        return self._matches(document.id, state.visible(), state.expires_ms)
 
     async def _state_before(self, document: DocumentRow, arrival: int) -> State:
         """A document as it stood before an entry arrived."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -16,8 +17,9 @@ from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
-from meshsync.errors import DamagedError, LocalError
+from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.events import EventLog
+from meshsync.expiring import Expiring
 from meshsync.graph import mesh_graph
 from meshsync.identity import Identity
 from meshsync.ids import CollectionId, EndpointId
@@ -81,6 +83,13 @@ class Node:
         """Through which it finds others; None where it is not bound to any."""
         self._wall_ms = wall_ms
         self.indexing = Indexing(lambda: list(self._replicas.values()), self.events, self.sync.store_failed)
+        self.expiring = Expiring(
+            lambda: list(self._replicas.values()),
+            wall_ms,
+            lambda replica: self.sync.watcher(replica).notify(),
+            self.sync.store_failed,
+            limits,
+        )
         self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}
@@ -204,6 +213,8 @@ class Node:
         if replica is None:
             replica = self._replicas[id] = Replica(self.store, tables, self.identity.private_key, self.limits)
             replica.damage.listen(self._note_damage)
+            with suppress(StoreError):
+                self.expiring.begin(replica)
         follow_policy(replica)
         return replica
 

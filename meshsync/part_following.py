@@ -192,7 +192,9 @@ class PartFollower:
         body = self._replica.merger.body(document, None) if document.live else None
         shown = body is not None and self._changes.shows(document.id, body)
         matches = body is not None and self._query.matches(body, document.id)
-        is_as_it_was = document.arrival < since[0] and (row is None or not row.late)
+        # Whether the reader was told that it expired is not known.
+        has_expired = document.expires_ms is not None and not document.live
+        is_as_it_was = document.arrival < since[0] and (row is None or not row.late) and not has_expired
         if is_as_it_was:
             has = matches
         else:

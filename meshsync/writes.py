@@ -8,19 +8,24 @@ a conflict, as ever.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation, encode_operations
-from meshsync.core.limits import OPERATIONS_MAX, PAYLOAD_BYTES_MAX
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation, encode_operations
+from meshsync.core.limits import EXPIRES_MS_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, MovedOnError, RefusedError
 from meshsync.ids import EntryId
+from meshsync.moments import milliseconds_of, parse_expires, time_of
 
 if TYPE_CHECKING:
     from meshsync.documents import Document
     from meshsync.past.outside import Outside
+
+Expires = datetime | timedelta | str
+"""When a document is to expire: at a time (with its zone), in a while, or a text that names either, or "never"."""
 
 _ENTRY = re.compile("[0-9a-f]{8,64}")
 
@@ -61,6 +66,35 @@ def expect(id: str, if_entry: EntryId | str | None, *, if_absent: bool) -> list[
     return [Expectation(id, text)]
 
 
+def expiry_ms(id: str, expires: Expires | None, now_ms: int) -> int | None:
+    """What an operation says of when its document expires; see `Operation.expires_ms`.
+
+    LocalError: it is no time, or it has passed, or no stamp could be as late.
+    """
+    if expires is None:
+        return None
+    if expires == "never":
+        return NEVER
+    try:
+        time = parse_expires(expires) if isinstance(expires, str) else expires
+        if isinstance(time, timedelta):
+            found = now_ms + time // timedelta(milliseconds=1)
+        else:
+            found = milliseconds_of(time)
+    except LocalError as error:
+        raise LocalError(f"document {id!r:.80}: {error}") from None
+    if found > EXPIRES_MS_MAX:
+        raise LocalError(
+            f"document {id!r:.80}: it cannot expire later than in {time_of(EXPIRES_MS_MAX).year}; let it expire never"
+        )
+    if found <= now_ms:
+        raise LocalError(
+            f"document {id!r:.80}: it would have expired already, because here it is"
+            f" {time_of(now_ms):%Y-%m-%dT%H:%M:%SZ}; name a time to come, or delete it"
+        )
+    return found
+
+
 class Batch:
     """Operations on documents of one collection that become one entry.  Made by `Collection.batch`.
 
@@ -68,7 +102,9 @@ class Batch:
     what it is given and writes nothing: LocalError and RefusedError leave the batch as it was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        """`now_ms`: the present, in milliseconds since the Unix epoch."""
+        self._now_ms = now_ms
         self.entry: EntryId | None = None
         """The entry, once it is written; None where there was nothing to write."""
         self._operations: dict[str, Operation] = {}
@@ -81,16 +117,42 @@ class Batch:
         return len(self._operations)
 
     def put(
-        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+        self,
+        id: str,
+        body: Mapping[str, Any],
+        *,
+        expires: Expires | None = None,
+        if_entry: EntryId | str | None = None,
+        if_absent: bool = False,
     ) -> None:
-        """Write a whole document.  `if_entry`, `if_absent`: as `Collection.put`; of the document before the batch."""
-        self._add(Operation(PUT, id, without_id(id, body)), expect(id, if_entry, if_absent=if_absent))
+        """Write a whole document; the rest as `Collection.put`.
+
+        `if_entry` and `if_absent` are about the document before the batch.
+        """
+        self._write(PUT, id, body, expires, expect(id, if_entry, if_absent=if_absent))
 
     def patch(
-        self, id: str, body: Mapping[str, Any], *, if_entry: EntryId | str | None = None, if_absent: bool = False
+        self,
+        id: str,
+        body: Mapping[str, Any],
+        *,
+        expires: Expires | None = None,
+        if_entry: EntryId | str | None = None,
+        if_absent: bool = False,
     ) -> None:
-        """Set some fields of a document; None removes one.  The rest as `put`."""
-        self._add(Operation(PATCH, id, without_id(id, body)), expect(id, if_entry, if_absent=if_absent))
+        """Set some fields of a document; the rest as `Collection.patch`, and `put` here."""
+        self._write(PATCH, id, body, expires, expect(id, if_entry, if_absent=if_absent))
+
+    def _write(
+        self,
+        kind: int,
+        id: str,
+        body: Mapping[str, Any],
+        expires: Expires | None,
+        expectations: list[Expectation],
+    ) -> None:
+        said = expiry_ms(id, expires, self._now_ms())
+        self._add(Operation(kind, id, without_id(id, body), said), expectations)
 
     def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> None:
         """Delete a document; nothing where there is no such document.  The rest as `put`."""
@@ -112,8 +174,8 @@ class Batch:
         # Encoded alone, to find what cannot be written where it is said; decoded, so that what the caller does with
         # its objects later changes nothing.
         encoded = encode_operations([operation])
-        ((kind, _, *body),) = cbor.decode_trusted(encoded)
-        operation = Operation(kind, id, body[0] if body else None)
+        (item,) = cbor.decode_trusted(encoded)
+        operation = Operation.of(item)
         if earlier is not None:
             operation = _joined(earlier, operation)
             encoded = encode_operations([operation])
@@ -133,12 +195,12 @@ def _joined(first: Operation, then: Operation) -> Operation:
     """The one operation that does what two on the same document do, one after the other."""
     if then.kind != PATCH:
         return then
-    patch = then.body or {}
+    patch, expires_ms = then.body or {}, first.expires_ms if then.expires_ms is None else then.expires_ms
     if first.kind == PATCH:
-        return Operation(PATCH, then.id, {**(first.body or {}), **patch})
+        return Operation(PATCH, then.id, {**(first.body or {}), **patch}, expires_ms)
     body = {**(first.body or {}), **patch}
     removed = {name for name, value in patch.items() if value is None}
-    return Operation(PUT, then.id, {name: value for name, value in body.items() if name not in removed})
+    return Operation(PUT, then.id, {name: value for name, value in body.items() if name not in removed}, expires_ms)
 
 
 def without_id(id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -34,13 +34,14 @@ class Notes(Collection):
         self.replica = Replica(store, store.collection(id, "notes"), key)
         self.watcher = Notifier()
         self.failures: list[StoreError] = []
+        self.now_ms = NOW_MS
         self.indexing = Indexing(lambda: [self.replica], EventLog(LIMITS, lambda: 0.0), self.failures.append)
         super().__init__(
             self.replica,
             self._told,
             self.failures.append,
             self.watcher,
-            lambda: NOW_MS,
+            lambda: self.now_ms,
             wait_durable=wait_durable,
             indexes_changed=self.indexing.changed,
         )

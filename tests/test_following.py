@@ -21,7 +21,7 @@ from meshsync.documents import Change
 from meshsync.following import Follower
 from meshsync.store.memory import MemoryStore
 from tests.authors import START_MS, Author, Made
-from tests.histories import in_any_order, operation_of
+from tests.histories import expiries, in_any_order, operation_of
 from tests.meshoracle import Write, document_of
 from tests.replicas import give
 from tests.test_collection import Notes
@@ -32,6 +32,7 @@ QUERIES = [None, Query.parse("a=1"), Query.parse("a!=1"), Query.parse("b?"), Que
 contents = st.tuples(
     st.sampled_from([PUT, PATCH, PATCH, DELETE]),
     st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 2), max_size=2),
+    expiries,
 )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from meshsync.core import cbor
+from meshsync.core.entry import NEVER
+from meshsync.moments import time_of
 from meshsync.past.facts import WriteInfo
-from meshsync.store.past import Past
+from meshsync.store.past import Past, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,11 @@ class PastWrite:
     write: WriteInfo
     body: Mapping[str, Any] | None
     """What it set: all fields for a put, some for a patch (None removes one), None for a delete."""
+    expires: datetime | Literal["never"] | None
+    """What it said of when the document expires; None: nothing, which in a put means never."""
     visible: bool
-    """Whether the document still shows some of it: a field that it set or removed, or that it is deleted."""
+    """Whether the document still shows some of it: a field that it set or removed, when it expires, or that it is
+    deleted."""
     changes: list[FieldChange] | None
     """What it changed in the document as the writes before it made it, where that was asked for."""
 
@@ -43,7 +49,7 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
     row = past.row(id)
     if row is None:
         return
-    present = past.state(row)
+    present, has_expired = past.state(row), past.has_expired(row)
     state = past.new_state()
     before: dict[str, Any] = {}
     for write in past.writes(row):
@@ -53,7 +59,14 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
             after = state.visible() or {}
             changes = list(_changes(before, after))
             before = after
-        yield PastWrite(WriteInfo.of(write), write.body, present.shows(write.kind, write.stamp), changes)
+        is_visible = not has_expired and present.shows(write.kind, write.stamp)
+        yield PastWrite(WriteInfo.of(write), write.body, _expires(write), is_visible, changes)
+
+
+def _expires(write: Write) -> datetime | Literal["never"] | None:
+    if write.expires_ms == NEVER:
+        return "never"
+    return None if write.expires_ms is None else time_of(write.expires_ms)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldChange]:

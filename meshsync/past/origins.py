@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from meshsync.core.anchor import Place
 from meshsync.core.document import REMOVED, Stamp
 from meshsync.core.limits import LIMITS
 from meshsync.core.siblings import SiblingState
+from meshsync.moments import time_of
 from meshsync.past.facts import Said, WriteInfo
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
@@ -37,12 +39,24 @@ class FieldOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiry:
+    """When a document expires."""
+
+    time: datetime
+    has_passed: bool
+    write: WriteInfo
+    """What said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
     """Where a document comes from."""
 
     id: str
     deleted: WriteInfo | None
     """What deleted it, where it does not exist."""
+    expiry: Expiry | None
+    """When it expires, or expired, and what said so; None: it is for ever, or it was deleted."""
     fields: list[FieldOrigin]
     """By name: those that it has, and those that a patch removed; or the one that was asked for, unless
     neither the present document nor what that overrode says anything of it."""
@@ -79,17 +93,18 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
     state = past.state(row)
     searches = _searches(state, name)
     open_fields = set(searches)
-    deletion = _deletion(state)
-    deleted: WriteInfo | None = None
+    deletion, sets_expiry = _deletion(state), _sets_expiry(state)
+    asked = {stamp for stamp in (deletion, sets_expiry) if stamp is not None}
+    found: dict[Stamp, WriteInfo] = {}
     complete = True
     for count, write in enumerate(past.writes(row, reverse=True)):
-        if not open_fields and (deleted is not None or deletion is None):
+        if not open_fields and len(found) == len(asked):
             break
         if count == LIMITS.past_writes_max:
             complete = False
             break
-        if write.stamp == deletion:
-            deleted = WriteInfo.of(write)
+        if write.stamp in asked:
+            found[write.stamp] = WriteInfo.of(write)
         for one in [one for one in open_fields if write.touches(one)]:
             if _take(past, searches[one], one, write):
                 open_fields.discard(one)
@@ -98,7 +113,10 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
         for one, search in searches.items()
         if search.said is not None and (search.is_named or any(one.said.is_there for one in search.overrode))
     ]
-    return Why(id, deleted, fields, complete)
+    expiry = None
+    if row.expires_ms is not None and sets_expiry in found:
+        expiry = Expiry(time_of(row.expires_ms), past.has_expired(row), found[sets_expiry])
+    return Why(id, None if deletion is None else found.get(deletion), expiry, fields, complete)
 
 
 def _searches(state: State, name: str | None) -> dict[str, _Search]:
@@ -120,6 +138,15 @@ def _deletion(state: State) -> Stamp | None:
     if not isinstance(state, SiblingState):
         return state.clear if state.exists is None else None
     return None if state.exists else max(mark.stamp for mark in state.ends)
+
+
+def _sets_expiry(state: State) -> Stamp | None:
+    """The stamp of the write that says when a document expires; None where it is for ever, or does not exist."""
+    if state.expires_ms is None:
+        return None
+    if isinstance(state, SiblingState):
+        return state.expiries[0].mark.stamp
+    return None if state.expiry is None else state.expiry[1]
 
 
 def _take(past: Past, search: _Search, name: str, write: Write) -> bool:

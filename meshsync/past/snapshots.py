@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import trio
 
 from meshsync.core.anchor import Place
 from meshsync.core.entry import DELETE
-from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
+from meshsync.core.hlc import COUNTER_BITS, HLC_MAX, milliseconds
 from meshsync.errors import LocalError
+from meshsync.moments import milliseconds_of, time_of
 from meshsync.past.facts import WriteInfo
 from meshsync.store.past import Past, Write
 from meshsync.store.rows import DocumentRow
 
 _ENTRY = re.compile("[0-9a-f]{8,64}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEARCH_ENTRIES = 4096
 """Looked at in one go for their ids: a millisecond or two."""
 _EXPLORE_STEPS = 1024
@@ -36,11 +36,16 @@ class PastDocument:
     body: dict[str, Any]
     write: WriteInfo
     """The write that contributed last."""
+    expires: datetime | None
+    """When it was to expire, as was known then; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A collection as the entries up to some point make it.  Made by `Collection.snapshot`; reads the store anew."""
+    """A collection as the entries up to some point make it, without what had expired by then.
+
+    Made by `Collection.snapshot`; reads the store anew.
+    """
 
     past: Past
     until_hlc: int
@@ -80,8 +85,10 @@ class Snapshot:
         for number, _ in enumerate(self.past.replay(state, row, counts), 1):
             if number % _WRITES == 0:
                 await trio.lowlevel.checkpoint()
-        body = state.visible()
-        return None if body is None or last is None else PastDocument(row.id, body, WriteInfo.of(last))
+        body, expires_ms = state.visible(), state.expires_ms
+        if body is None or last is None or (expires_ms is not None and expires_ms <= milliseconds(self.until_hlc)):
+            return None
+        return PastDocument(row.id, body, WriteInfo.of(last), None if expires_ms is None else time_of(expires_ms))
 
     def _is_before(self, write: Write) -> bool:
         if write.stamp.hlc > self.until_hlc:
@@ -105,21 +112,17 @@ async def take_snapshot(past: Past, at: datetime | str) -> Snapshot:
             if step % _EXPLORE_STEPS == _EXPLORE_STEPS - 1:
                 await trio.lowlevel.checkpoint()
         return Snapshot(past, place.hlc, reached)
-    milliseconds = (_time_of(at) - _EPOCH) // timedelta(milliseconds=1)
-    return Snapshot(past, min((milliseconds + 1 << COUNTER_BITS) - 1, HLC_MAX), None)
+    return Snapshot(past, min((milliseconds_of(_time_of(at)) + 1 << COUNTER_BITS) - 1, HLC_MAX), None)
 
 
 def _time_of(at: datetime | str) -> datetime:
     try:
-        time = datetime.fromisoformat(at) if isinstance(at, str) else at
+        return datetime.fromisoformat(at) if isinstance(at, str) else at
     except ValueError:
         raise LocalError(
             f"{at!r:.80} is neither a time nor an entry; write 2026-05-04T12:30:00Z, or 8 digits or more of an entry's"
             " id"
         ) from None
-    if time.tzinfo is None:
-        raise LocalError(f"{time.isoformat()} names no time zone; add Z for UTC, or its offset, such as +02:00")
-    return time
 
 
 async def _find(past: Past, digits: str) -> Place:

@@ -9,9 +9,10 @@ in between.  When a clock is set back, so is that moment, and what expired too e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.hlc import milliseconds
 from meshsync.core.limits import EXPIRES_MS_MAX
 from meshsync.store.rows import Moment
@@ -68,6 +69,18 @@ class Expiries:
         """Whether a document that expires then is not to be shown any more, whatever its row says yet."""
         return expires_ms is not None and (self.is_past(expires_ms) or expires_ms <= self.present_ms(now_ms))
 
+    def as_meant(self, operations: Sequence[Operation], now_ms: int) -> Sequence[Operation]:
+        """Operations as an entry has to say them that is written now, so that all nodes agree on what they mean.
+
+        A patch of a document that has expired to this node is a put: nothing of what was comes back.
+        """
+        patched = [operation.id for operation in operations if operation.kind == PATCH]
+        rows = self._replica.tables.documents(patched).values()
+        expired = {row.id for row in rows if self.has_expired(row.expires_ms, now_ms)}
+        if not expired:
+            return operations
+        return [_as_put(one) if one.kind == PATCH and one.id in expired else one for one in operations]
+
     def note(self, expires_ms: int) -> None:
         """A document that expires then is stored."""
         if expires_ms > self.passed_ms and (self.next_ms is None or expires_ms < self.next_ms):
@@ -99,7 +112,7 @@ class Expiries:
                 store.set_meta(self._key, b"%d" % self.passed_ms)
         if self._replica.interest is not None:
             self._replica.interest.turned(rows)
-        self._todo = None if is_last else (_next(moments[-1]), end)
+        self._todo = None if is_last else (moments[-1].next(), end)
         if is_last:
             self._look()
         return True
@@ -109,9 +122,9 @@ class Expiries:
         self.next_ms = found[0].expires_ms if found else None
 
 
-def _next(moment: Moment) -> Moment:
-    """The first that can come behind it."""
-    return Moment(moment.expires_ms, moment.id + "\0")
+def _as_put(patch: Operation) -> Operation:
+    body = {name: value for name, value in (patch.body or {}).items() if value is not None}
+    return Operation(PUT, patch.id, body, patch.expires_ms or None)
 
 
 def _nothing() -> None:

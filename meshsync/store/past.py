@@ -84,6 +84,10 @@ class Past:
         """The present state of a document.  DamagedError: it is not known."""
         return self._replica.merger.state(row)
 
+    def has_expired(self, row: DocumentRow) -> bool:
+        """Whether a document is not shown any more because its time has come."""
+        return self._replica.expiries.is_past(row.expires_ms)
+
     def new_state(self) -> State:
         """The state of a document that was never written."""
         return self._replica.merger.new_state()

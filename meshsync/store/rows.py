@@ -123,6 +123,10 @@ class Moment(NamedTuple):
     expires_ms: int
     id: str
 
+    def next(self) -> Moment:
+        """The first that can come behind it."""
+        return Moment(self.expires_ms, self.id + "\0")
+
 
 class Touch(NamedTuple):
     """An entry that touches a document, as the index beside the documents names it.  Sorts by time."""
