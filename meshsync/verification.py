@@ -12,6 +12,7 @@ import trio
 from meshsync.core.entry import verify_seal
 from meshsync.errors import DamagedError, StoreError
 from meshsync.store.base import Store
+from meshsync.store.headers import rebuilt_id
 from meshsync.store.healing import touched_documents
 from meshsync.store.replica import Replica
 from meshsync.store.rows import InspectedEntry
@@ -124,7 +125,7 @@ def _what_is_wrong(replica: Replica, entry: InspectedEntry) -> tuple[Part, str] 
     if not entry.has_body:
         return Part.PAYLOAD, "its payload is damaged"
     try:
-        if replica.rebuilt_id(row) != row.id:
+        if rebuilt_id(replica, row) != row.id:
             return Part.HEAD, "its header or payload is not what its id says"
     except DamagedError:
         return None  # it may be sound: what it builds upon is at fault

@@ -9,6 +9,7 @@ from meshsync.core import cbor
 from meshsync.core.anchor import PARENT
 from meshsync.core.entry import DELETE, PUT, verify_seal
 from meshsync.core.session_events import SessionState
+from meshsync.store.headers import header_of
 from meshsync.store.replica import Replica
 from meshsync.store.rows import EntryRow
 from tests.simmesh import SimMesh
@@ -95,7 +96,7 @@ class Oracle:
             assert anchor.hlc < row.hlc
             seen |= self.ancestors[anchor.id] | 1 << self.arrivals[anchor.id]
         assert row.height == 1 + max((anchor.height for anchor in above), default=0)
-        assert hashlib.sha256(_ENTRY_DOMAIN + replica.header(row)).digest() == row.id
+        assert hashlib.sha256(_ENTRY_DOMAIN + header_of(replica, row)).digest() == row.id
         self._tips[row.branch] = (row.seq, row.id)
         assert row.id not in self.arrivals, "an entry is stored twice"
         self.arrivals[row.id] = row.arrival

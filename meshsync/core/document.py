@@ -13,7 +13,7 @@ depends on the time besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -87,17 +87,12 @@ class DocumentState:
 
     def last(self) -> Stamp:
         """The greatest stamp that contributes: who wrote last, and when."""
-        return max(self._stamps())
+        return max(self.stamps())
 
-    def contributors(self) -> set[bytes]:
-        """The entries that say what the document is, hidden fields and its absence included."""
-        return {stamp.entry for stamp in self._stamps()}
-
-    def _stamps(self) -> Iterator[Stamp]:
-        yield from (stamp for _, stamp in self.fields.values())
-        yield from (stamp for stamp in (self.clear, self.exists) if stamp is not None)
-        if self.expiry is not None:
-            yield self.expiry[1]
+    def stamps(self) -> set[Stamp]:
+        """The stamps of the writes that say what the document is, hidden fields and its absence included."""
+        registers = [self.clear, self.exists, None if self.expiry is None else self.expiry[1]]
+        return {stamp for _, stamp in self.fields.values()} | {stamp for stamp in registers if stamp is not None}
 
     def shows(self, kind: int, stamp: Stamp) -> bool:
         """Whether the document is, in part, what the write of this stamp said."""

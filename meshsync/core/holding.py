@@ -57,6 +57,12 @@ class Parcel(Protocol):
     def cursor(self) -> int: ...
 
 
+class Retaining(Protocol):
+    """What is dropped once others have it; see meshsync.store.retaining."""
+
+    def kept_elsewhere(self, cursor: int) -> None: ...
+
+
 class Selecting(Protocol):
     """Which documents match a query; see meshsync.store.selection.Selection."""
 
@@ -125,6 +131,8 @@ class Holding(Protocol):
     @property
     def durable_next(self) -> int: ...
     def confirmed(self, peer: EndpointId, epoch: bytes, cursor: int) -> None: ...
+    @property
+    def retaining(self) -> Retaining: ...
 
     # In
     def cursor_for(self, peer: EndpointId) -> tuple[bytes, int] | None: ...

@@ -237,6 +237,8 @@ class Session(SessionParts):
         self._pusher.begin_anew(message.flags)
         self._sieve.opened(message)
         self._wants.renew()
+        if message.cursor is not None and message.cursor[0] == self.held.epoch:
+            self._is_kept(message.cursor[1])
         forked = self._view.opened(message.tips)
         turned: list[Effect] = []
         if message.round:
@@ -293,6 +295,7 @@ class Session(SessionParts):
         if message.cursor is not None:
             if self._pusher.confirm(message.cursor):
                 self.held.confirmed(self.peer, epoch, message.cursor)
+                self._is_kept(message.cursor)
         elif not message.tips:
             return self._on_check(now)
         return [*self._offers(message), *self._locate(self._locator.told(message))]

@@ -11,7 +11,7 @@ from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.locating import Locator
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
-from meshsync.core.messages import Open
+from meshsync.core.messages import FLAG_COMPLETE, Open
 from meshsync.core.peerview import PeerView
 from meshsync.core.pulling import Pulled, Puller
 from meshsync.core.pushing import Pusher
@@ -109,3 +109,8 @@ class SessionParts:
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._pusher.unconfirmed
+
+    def _is_kept(self, cursor: int) -> None:
+        """The peer has stored what arrived here before: with all payloads, where it wants everything."""
+        if self._sieve.query is None and self._peer_open is not None and self._peer_open.flags & FLAG_COMPLETE:
+            self.held.retaining.kept_elsewhere(cursor)

@@ -143,9 +143,9 @@ class SiblingState:
         for side in self._expiries:
             yield side.mark
 
-    def contributors(self) -> set[bytes]:
-        """The entries that say what the document is."""
-        return {mark.stamp.entry for mark in self._marks()}
+    def stamps(self) -> set[Stamp]:
+        """The stamps of the writes that say what the document is."""
+        return {mark.stamp for mark in self._marks()}
 
     def names(self) -> list[str]:
         """The fields of which something was said that was not overridden."""

@@ -93,10 +93,16 @@ class Wants:
                     raise PeerError("a payload that was not asked for")
                 if (applied := self._held.fill_payload(*place, payload)) is not None:
                     changes.append(applied)
-                lacked.discard(place)
+                    lacked.discard(place)
+                elif self._is_here(place):
+                    lacked.discard(place)
         finally:
             self._lacked |= lacked
         return changes
+
+    def _is_here(self, place: Place) -> bool:
+        """Whether nothing lacks there: where a log has forked, a peer may send the other branch's, again and again."""
+        return len(self._held.payloads_at(*place)) == len(self._held.find(*place, None))
 
     # Answering
 

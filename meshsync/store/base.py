@@ -8,7 +8,7 @@ own thread: a commit without a sync costs some ten microseconds, a hop to a thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -42,8 +42,33 @@ class DocumentTouches(Protocol):
     def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         """Note (tag, hlc, arrival) of entries; what is noted already stays.  In the transaction of the documents."""
 
+    def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        """Forget entries that have a mark in place of their payloads: of each tag the latest is remembered."""
+
+    def gone(self, tag: bytes) -> Touch | None:
+        """The latest of the entries on a document that were ever `let_go`."""
+
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         """At most `limit` of the entries behind `after`, by time; `reverse`: those before it, the latest first."""
+
+
+class ArrivalQueue(Protocol):
+    """Entries, by arrival.  What writes runs inside `Store.transaction()`."""
+
+    def add(self, arrivals: Iterable[int]) -> None:
+        """Put entries in; those that are in stay."""
+
+    def remove(self, arrivals: Iterable[int]) -> None:
+        """Take entries out; those that are not in are left."""
+
+    def clear(self) -> None:
+        """Take all out."""
+
+    def page(self, after: int, limit: int) -> list[int]:
+        """At most `limit` of them behind the arrival `after`, in order."""
+
+    def __len__(self) -> int:
+        """How many there are.  Counts them."""
 
 
 class CollectionTables(Protocol):
@@ -72,6 +97,16 @@ class CollectionTables(Protocol):
     @property
     def changes(self) -> DocumentChanges:
         """What followers of a part were told."""
+
+    @property
+    def superseded(self) -> ArrivalQueue:
+        """The entries whose payloads may have to be let go (meshsync.store.retaining)."""
+
+    def retained(self) -> bytes | None:
+        """What was set by `set_retained`."""
+
+    def set_retained(self, state: bytes) -> None:
+        """Keep how far the past was looked through."""
 
     def branches(self) -> list[BranchRow]:
         """All branches, by number."""

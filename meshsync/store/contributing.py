@@ -11,11 +11,12 @@ contribute is the same one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.bare import is_marked
+from meshsync.core.entry import touched_documents
 from meshsync.errors import DamagedError
 
 if TYPE_CHECKING:
@@ -34,18 +35,30 @@ def contributes(replica: Replica, entry: StoredEntry) -> bool:
 def contributing(replica: Replica, entries: Sequence[StoredEntry]) -> set[int]:
     """The arrival numbers of those of some entries whose payloads contribute.
 
-    Of a payload that is not here the mark decides.  Where nobody knows, it contributes: it is lacking, or a document
-    that it touches is damaged.
+    Of a payload that is not here the mark decides.  Where nobody knows, it contributes: it is lacking, or it or a
+    document that it touches is damaged.
     """
-    present = [entry for entry in entries if entry.payload is not None]
-    found = {entry.arrival for entry in entries if entry.payload is None and not is_marked(entry.bare)}
-    operations: list[Any] = cbor.decode_many_trusted([entry.payload or b"" for entry in present])
-    documents = replica.tables.documents(list({operation[1] for ops in operations for operation in ops}))
+    touched = {entry.arrival: _documents_of(entry.payload) for entry in entries if entry.payload is not None}
+    documents = replica.tables.documents(list({id for ids in touched.values() for id in ids}))
     tests = {id: _test_of(replica, row) for id, row in documents.items()}
-    for entry, ops in zip(present, operations, strict=True):
-        if any(operation[1] not in tests or tests[operation[1]](entry) for operation in ops):
+    found: set[int] = set()
+    for entry in entries:
+        ids = touched.get(entry.arrival)
+        if ids is None:
+            is_needed = not is_marked(entry.bare)
+        else:
+            is_needed = not ids or any(id not in tests or tests[id](entry) for id in ids)
+        if is_needed:
             found.add(entry.arrival)
     return found
+
+
+def _documents_of(payload: bytes) -> list[str]:
+    """The ids of the documents that a payload touches; none where it makes no sense, though it fits its checksum."""
+    try:
+        return touched_documents(payload)
+    except cbor.GARBAGE:
+        return []
 
 
 def _test_of(replica: Replica, row: DocumentRow) -> _Test:
@@ -56,5 +69,5 @@ def _test_of(replica: Replica, row: DocumentRow) -> _Test:
         state = replica.merger.state(row)
     except DamagedError:
         return lambda entry: True  # noqa: ARG005
-    ids, frontier = state.contributors(), set(state.frontier)
+    ids, frontier = {stamp.entry for stamp in state.stamps()}, set(state.frontier)
     return lambda entry: entry.id in ids or Place(entry.branch, entry.seq, entry.hlc) in frontier

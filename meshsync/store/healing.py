@@ -13,6 +13,7 @@ from meshsync.core import cbor
 from meshsync.core.entry import verify_seal
 from meshsync.core.policy import policy_of
 from meshsync.errors import DamagedError
+from meshsync.store.headers import rebuilt_id
 from meshsync.store.replica import Replica
 from meshsync.store.rows import LOST_STATE, EntryRow, InspectedEntry
 
@@ -51,7 +52,7 @@ def heal_entry(replica: Replica, damaged: InspectedEntry) -> bool:
 
 def _proven(replica: Replica, row: EntryRow) -> EntryRow | None:
     try:
-        id = replica.rebuilt_id(row)
+        id = rebuilt_id(replica, row)
         author = replica.branches[row.branch].log.author
         has_seal = type(row.seal) is bytes and verify_seal(author, id, row.seal)
         if id != row.id and not has_seal and not _is_next_after(replica, row, id):
@@ -67,7 +68,7 @@ def _proven(replica: Replica, row: EntryRow) -> EntryRow | None:
 def _is_next_after(replica: Replica, row: EntryRow, id: bytes) -> bool:
     """Whether the next entry of the log names `id` as the one before."""
     following = replica.tables.entries_of(row.branch, row.seq, 1)
-    return bool(following) and replica.rebuilt_id(following[0], prev=id) == following[0].id
+    return bool(following) and rebuilt_id(replica, following[0], prev=id) == following[0].id
 
 
 def touched_documents(rows: Iterable[EntryRow]) -> Iterator[tuple[EntryRow, list[str]]]:

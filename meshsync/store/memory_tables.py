@@ -15,6 +15,7 @@ from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.memory_changes import MemoryChanges
 from meshsync.store.memory_keys import MemoryKeys
+from meshsync.store.memory_queue import MemoryQueue
 from meshsync.store.memory_reading import MemoryDocumentReads
 from meshsync.store.memory_touches import MemoryTouches
 from meshsync.store.rows import (
@@ -49,6 +50,8 @@ class MemoryTables(MemoryDocumentReads):
         self.touches = MemoryTouches()
         self.keys = MemoryKeys()
         self.changes = MemoryChanges()
+        self.superseded = MemoryQueue()
+        self._retained: bytes | None = None
         self._live = 0
         self._payload_bytes = 0
         self._cursors: dict[bytes, CursorRow] = {}
@@ -64,7 +67,8 @@ class MemoryTables(MemoryDocumentReads):
     ) -> None:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
-        self.touches.changed = self.keys.changed = self.changes.changed = changed
+        for part in (self.touches, self.keys, self.changes, self.superseded):
+            part.changed = changed
         self._require_transaction = require_transaction
         self.found_damage = lambda error: None  # noqa: ARG005
 
@@ -82,6 +86,7 @@ class MemoryTables(MemoryDocumentReads):
         twin.touches = self.touches.copy()
         twin.keys = self.keys.copy()
         twin.changes = self.changes.copy()
+        twin.superseded = self.superseded.copy()
         return twin
 
     # Rot: knobs for tests
@@ -338,6 +343,14 @@ class MemoryTables(MemoryDocumentReads):
             self._cursors[peer] = before
 
     # The rest
+
+    def retained(self) -> bytes | None:
+        return self._retained
+
+    def set_retained(self, state: bytes) -> None:
+        self._require_transaction()
+        self._changed(partial(setattr, self, "_retained", self._retained))
+        self._retained = state
 
     def verify(self) -> Iterator[str]:
         """See `Store.verify`."""

@@ -15,6 +15,7 @@ class MemoryTouches:
     def __init__(self) -> None:
         self._by_tag: dict[bytes, list[Touch]] = {}
         """Sorted."""
+        self._gone: dict[bytes, Touch] = {}
         self.changed: Callable[[Callable[[], object]], None] = lambda undo: None  # noqa: ARG005
         """Receives the steps back; set by the tables that these belong to."""
 
@@ -22,6 +23,7 @@ class MemoryTouches:
         """The same a second time, sharing nothing that changes."""
         twin = MemoryTouches()
         twin._by_tag = {tag: touches.copy() for tag, touches in self._by_tag.items()}
+        twin._gone = self._gone.copy()
         return twin
 
     def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
@@ -31,6 +33,25 @@ class MemoryTouches:
             if noted[at : at + 1] != [touch]:
                 insort(noted, touch)
                 self.changed(partial(noted.remove, touch))
+
+    def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        for tag, hlc, arrival in touches:
+            noted, touch = self._by_tag.get(tag, []), Touch(hlc, arrival)
+            if touch in noted:
+                noted.remove(touch)
+                self.changed(partial(insort, noted, touch))
+            before = self._gone.get(tag)
+            if before is None or before < touch:
+                self._gone[tag] = touch
+                self.changed(partial(self._put_back, tag, before))
+
+    def _put_back(self, tag: bytes, touch: Touch | None) -> None:
+        self._gone.pop(tag)
+        if touch is not None:
+            self._gone[tag] = touch
+
+    def gone(self, tag: bytes) -> Touch | None:
+        return self._gone.get(tag)
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         noted = self._by_tag.get(tag, [])

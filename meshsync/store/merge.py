@@ -96,6 +96,8 @@ class DocumentMerger:
         self.bare = 0
         """How many entries that lack their payloads were stored so far."""
         self._touches: list[tuple[bytes, int, int]] = []
+        self._left: set[tuple[bytes, int]] = set()
+        """Of documents, and when they were written, the writes that do not contribute any more."""
         self._recent: dict[int, EntryRow] = {}
         """The entries of the batch at hand, by arrival: asked for again when a batch writes a document twice."""
 
@@ -119,7 +121,9 @@ class DocumentMerger:
         drafts: dict[str, _Draft] = {}
         conflicts = 0
         self._touches = []
+        self._left = set()
         self._recent = {}
+        merge_one = self._merge_noting_what_left if self._replica.retaining.is_on else self._merge_one
         for row, ops in self._whole(rows, operations):
             self._recent[row.arrival] = row
             for number, operation in enumerate(ops):
@@ -137,7 +141,7 @@ class DocumentMerger:
                     draft = drafts[id] = _Draft(before, fresh.pop(id, None))
                 had_conflict = draft.conflict
                 try:
-                    self._merge_one(draft, row, number, operation, late=late)
+                    merge_one(draft, row, number, operation, late=late)
                     if draft.expires_ms is not None:
                         draft.live = not self._has_passed(draft.expires_ms)
                 except DamagedError:
@@ -158,6 +162,7 @@ class DocumentMerger:
             followed.follow(changed, bodies, None if only is not None else known, late=late)
         if self._touches:
             tables.touches.add(self._touches)
+        self._replica.retaining.superseded(self._left)
         self._recent = {}
         return conflicts
 
@@ -188,6 +193,22 @@ class DocumentMerger:
         with suppress(DamagedError):
             return self.body(row, None)
         return None
+
+    def _merge_noting_what_left(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
+        before = self._contributing(draft)
+        self._merge_one(draft, row, number, operation, late=late)
+        if left := before - self._contributing(draft):
+            tag = document_tag(self._replica.id, operation[1])
+            self._left.update((tag, one.hlc) for one in left)
+
+    def _contributing(self, draft: _Draft) -> set[Stamp | Place]:
+        """What names the writes that a document is made of (`meshsync.store.contributing`)."""
+        if draft.is_lost or not draft.arrival:
+            return set()
+        if not draft.has_state:
+            return {self._place(draft.arrival)}
+        state = self._state(draft)
+        return {*state.stamps(), *state.frontier}
 
     def _merge_one(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
         kind = operation[0]
@@ -253,8 +274,12 @@ class DocumentMerger:
     def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> list[tuple[EntryRow, Any]]:
         """The entries with payloads; of the others it is noted which documents they touch."""
         lone = [row for row, ops in zip(rows, operations, strict=True) if ops is None]
-        self.bare += len(lone) - sum([is_marked(row.bare) for row in lone])
-        self._touches += [(tag, row.hlc, row.arrival) for row in lone for tag in tags_of(row.bare or b"")]
+        marked = [row for row in lone if is_marked(row.bare)]
+        if marked:
+            self._replica.tables.touches.let_go(_touches_of(marked))
+            lone = [row for row in lone if not is_marked(row.bare)]
+        self.bare += len(lone)
+        self._touches += _touches_of(lone)
         return [(row, ops) for row, ops in zip(rows, operations, strict=True) if ops is not None]
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:
@@ -359,6 +384,11 @@ class DocumentMerger:
 
     def _stamp(self, row: EntryRow) -> Stamp:
         return Stamp(row.hlc, bytes(self._replica.branches[row.branch].log.author), row.id)
+
+
+def _touches_of(rows: Sequence[EntryRow]) -> list[tuple[bytes, int, int]]:
+    """What entries without payload touch."""
+    return [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
 
 
 def _hlc(place: Place) -> int:

@@ -12,6 +12,7 @@ from meshsync.core.entry import check_operations, document_tags, touched_documen
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId
 from meshsync.store.applied import Applied
+from meshsync.store.headers import rebuilt_id
 from meshsync.store.rows import EntryRow, InspectedEntry
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Payloads:
         for old, _, has_body in lacking:
             row = old._replace(payload=payload, bare=None)
             try:
-                fits = description(old.bare) == summary if has_body else replica.rebuilt_id(row) == row.id
+                fits = description(old.bare) == summary if has_body else rebuilt_id(replica, row) == row.id
             except DamagedError:
                 return None  # what it builds upon is damaged as well, so nothing can prove it yet
             if fits:
@@ -84,17 +85,14 @@ class Payloads:
                 applied.payload_bytes += len(payload)
 
     def let_go(self, rows: Sequence[EntryRow]) -> int:
-        """Drop payloads that are superseded (`contributing`), in one transaction; how many bytes they took."""
-        replica, tables = self._replica, self._replica.tables
-        freed = 0
-        with replica.store.transaction():
-            for row in rows:
-                assert row.payload is not None
-                freed += len(row.payload)
-                bare = described(replica.id, row.payload, touched_documents(row.payload))
-                # Only the payload says which documents it touches, and no row points at it that would be noted later.
-                tables.touches.add([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
-                tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))
+        """Drop payloads that are superseded (`contributing`), in a transaction; how many bytes they took."""
+        tables, freed = self._replica.tables, 0
+        for row in rows:
+            assert row.payload is not None
+            freed += len(row.payload)
+            bare = described(self._replica.id, row.payload, touched_documents(row.payload))
+            tables.touches.let_go([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
+            tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))
         return freed
 
     def _inspected(self, anchor: Anchor) -> InspectedEntry:

@@ -10,23 +10,16 @@ Every change is one transaction of the store; what is in memory follows after th
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshsync.core import cbor
 from meshsync.core.anchor import PARENT, Anchor
-from meshsync.core.bare import description
 from meshsync.core.entry import (
-    HeaderBuilder,
     Operation,
-    document_tags,
-    entry_id,
     make_seal,
-    touched_documents,
 )
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch
@@ -47,6 +40,7 @@ from meshsync.store.outbox import Choose, Outbox, Parcel
 from meshsync.store.own_log import OwnLog
 from meshsync.store.part_changes import PartChanges
 from meshsync.store.payloads import Payloads
+from meshsync.store.retaining import Retaining
 from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
 
@@ -75,6 +69,7 @@ class Replica(Branches):
         self.interest: Interest | None = None
         """What is wanted of the collection; None: all."""
         self.own = OwnLog(self)
+        self.retaining = Retaining(self)
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
         """By peer and epoch of its store: it has stored all that arrived here before."""
 
@@ -282,6 +277,7 @@ class Replica(Branches):
         with self.change():
             self.tables.rewrite_entry(row)
             conflicts = self.merger.merge([row], [operations], late=True)
+            self.retaining.look_again([row.arrival])
         self.damage.entry_mended(row.arrival)
         self.selection.came_late(row.arrival)
         if self.interest is not None:
@@ -314,6 +310,7 @@ class Replica(Branches):
             rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
             self.tables.insert_entries(rows)
         applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries], late=bool(self.tails))
+        self.retaining.look_again(self._restored if self.tails else ())
         applied.count += len(rows)
         grown = {row.branch: row for row in rows}
         covered: dict[int, int] = {}
@@ -371,27 +368,3 @@ class Replica(Branches):
         while rows := self.tables.entries_from(arrival, page):
             yield from rows
             arrival = rows[-1].arrival + 1
-
-    def rebuilt_id(self, row: EntryRow, prev: bytes | None = None) -> bytes:
-        """The id of an entry, from its header rebuilt: another one than is stored tells of damage.
-
-        `prev`: take this for the id of the entry before.  DamagedError: what it builds upon is damaged.
-        ValueError: the row makes no sense.
-        """
-        try:
-            return entry_id(self.header(row, prev))
-        except (*cbor.GARBAGE, AttributeError, struct.error) as error:
-            raise ValueError(f"the row makes no sense: {type(error).__name__}: {error}") from error
-
-    def header(self, row: EntryRow, prev: bytes | None = None) -> bytes:
-        """The header of a stored entry, rebuilt: its hash must be the entry's id."""
-        log = self.branches[row.branch].log
-        if prev is None:
-            prev = self.anchor(row.branch, row.seq - 1).id or None
-        if row.payload is not None:
-            tags = document_tags(self.id, touched_documents(row.payload))
-            digest, size = cbor.sha256(row.payload), len(row.payload)
-        else:
-            digest, size, tags = description(row.bare)
-        parents = self.parent_ids(row.parents)
-        return HeaderBuilder(self.id, log).header(row.seq, prev, parents, row.height, row.hlc, digest, size, tags)

@@ -62,6 +62,22 @@ def test_a_peer_that_lacks_the_payloads_too_is_asked_once_and_not_for_ever() -> 
     assert duo.transcript.count("a Want") + duo.transcript.count("b Want") == wants
 
 
+def test_of_a_fork_the_payload_that_a_peer_has_is_not_taken_for_the_one_that_lacks() -> None:
+    """Otherwise it is asked for, and sent, without end."""
+    author = Author(1)
+    one = author.write()
+    forked = [author.write([Operation(PUT, "d", {"n": n})], after=one) for n in range(2)]
+    asking, asked = new_replica(11), new_replica(12)
+    for replica, bare in ((asking, forked), (asked, forked[:1])):
+        give(replica, one)
+        for entry in forked:
+            apply(replica, *batch_of([entry], bare=[entry] if entry in bare else []))
+    duo = Duo(asking, asked)
+    duo.run(300)
+    assert asking.tables.counts()[2] == 1
+    assert duo.transcript.count("a Want") <= 4
+
+
 def test_payloads_behind_many_that_nobody_has_are_found() -> None:
     """Otherwise 256 payloads that are gone for good hide all others."""
     whole = new_replica(11)

@@ -10,6 +10,7 @@ from meshsync.core.bare import LET_GO, mark_of
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.policy import Policy, collection_id
 from meshsync.store.contributing import contributes, contributing
+from meshsync.store.headers import rebuilt_id
 from meshsync.store.healing import DocumentRebuild
 from meshsync.store.replica import Replica
 from meshsync.store.rows import LOST_STATE, EntryRow
@@ -33,7 +34,8 @@ def superseded(replica: Replica) -> list[EntryRow]:
 
 
 def let_go_all(replica: Replica) -> int:
-    return replica.payloads.let_go(superseded(replica))
+    with replica.store.transaction():
+        return replica.payloads.let_go(superseded(replica))
 
 
 def summary(replica: Replica) -> object:
@@ -43,7 +45,7 @@ def summary(replica: Replica) -> object:
         return None
     state = replica.merger.state(row)
     # A damaged row, and one that was made anew, may hold the same things in another order.
-    return row.live, row.conflict, state.visible(), sorted(state.contributors()), sorted(state.frontier)
+    return row.live, row.conflict, state.visible(), sorted(state.stamps()), sorted(state.frontier)
 
 
 @given(st.sampled_from(Policy), st.data())
@@ -185,7 +187,7 @@ def test_what_was_let_go_stays_so_though_a_peer_sends_it_unasked() -> None:
     row = replica.tables.entry(2)
     assert row is not None
     assert (row.payload, mark_of(row.bare or b"")) == (None, LET_GO)
-    assert replica.rebuilt_id(row) == row.id
+    assert rebuilt_id(replica, row) == row.id
     assert replica.wanted_places(9) == [(lacking.log, 1)]
 
 

@@ -219,7 +219,7 @@ def faults_after(path: Path, *damage: str) -> list[str]:
         ("UPDATE branches_1 SET number = 2", "entry 10 belongs to a branch that is not there"),
         ("DELETE FROM documents_1 WHERE id = 'd000004'", "9 documents are live, 10 were counted"),
         ("UPDATE entries_1 SET payload = NULL WHERE arrival = 2", "entry 2 has both a payload and"),
-        ("UPDATE entries_1 SET bare = x'00' WHERE arrival = 2", "1 entries are without payload, 0 were counted"),
+        ("UPDATE entries_1 SET bare = x'00' WHERE arrival = 2", "1 entries lack their payloads and 0 have marks"),
     ],
 )
 def test_verify_finds(path: Path, damage: str, fault: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from meshsync.core.bare import LET_GO, with_mark
 from meshsync.core.entry import PATCH, PUT, Operation
+from meshsync.core.retention import LATEST
 from meshsync.errors import StoreError
 from meshsync.store.keys import IndexRow, KeyRow
 from meshsync.store.past import Past, Write
@@ -38,6 +39,13 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_retaining(connection: apsw.Connection) -> None:
+    """Take back what version 8 brought."""
+    run(connection, "ALTER TABLE collections DROP COLUMN retained")
+    run(connection, "DROP TABLE gone_1")
+    run(connection, "DROP TABLE superseded_1")
+
+
 def unmake_expiries(connection: apsw.Connection) -> None:
     """Take back what version 6 brought, and all since."""
     unmake_changes(connection)
@@ -54,7 +62,8 @@ def unmake_marks(connection: apsw.Connection) -> None:
 
 
 def unmake_changes(connection: apsw.Connection) -> None:
-    """Take back what version 7 brought."""
+    """Take back what version 7 brought, and all since."""
+    unmake_retaining(connection)
     run(connection, "DROP TABLE changes_1")
 
 
@@ -206,6 +215,33 @@ def test_documents_of_an_older_store_may_expire(path: Path) -> None:
     with store.transaction():
         tables.put_documents([document("d000007", 7, expires_ms=1000)], 0)
     assert tables.expiring(Moment(0, ""), Moment(2000, ""), 9) == [Moment(1000, "d000007")]
+    assert list(store.verify()) == []
+    store.close()
+
+
+def test_an_older_store_lets_its_past_go(tmp_path: Path) -> None:
+    """Otherwise only new nodes could."""
+    path = tmp_path / "store.db"
+    store = SqliteStore.open(path, boot_id=b"boot")
+    replica_of(store).append([Operation(PUT, "x", {"n": 0})], START_MS)
+    store.close()
+    connection = apsw.Connection(str(path))
+    unmake_retaining(connection)
+    connection.close()
+    set_version(path, 7)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    replica = replica_of(store)
+    for number in range(1, 3):
+        replica.append([Operation(PUT, "x", {"n": number})], START_MS)
+    replica.retaining.set(LATEST)
+    replica.retaining.kept_elsewhere(99)
+    while replica.retaining.step(START_MS):
+        pass
+    assert replica.retaining.dropped[0] == 2
+    store.close()
+    store = SqliteStore.open(path, boot_id=b"boot")
+    assert replica_of(store).retaining.retention == LATEST
+    assert places(store).marked() == 2
     assert list(store.verify()) == []
     store.close()
 

@@ -55,6 +55,18 @@ CREATE TABLE touches_{n} (
     PRIMARY KEY (tag, hlc, arrival)
 ) STRICT, WITHOUT ROWID;
 
+-- Of each document the latest entry that has a mark in place of its payload, by its tag.
+CREATE TABLE gone_{n} (
+    tag BLOB PRIMARY KEY,
+    hlc INTEGER NOT NULL,
+    arrival INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Entries whose payloads may have to be let go.
+CREATE TABLE superseded_{n} (
+    arrival INTEGER PRIMARY KEY
+) STRICT;
+
 -- The declared indexes, and the key of each live document in each of them (meshsync/store/keys.py).  By id, so that a
 -- write need not know what the document was before; by key, to find it.
 CREATE TABLE indexes_{n} (

@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -97,6 +97,18 @@ def _make_room_for_changes(connection: apsw.Connection) -> None:
         run(connection, f"CREATE INDEX changes_{number}_order ON changes_{number} (number)")
 
 
+def _let_the_past_go(connection: apsw.Connection) -> None:
+    """From 7 to 8: superseded payloads may be dropped, and what is known of them then is kept."""
+    run(connection, "ALTER TABLE collections ADD COLUMN retained BLOB")
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(connection, f"CREATE TABLE superseded_{number} (arrival INTEGER PRIMARY KEY) STRICT")
+        run(
+            connection,
+            f"CREATE TABLE gone_{number} (tag BLOB PRIMARY KEY, hlc INTEGER NOT NULL, arrival INTEGER NOT NULL) "
+            "STRICT, WITHOUT ROWID",
+        )
+
+
 STEPS: Mapping[int, Step] = {
     1: _count_bytes,
     2: _note_touches,
@@ -104,8 +116,24 @@ STEPS: Mapping[int, Step] = {
     4: _make_room_for_marks,
     5: _let_documents_expire,
     6: _make_room_for_changes,
+    7: _let_the_past_go,
 }
 """STEPS[v] makes version v + 1 from version v."""
+
+
+COLLECTION_TABLES = (
+    "branches",
+    "entries",
+    "documents",
+    "touches",
+    "gone",
+    "superseded",
+    "indexes",
+    "keys",
+    "changes",
+    "cursors",
+)
+"""The tables of a collection, without their numbers."""
 
 
 def schema() -> str:

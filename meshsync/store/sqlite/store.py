@@ -21,7 +21,7 @@ from meshsync.store.sqlite.checkpointer import Checkpointer
 from meshsync.store.sqlite.database import Database
 from meshsync.store.sqlite.files import StoreFiles, StoreLock
 from meshsync.store.sqlite.incarnations import Incarnations
-from meshsync.store.sqlite.migrations import collection_schema
+from meshsync.store.sqlite.migrations import COLLECTION_TABLES, collection_schema
 from meshsync.store.sqlite.opening import open_files
 from meshsync.store.sqlite.syncer import Syncer
 from meshsync.store.sqlite.tables import SqliteTables
@@ -209,7 +209,7 @@ class SqliteStore:
         if self._database.active:
             raise LocalError("a collection is dropped in a transaction of its own")
         with self._transaction:
-            for table in ("branches", "entries", "documents", "touches", "indexes", "keys", "changes", "cursors"):
+            for table in COLLECTION_TABLES:
                 self._database.write(f"DROP TABLE {table}_{tables.number}")
             self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
         del self._tables[id]
@@ -287,7 +287,8 @@ class SqliteStore:
         with self._transaction:
             self._database.write("REINDEX")
             for tables in self._tables.values():
-                self._database.write(f"DELETE FROM touches_{tables.number}")  # noqa: S608
+                for table in ("touches", "gone"):
+                    self._database.write(f"DELETE FROM {table}_{tables.number}")  # noqa: S608
                 fill_touches(self._database.connection, tables.number, tables.id)
                 tables.recount()
 

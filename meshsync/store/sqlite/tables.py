@@ -26,6 +26,7 @@ from meshsync.store.rows import (
 from meshsync.store.sqlite.changes import SqliteChanges
 from meshsync.store.sqlite.database import Database, NotTextError
 from meshsync.store.sqlite.keys import SqliteKeys
+from meshsync.store.sqlite.queue import SqliteQueue
 from meshsync.store.sqlite.reading import SqliteDocumentReads
 from meshsync.store.sqlite.soundness import (
     ENTRY_COLUMNS,
@@ -76,6 +77,7 @@ class SqliteTables(SqliteDocumentReads):
         self.touches = SqliteTouches(database, number)
         self.keys = SqliteKeys(database, number)
         self.changes = SqliteChanges(database, number)
+        self.superseded = SqliteQueue(database, number)
         self._counts = self._committed_counts = Counts(1, 0, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
@@ -307,6 +309,16 @@ class SqliteTables(SqliteDocumentReads):
 
     def size_bytes(self) -> int:
         return self._counts.payload_bytes + ENTRY_BYTES * (self._counts.next_arrival - 1)
+
+    # What is let go
+
+    def retained(self) -> bytes | None:
+        state: bytes | None = self._database.row("SELECT retained FROM collections WHERE number = ?", (self.number,))[0]
+        return state
+
+    def set_retained(self, state: bytes) -> None:
+        self._require_transaction()
+        self._database.write("UPDATE collections SET retained = ? WHERE number = ?", (state, self.number))
 
     # Cursors
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 import apsw
 
 from meshsync.core import cbor
+from meshsync.core.bare import description, is_marked
 from meshsync.core.entry import document_tag
 from meshsync.core.limits import INT_MAX
 from meshsync.ids import CollectionId
@@ -20,18 +21,35 @@ _PAGE = 256
 """Entries that are read at once to make the index anew: with payloads of the greatest size, 64 MiB."""
 
 
+_LET_GO = (
+    "INSERT INTO gone_{n} VALUES (?, ?, ?) ON CONFLICT (tag) DO UPDATE SET hlc = excluded.hlc, "
+    "arrival = excluded.arrival WHERE (excluded.hlc, excluded.arrival) > (hlc, arrival)"
+)
+
+
 class SqliteTouches:
     """Implements `DocumentTouches`."""
 
     def __init__(self, database: Database, number: int) -> None:
         self._database = database
         self._insert = f"INSERT OR IGNORE INTO touches_{number} VALUES (?, ?, ?)"
+        self._delete = f"DELETE FROM touches_{number} WHERE tag = ? AND hlc = ? AND arrival = ?"
+        self._let_go = _LET_GO.format(n=number)
+        self._gone = f"SELECT hlc, arrival FROM gone_{number} WHERE tag = ?"
         page = f"SELECT hlc, arrival FROM touches_{number} WHERE tag = ? AND (hlc, arrival)"
         self._forwards = f"{page} > (?, ?) ORDER BY hlc, arrival LIMIT ?"
         self._backwards = f"{page} < (?, ?) ORDER BY hlc DESC, arrival DESC LIMIT ?"
 
     def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         self._database.write_many(self._insert, touches)
+
+    def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        self._database.write_many(self._delete, touches)
+        self._database.write_many(self._let_go, touches)
+
+    def gone(self, tag: bytes) -> Touch | None:
+        row = self._database.row(self._gone, (tag,))
+        return None if row is None else Touch(*row)
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         if reverse:
@@ -49,6 +67,7 @@ def fill_touches(connection: apsw.Connection, number: int, id: CollectionId) -> 
         f"(SELECT 1 FROM documents_{number} WHERE id = ? AND arrival = ? AND state IS NULL)"
     )
     note_bare = f"INSERT OR IGNORE INTO touches_{number} VALUES (?, ?, ?)"
+    note_marked = _LET_GO.format(n=number)
     after = 0
     while rows := run(
         connection,
@@ -60,8 +79,8 @@ def fill_touches(connection: apsw.Connection, number: int, id: CollectionId) -> 
             # What makes no sense is damaged; it is stored again, and noted then, by a repair.
             with suppress(*cbor.GARBAGE, AttributeError):
                 if payload is None:
-                    tags = cbor.decode_trusted(bare)[2]
-                    connection.executemany(note_bare, [(tag, hlc, arrival) for tag in tags])
+                    note_one = note_marked if is_marked(bare) else note_bare
+                    connection.executemany(note_one, [(tag, hlc, arrival) for tag in description(bare)[2]])
                     continue
                 ids = [operation[1] for operation in cbor.decode_trusted(payload)]
                 touches = [(document_tag(id, one), hlc, arrival, one, arrival) for one in ids]
