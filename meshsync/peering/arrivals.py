@@ -62,7 +62,9 @@ class Arrivals:
         if self._book.own < connection.peer:
             with trio.move_on_after(ASIDE_SECONDS):
                 await peer.changed.wait_until(lambda: peer.dialing is None)
-        else:
+        # A dial that is late would take the place of a connection that works by then, and all that is under way on it
+        # would begin anew.  The peer never hears of one that is cancelled: its dialer proves itself last.
+        if peer.dialing is not None:
             peer.dialing.cancel()
 
     async def dialed(self, connection: Connection) -> bool:

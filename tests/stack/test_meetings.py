@@ -6,9 +6,11 @@ import random
 
 import pytest
 import trio
+import trio.testing
 
 from meshsync.ids import EndpointId
 from meshsync.node import Node
+from meshsync.transports.base import Connection
 from meshsync.transports.quic.endpoint import QuicEndpoint
 from tests.simnet import LinkProfile
 from tests.stack.world import World, documents, events, level, simulate, write
@@ -79,6 +81,40 @@ def meet(seed: int) -> bool:
         patch.setattr("trio._core._run._r", random.Random(seed))
         simulate(scenario, seed=seed, profile=profile)
     return min(tries) > 0
+
+
+@pytest.mark.parametrize("head_start", [step / 4 for step in range(-16, 17)])
+def test_a_connection_that_works_is_not_given_up_for_a_dial_that_is_late(head_start: float) -> None:
+    """On a slow path whatever was under way would begin anew, at every meeting."""
+
+    async def scenario(world: World) -> None:
+        kept: dict[int, list[Connection]] = {1: [], 2: []}
+
+        async def begin(number: int) -> None:
+            await trio.sleep(max(0.0, head_start if number == 1 else -head_start))
+            node = await world.start(number, peers=[3 - number])
+            await trio.testing.wait_all_tasks_blocked()  # it learns whom the owner named
+            [peer] = node.peering.peers.values()
+
+            def is_another() -> bool:
+                return peer.connection is not None and peer.connection not in kept[number]
+
+            while True:
+                await peer.changed.wait_until(is_another)
+                assert peer.connection is not None
+                kept[number].append(peer.connection)
+
+        async with trio.open_nursery() as nursery:
+            for number in (1, 2):
+                nursery.start_soon(begin, number)
+            await trio.sleep(30)
+            nursery.cancel_scope.cancel()
+        lower = min((1, 2), key=lambda number: world.node(number).id)
+        assert len(kept[lower]) == 1, "it took a connection, and then its own instead"
+        assert len(kept[3 - lower]) <= 2, "its own dial may be there before it hears of the other"
+        assert kept[1][-1].nonces == kept[2][-1].nonces
+
+    simulate(scenario, profile=LinkProfile(1.0))
 
 
 def meet_all(seeds: range) -> None:
