@@ -42,6 +42,12 @@ class CloseCode(enum.IntEnum):
     """This node failed; the fault is not the peer's."""
     NOT_HERE = 14
     """The collection is unknown here or not for this peer; the two are deliberately the same answer."""
+
+    @classmethod
+    def told(cls, code: int) -> CloseCode:
+        """The code that a peer sent; PROTOCOL for one that this version does not know."""
+        return cls(code) if code in cls._value2member_map_ else cls.PROTOCOL
+
     LOST = 15
     """The path is gone: nothing was heard for the idle time.  Never sent."""
 

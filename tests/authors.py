@@ -100,6 +100,7 @@ def batch_of(
     entries: Sequence[Made],
     *,
     bare: Sequence[Made] = (),
+    superseded: Sequence[Made] = (),
     explicit: bool = True,
     cursor: int = 1,
     root: bytes | None = None,
@@ -109,7 +110,8 @@ def batch_of(
     for entry in entries:
         for one in (entry, *entry.parents):
             logs.setdefault(one.log, len(logs))
-    ids = {entry.id for entry in bare}
+    passed = {entry.id for entry in superseded}
+    ids = {entry.id for entry in bare} | passed
     last = {entry.log: position for position, entry in enumerate(entries)}
     tips = {entry.id: position for position, entry in enumerate(entries)}
     for entry in entries:  # on every branch the last entry has a seal
@@ -137,6 +139,7 @@ def batch_of(
         ],
         payloads=[None if entry.id in ids else entry.payload for entry in entries],
         bare=[(k, *entry.bare) for k, entry in enumerate(entries) if entry.id in ids],
+        superseded=[k for k, entry in enumerate(entries) if entry.id in passed],
         seals=[(k, entries[k].seal) for k in sorted({*last.values(), *tips.values()})],
         cursor=cursor,
         root=root,

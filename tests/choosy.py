@@ -14,8 +14,10 @@ from typing import Any
 
 from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.history import History
 from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
+from meshsync.store.contributing import contributing
 from meshsync.store.listing import Listing
 from tests.meshoracle import Write, document_of
 from tests.simmesh import SimMesh
@@ -72,6 +74,11 @@ def shown(node: Node) -> dict[str, dict[str, Any]]:
     return {id: body for id, body in documents.items() if body is not None and (interest is None or id in interest)}
 
 
+def payloads(node: Node) -> dict[bytes, bytes]:
+    """The payloads that a node holds, by entry."""
+    return {row.id: row.payload for row in node.replica.scan_entries() if row.payload is not None}
+
+
 def check_looked_through(mesh: SimMesh) -> None:
     """What a node shows, and says, while it looks through its documents for those that it wants now."""
     for node in mesh.nodes:
@@ -92,7 +99,20 @@ def check_views(mesh: SimMesh) -> None:
     state = full_state(mesh)
     for node in mesh.nodes:
         wanted = {id: body for id, body in state.items() if node.query is None or node.query.matches(body, id)}
-        assert shown(node) == wanted, f"{node} with {node.query}"
+        assert shown(node) == wanted, f"{node} with {node.query}, {node.history}"
+
+
+def check_histories(mesh: SimMesh) -> None:
+    """Who wants the whole history has what anyone has; nobody calls superseded what a document is made of."""
+    everything = {id: payload for node in mesh.nodes for id, payload in payloads(node).items()}
+    whole = next((node for node in mesh.nodes if len(payloads(node)) == len(everything)), None)
+    for node in mesh.nodes:
+        if node.query is None and node.history is History.FULL:
+            assert payloads(node) == everything, f"{node} lacks of the past"
+        if whole is not None:
+            rows = {row.id: row for row in whole.replica.scan_entries()}
+            marked = [rows[row.id] for row in node.replica.tables.marked_entries(1, len(rows))]
+            assert contributing(whole.replica, marked) == set(), f"{node} has marks that are wrong"
 
 
 class ChoosyMesh:
@@ -111,12 +131,11 @@ class ChoosyMesh:
         self.full = rng.randrange(1, 3)
         for number in range(self.full + rng.randrange(1, 5)):
             node = self.mesh.add_node()
-            if number >= self.full:
-                node.choose(random_query(rng))
+            node.choose(random_query(rng) if number >= self.full else None, self._random_history())
         self._weights = {
             self._write: 12,
             self._connect: 7,
-            self._choose: rng.choice((0, 1, 3)),
+            self._choose: rng.choice((1, 2, 4)),
             self._cut: rng.choice((0, 2, 6)),
             self._kill: rng.choice((0, 1)),
             self._crash: rng.choice((0, 1)),
@@ -140,9 +159,13 @@ class ChoosyMesh:
             self.mesh.link(node, other)
 
     def _choose(self, node: Node) -> None:
-        if node.number >= self.full:
-            node.choose(random_query(self.rng))
-            self.mesh.stats["choices"] += 1
+        history = self._random_history()
+        self.mesh.stats["histories"] += history is not node.history
+        node.choose(random_query(self.rng) if node.number >= self.full else None, history)
+        self.mesh.stats["choices"] += 1
+
+    def _random_history(self) -> History:
+        return self.rng.choice((History.FULL, History.LATEST))
 
     def _cut(self, _: Node) -> None:
         if self.mesh.links:
@@ -181,6 +204,8 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     choosy.mesh.run(2.0)
     assert choosy.mesh.is_level()
     check_views(choosy.mesh)
+    check_histories(choosy.mesh)
     mesh = choosy.mesh
     mesh.stats["payloads that stayed away"] += sum(node.replica.tables.counts()[2] for node in mesh.nodes)
+    mesh.stats["superseded"] += sum(node.replica.tables.marked() for node in mesh.nodes)
     return mesh.stats

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core.entry import Operation
+from meshsync.core.history import History
 from meshsync.core.messages import Batch, Have, Open, decode_untrusted, encode_message
 from meshsync.core.query import Query
 from meshsync.core.session import Session
@@ -71,6 +72,7 @@ class Node:
         """The arrival numbers below it survive a crash."""
         self.query: Query | None = None
         """What it subscribes to; None: everything."""
+        self.history = History.FULL
         self.open()
 
     def __repr__(self) -> str:
@@ -83,13 +85,13 @@ class Node:
         self.spreading = Spreading(self.subscribers, self.mesh.limits, self.mesh.rng)
         with self.store.sound():
             self.replica = Replica(self.store, self.store.collection(COLLECTION, NAME), self.key, self.mesh.limits)
-            self.replica.choose(self.query)
+            self.replica.choose(self.query, self.history)
         self.look(self.replica)
 
-    def choose(self, query: Query | None) -> None:
+    def choose(self, query: Query | None, history: History = History.FULL) -> None:
         """Subscribe to something else from now on."""
-        self.query = query
-        if self.replica.choose(query):
+        self.query, self.history = query, history
+        if self.replica.choose(query, history):
             for end in self.ends:
                 end.handle(Chosen())
                 end.give_ready()

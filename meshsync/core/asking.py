@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshsync.core.history import History
 from meshsync.core.holding import Holding
 from meshsync.core.messages import Match
 from meshsync.errors import PeerError
@@ -15,6 +16,7 @@ class Asking:
         self._held = held
         self._peer = peer
         self._said: bytes | None = None
+        self._said_history = History.FULL
         self._since = 0
         """The round of ours in which the peer was told that first, or has to be told it once more."""
         self._named = -1
@@ -27,7 +29,7 @@ class Asking:
     @property
     def is_news(self) -> bool:
         """Whether the peer has yet to be told what is wanted."""
-        return self._query != self._said
+        return self._query != self._said or self._held.history is not self._said_history
 
     @property
     def is_answered(self) -> bool:
@@ -36,7 +38,8 @@ class Asking:
 
     def say(self, number: int) -> None:
         """The OPEN with this round tells it."""
-        if self.is_news:
+        self._said_history = self._held.history
+        if self._query != self._said:
             self._said, self._since = self._query, number
 
     def left_out(self, number: int) -> None:

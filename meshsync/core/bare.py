@@ -26,9 +26,9 @@ _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
 
 
-def bare_of(described: bytes) -> bytes:
+def bare_of(described: bytes, mark: int | None = None) -> bytes:
     """What stands for a payload of which the header says this (`describe_payload`)."""
-    return _WITHOUT_MARK + described
+    return _WITHOUT_MARK + described if mark is None else _WITH_MARK + described + bytes([mark])
 
 
 def described(collection: CollectionId, payload: bytes, ids: Sequence[str]) -> bytes:

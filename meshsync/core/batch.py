@@ -2,14 +2,15 @@
 
 The columns, over the entries in an order in which parents come first:
 
-    runs      (log, first seq, count, prev): consecutive entries of one log.  `prev` hints at the entry before
-              the run (8 bytes of its id, or all 32 where forks make a hint ambiguous) and is None where the run
-              goes on from an earlier run of the log in this batch, or begins the log
-    hlcs      the first stamp, then the difference to the entry before
-    parents   (offset, [(log, seq, id or None)]) for entries that have any
-    payloads  the payload, or None where only the header travels
-    bare      (offset, payload hash, payload size, document tags) for those
-    seals     (offset, seal): the last entry of every log in the batch has one
+    runs        (log, first seq, count, prev): consecutive entries of one log.  `prev` hints at the entry before
+                the run (8 bytes of its id, or all 32 where forks make a hint ambiguous) and is None where the run
+                goes on from an earlier run of the log in this batch, or begins the log
+    hlcs        the first stamp, then the difference to the entry before
+    parents     (offset, [(log, seq, id or None)]) for entries that have any
+    payloads    the payload, or None where only the header travels
+    bare        (offset, payload hash, payload size, document tags) for those
+    superseded  the offsets of those among them that no document needs any more
+    seals       (offset, seal): the last entry of every log in the batch has one
 
 Version, collection, author, incarnation, prev, height, payload hash, size and tags are rebuilt.  Whatever the
 receiver fills in wrongly, or the sender leaves out wrongly, gives another id, and the seal does not fit it.
@@ -23,7 +24,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from meshsync.core.anchor import PARENT
-from meshsync.core.bare import descriptions
+from meshsync.core.bare import descriptions, is_marked
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
 from meshsync.ids import LogId
@@ -115,6 +116,7 @@ def build_batch(
         ],
         payloads=[entry.payload for entry in entries],
         bare=[(k, *one) for k, one in zip(bare, descriptions(list(bare.values())), strict=True)],
+        superseded=[k for k, one in bare.items() if is_marked(one)],
         seals=sorted(seals.items()),
         cursor=cursor,
         root=root,

@@ -65,6 +65,8 @@ class Limits:
     """That a peer may name in one session."""
     locate_samples_max: int = 4096
     want_entries_max: int = 256
+    past_in_vain_max: int = 1024
+    """Superseded payloads in a row that a peer turns out not to have either, before it is asked for no more of them."""
     want_patience_seconds: float = 0.5
     """So long others have to send a payload, before a peer is asked that did not bring it up."""
     match_slice_documents: int = 64

@@ -55,6 +55,8 @@ FLAG_COMPLETE = 1
 """OPEN: the sender has the payload of every entry that it holds."""
 FLAG_FULL = 8
 """OPEN: the sender takes no entries at present; it opens anew, without this flag, when it does."""
+FLAG_LATEST = 16
+"""OPEN: the sender wants only payloads that contribute to the documents as they stand; superseded ones stay away."""
 FLAG_EXPLICIT = 2
 """OPEN: the sender holds a fork, or met what may be one; name every parent and predecessor by its whole id."""
 FLAG_LAZY = 4
@@ -94,6 +96,7 @@ class Batch:
     parents: list[tuple[int, list[tuple[int, int, bytes | None]]]]
     payloads: list[bytes | None]
     bare: list[tuple[int, bytes, int, list[bytes]]]
+    superseded: list[int]
     seals: list[tuple[int, bytes]]
     cursor: int
     """The sender's next arrival number: all entries below are in this batch, went before, or are the receiver's."""
@@ -147,6 +150,9 @@ class Payloads:
     logs: tuple[LogId, ...]
     answered: int
     payloads: list[tuple[int, int, bytes]]
+    superseded: list[tuple[int, bytes]]
+    """(position among those that are answered, PREV_HINT_BYTES of the id) of entries whose payloads stay away because
+    no document needs them any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +290,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         many(row(offset, parents)),
         payload_column,
         bare_column,
+        many(offset),
         many(row(offset, blob(64))),
         seq,
         optional(blob(32)),
@@ -295,6 +302,7 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
         logs,
         uint(LIMITS.want_entries_max),
         many(row(index, seq, lambda value: payload_column([value])[0])),
+        many(row(uint(LIMITS.want_entries_max), blob(PREV_HINT_BYTES)), up_to(4 * LIMITS.want_entries_max)),
     ),
     Close: (uint(255), text),
     Prune: (),

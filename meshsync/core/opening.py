@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from meshsync.core.history import History
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable
-from meshsync.core.messages import FLAG_COMPLETE, FLAG_EXPLICIT, FLAG_FULL, FLAG_LAZY, Have, Message, Open
+from meshsync.core.messages import (
+    FLAG_COMPLETE,
+    FLAG_EXPLICIT,
+    FLAG_FULL,
+    FLAG_LATEST,
+    FLAG_LAZY,
+    Have,
+    Message,
+    Open,
+)
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.ids import EndpointId
 
@@ -18,6 +28,7 @@ def opening(
     *,
     tag: bytes,
     number: int,
+    whole: bool,
     explicit: bool,
     lazy: bool,
 ) -> list[Message]:
@@ -26,7 +37,8 @@ def opening(
     page = limits.open_tips_max
     first, rest = tips[:page], tips[page:]
     logs.named_by_open(tip.log for tip in first)
-    flags = FLAG_COMPLETE * held.complete | FLAG_EXPLICIT * explicit | FLAG_LAZY * lazy | FLAG_FULL * bool(held.full)
+    flags = FLAG_COMPLETE * whole | FLAG_EXPLICIT * explicit | FLAG_LAZY * lazy | FLAG_FULL * bool(held.full)
+    flags |= FLAG_LATEST * (held.history is History.LATEST)
     named = tuple((tip.log, tip.seq, tip.id[:TIP_ID_BYTES]) for tip in first)
     query = None if held.interest is None else held.interest.encoded
     bookmark = None if held.interest is None else held.interest.bookmark(peer)

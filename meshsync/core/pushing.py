@@ -37,11 +37,6 @@ class Pusher:
         self._confirmed = 0
 
     @property
-    def awaits_disk(self) -> bool:
-        """Whether the next batch waits for something to be durable here."""
-        return self._sieve.awaits_disk
-
-    @property
     def unconfirmed(self) -> bool:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._awaited > self._confirmed
@@ -73,7 +68,6 @@ class Pusher:
         `answers`: the round of the peer's OPEN; `bytes_per_second`: what the path is thought to carry.
         """
         held, view, sieve = self._held, self._view, self._sieve
-        sieve.awaits_disk = False
         # What builds on a log that is being located would arrive before it.
         if not view.dirty or view.locating or self.is_refused:
             return None

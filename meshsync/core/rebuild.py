@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from meshsync.core import cbor
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
-from meshsync.core.bare import bare_of
+from meshsync.core.bare import SUPERSEDED, bare_of
 from meshsync.core.entry import HeaderBuilder, check_operations, describe_payload, document_tag, verify_seal
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX, Limits
@@ -80,6 +80,8 @@ class Rebuilt:
     seals_checked: int = 0
     repeated: list[tuple[Anchor, bytes, list[Any]]] = field(default_factory=list)
     """Payloads, and the operations in them, of entries that are held already: they may be held without."""
+    superseded: list[Anchor] = field(default_factory=list)
+    """Entries that are held already, and of which the sender says that nobody needs their payloads."""
 
 
 @dataclass(slots=True)
@@ -124,12 +126,14 @@ def _check_columns(batch: Batch, logs: Sequence[LogId], limits: Limits) -> None:
         raise PeerError("the columns of a batch differ in length")
     if any(run[0] >= len(logs) or run[1] < 1 or run[2] < 1 for run in batch.runs):
         raise PeerError("a run of a batch names no log, or no entry")
-    for rows in (batch.parents, batch.bare, batch.seals):
-        offsets = [row[0] for row in rows]
+    columns = [[row[0] for row in rows] for rows in (batch.parents, batch.bare, batch.seals)]
+    for offsets in (*columns, batch.superseded):
         if offsets and (offsets[-1] >= count or any(a >= b for a, b in pairwise(offsets))):
             raise PeerError("the offsets of a batch are not in order")
     if [row[0] for row in batch.bare] != [k for k, payload in enumerate(batch.payloads) if payload is None]:
         raise PeerError("a batch must say hash, size and tags of just those entries that have no payload")
+    if any(batch.payloads[k] is not None for k in batch.superseded):
+        raise PeerError("a batch brings a payload that it calls superseded")
 
 
 class _Rebuilder:
@@ -143,6 +147,7 @@ class _Rebuilder:
         self.hlc_limit = (now_ms + limits.clock_ahead_ms_max + 1 << COUNTER_BITS) - 1
         self.parents = dict(batch.parents)
         self.bare = {row[0]: row[1:] for row in batch.bare}
+        self.superseded = set(batch.superseded)
         self.seals = dict(batch.seals)
         self.chains: dict[int, list[_Chain]] = {}
         """By log index; the chain that a run without `prev` continues is the last one."""
@@ -154,6 +159,7 @@ class _Rebuilder:
         """Whether anything in the batch can refer to an entry of the batch."""
         self.result: list[tuple[int, NewEntry]] = []
         self.repeated: list[tuple[Anchor, bytes, list[Any]]] = []
+        self.passed: list[Anchor] = []
 
     def run(self) -> Rebuilt:
         batch = self.batch
@@ -238,7 +244,7 @@ class _Rebuilder:
                 described, bare = describe_payload(sha256(payload).digest(), len(payload), tags), None
             else:
                 described = describe_payload(*self.bare[k])
-                bare = bare_of(described)
+                bare = bare_of(described, SUPERSEDED if k in self.superseded else None)
             parent_ids = sorted([parent.id for parent in named]) if named else ()
             id = builder.id_described(seq, last_id or None, parent_ids, height, hlc, described)
             last_id, last_hlc = id, hlc
@@ -246,6 +252,7 @@ class _Rebuilder:
                 if anchors := self.held.find(log, seq, id):
                     chain.branch = anchors[0].branch
                     self.repeated += [(anchors[0], payload, operations)] if payload is not None else []
+                    self.passed += [anchors[0]] if k in self.superseded else []
                     continue
                 chain.overlap = False
                 if not self._extend(log_index, chain, seq - 1):
@@ -315,7 +322,7 @@ class _Rebuilder:
     def _finish(self) -> Rebuilt:
         """Verify one seal for each branch that is new, and leave out the logs that depend on one left out."""
         self._spread()
-        rebuilt = Rebuilt(repeated=self.repeated)
+        rebuilt = Rebuilt(repeated=self.repeated, superseded=self.passed)
         for log_index, chains in self.chains.items():
             for chain in chains:
                 if log_index not in self.skipped and chain.fresh >= 0:

@@ -27,7 +27,8 @@ what matches besides; what is wanted and lacking here is asked for by `meshsync.
 its payload only when that would survive a power cut here, or is not here either: so wherever a header is, there is
 somebody who has the payload.
 
-Synced has one meaning: both roots are equal, and no payload that is wanted is lacking here.
+Synced has one meaning: both roots are equal, no payload that is wanted is lacking here, and where the past is wanted
+the peer has said what it has of it.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Session(SessionParts):
             case Changed(tips, filled):
                 self._view.grew(tips)
                 self._sieve.came_late(filled)
+                self._pasts.again(filled)
                 if self.is_lazy or self._peer_open is None:
                     self._announcer.note(tips, now)
                 effects = []
@@ -106,6 +108,7 @@ class Session(SessionParts):
                 effects = self._check()
             case Lost() | Chosen():
                 self._asking.forget()
+                self._pasts.begin_anew()
                 effects = self._open_again() if self._peer_open is not None else []
             case MakeLazy():
                 effects = [Send(Prune())]
@@ -152,7 +155,7 @@ class Session(SessionParts):
             return SessionState.IDLE
         if self._roots.are_equal:
             self._view.level()
-            if self._asking.is_answered and self.held.is_satisfied:
+            if self._asking.is_answered and self.held.is_satisfied and self._pasts.is_over:
                 return SessionState.SYNCED
             self.stall = self.held.shortage
             return SessionState.PULLING
@@ -186,9 +189,9 @@ class Session(SessionParts):
             case Match():
                 return self._on_match(message)
             case Payloads():
-                return self._on_payloads(message)
+                return self._on_payloads(message, now)
             case Close():
-                raise PeerError(f"the peer closed the stream: {message.reason}", _close_code(message.code))
+                raise PeerError(f"the peer closed the stream: {message.reason}", CloseCode.told(message.code))
             case _:
                 raise PeerError(f"{type(message).__name__} does not belong on a collection's stream")
 
@@ -196,7 +199,7 @@ class Session(SessionParts):
 
     def _open(self) -> list[Effect]:
         """Tell what is held."""
-        self._said_complete, self._said_full = self.held.complete, bool(self.held.full)
+        self._said_whole, self._said_full = self._is_whole, bool(self.held.full)
         self._asking.say(self._puller.round)
         self._roots.say()
         messages = opening(
@@ -206,20 +209,15 @@ class Session(SessionParts):
             self.limits,
             tag=self._tag,
             number=self._puller.round,
+            whole=self._is_whole,
             explicit=self._pusher.explicit or self.held.has_forks(),
             lazy=self.is_lazy,
         )
         return [Send(message) for message in messages]
 
-    @property
-    def _has_news(self) -> bool:
-        """Whether something that only an OPEN tells is another now."""
-        held = self.held
-        is_complete, is_full = held.complete and not self._said_complete, bool(held.full) is not self._said_full
-        return is_complete or is_full or self._asking.is_news
-
     def _open_again(self) -> list[Effect]:
         self._puller.begin_round()
+        self._wants.renew()
         self.stall = self.held.full or (None if self._said_full else self.stall)
         return self._open()
 
@@ -332,12 +330,13 @@ class Session(SessionParts):
 
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
         self._roots.peers = message.root or self._roots.peers
-        before = self.pulled.entries
+        before, arrival = self.pulled.entries, self.held.selection.end()
         effects = self._puller.take(message, epoch, now, wall_ms)
         if self._puller.left_out:
             self._asking.left_out(self._puller.round)
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
+        self._pasts.told(arrival, self.held.selection.end())
         # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.
         return (self._want() if self.pulled.entries > before else []) + effects
 
@@ -349,12 +348,15 @@ class Session(SessionParts):
 
     def _on_match(self, message: Match) -> list[Effect]:
         self._asking.named(message, self._puller.round)
+        self._pasts.named(message.tags)
         self._wants.renew()  # there is news of payloads
         return self._want()
 
-    def _on_payloads(self, message: Payloads) -> list[Effect]:
+    def _on_payloads(self, message: Payloads, now: float) -> list[Effect]:
         stored = [Stored(applied) for applied in self._wants.take(message)]
-        return [*self._want(), *stored, Answered()]
+        want = self._want()
+        wakes = [] if (again := self._wants.look_on(now)) is None else [WakeAt(again)]
+        return [*want, *stored, *wakes, Answered()]
 
     # Ready
 
@@ -364,6 +366,7 @@ class Session(SessionParts):
         resync = self._puller.resync
         if resync.take(now) or self._has_news:
             return self._open_again()
+        self._sieve.awaits_disk = False
         turn: Batch | Have | float | None
         if self.is_lazy:
             turn = self._announcement(now)
@@ -380,7 +383,7 @@ class Session(SessionParts):
         effects: list[Effect] = [Send(answer)] if isinstance(answer, Payloads | Match) else []
         want = self._wants.ask_besides(now)
         effects += [Send(want)] if isinstance(want, Want) else [WakeAt(want)] if want is not None else []
-        effects += [Sync()] if self._pusher.awaits_disk else []
+        effects += [Sync()] if self._sieve.awaits_disk else []
         times = (turn, resync.at, answer if isinstance(answer, float) else None)
         return effects + [WakeAt(time) for time in times if time is not None]
 
@@ -390,10 +393,3 @@ class Session(SessionParts):
             self._announcer.clear()  # both know that there is nothing to tell
         due = self._announcer.due()
         return self._announcer.take(now, self._roots.say()) if due is not None and now >= due else due
-
-
-def _close_code(code: int) -> CloseCode:
-    try:
-        return CloseCode(code)
-    except ValueError:
-        return CloseCode.PROTOCOL

@@ -12,6 +12,7 @@ from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.locating import Locator
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
 from meshsync.core.messages import FLAG_COMPLETE, Open
+from meshsync.core.pasts import Pasts
 from meshsync.core.peerview import PeerView
 from meshsync.core.pulling import Pulled, Puller
 from meshsync.core.pushing import Pusher
@@ -45,11 +46,12 @@ class SessionParts:
         self._locator = Locator(held, self._view, self._own_logs, self._peer_logs, limits)
         self._asking = Asking(held, peer)
         self._sieve = Sieve(held, self._view, limits)
-        self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, limits)
+        self._pasts = Pasts(held, peer, limits)
+        self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, self._pasts, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, self._sieve, limits)
         self._puller = Puller(held, self._view, self._peer_logs, peer, limits)
         self._announcer = Announcer(held, self._view, self._own_logs, limits)
-        self._said_complete = True
+        self._said_whole = True
         self._said_full = False
         self._answers_checks = False
         self._silent_until = 0.0
@@ -110,7 +112,19 @@ class SessionParts:
         """Whether something that was sent is not yet confirmed as stored."""
         return self._pusher.unconfirmed
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether every payload is here, those of the past included."""
+        return self.held.complete and not self.held.superseded.count
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether something that only an OPEN tells is another now."""
+        is_full = bool(self.held.full) is not self._said_full
+        return is_full or (self._is_whole and not self._said_whole) or self._asking.is_news
+
     def _is_kept(self, cursor: int) -> None:
         """The peer has stored what arrived here before: with all payloads, where it wants everything."""
-        if self._sieve.query is None and self._peer_open is not None and self._peer_open.flags & FLAG_COMPLETE:
+        wants_all = self._sieve.query is None and not self._sieve.is_latest
+        if wants_all and self._peer_open is not None and self._peer_open.flags & FLAG_COMPLETE:
             self.held.retaining.kept_elsewhere(cursor)

@@ -1,8 +1,11 @@
 """What a peer's query lets through: payloads that go with their headers, and the names of documents that match.
 
 A peer that subscribes to everything gets every payload with its header.  For one whose subscription chooses
-(protocol.md section 7) two rules hold here, and the third, WANT, is in `meshsync.core.wants`:
+(protocol.md section 7) these rules hold here, and the last, WANT, is in `meshsync.core.wants`:
 
+    - To a peer that wants the latest no payload goes that contributes to no document as it stands here now.  With
+      the header it is told that the payload is superseded, which stays true for ever, once that would survive a
+      power cut here: afterwards nobody might have what superseded it.
     - A payload goes along when a document that the entry touches matches as it stands here now.
     - MATCH names, by tag, each document that matches now and that an entry changed which did not just go out whole.
       After an OPEN all that match are named, and the last MATCH of these says so.  It brings a bookmark as well:
@@ -15,13 +18,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from meshsync.core import cbor
+from meshsync.core.bare import is_marked
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.limits import LIMITS, QUERY_BYTES_MAX, Limits
-from meshsync.core.messages import Match, Open
+from meshsync.core.messages import FLAG_LATEST, Match, Open
 from meshsync.core.peerview import PeerView
 from meshsync.core.query import Query
 from meshsync.errors import LocalError, PeerError
@@ -66,8 +69,13 @@ class Sieve:
         self._limits = limits
         self.query: Query | None = None
         """The peer's; None where it wants everything."""
+        self.is_latest = False
+        """Whether the peer wants no payloads that are superseded."""
         self.awaits_disk = False
-        """An entry would leave without its payload, which is not durable here yet."""
+        """An entry would leave without its payload, and what allows that is not durable here yet."""
+        self._passed_at: dict[int, int] = {}
+        self._asked_at: dict[int, int] = {}
+        """Entries to be sent, and asked for, that were found superseded, and what was the next entry then."""
         self._missed: set[Place] = set()
         """What the peer asked for and did not get."""
         self._round = 0
@@ -87,12 +95,13 @@ class Sieve:
         self._bookmarked = 0
         """Up to which entry the peer was last given a bookmark."""
         self._whole: set[int] = set()
-        """Entries that went out with their payloads, and were not looked at yet."""
+        """Entries that went out with their payloads, or as superseded, and were not looked at yet."""
         self._not_before = 0.0
 
     def opened(self, message: Open) -> None:
         """The peer told what it wants.  PeerError: it is no query."""
         self.query = None if message.query is None else decode_untrusted_query(message.query)
+        self.is_latest = bool(message.flags & FLAG_LATEST)
         self._round = message.round
         self._is_complete = self._has_scanned = self.query is None
         self._after, self._next, self._bookmarked = None, 1, 0
@@ -110,7 +119,7 @@ class Sieve:
             self._missed.add(place)
 
     def came_late(self, arrivals: Iterable[int]) -> None:
-        """Entries got their payloads here."""
+        """Entries got their payloads here, or are known to need none."""
         if self.query is not None or self._missed:
             self._late.update(dict.fromkeys(arrivals))
 
@@ -118,25 +127,60 @@ class Sieve:
     def choice(self) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
         """Gives entries as they go out now, without the payloads that stay away; None: all go along.
 
-        Fewer than it is given where the next would leave without its payload and that is not durable here: the header
-        would outlive a power cut, after which nobody might have the payload.  `awaits_disk` is set then.
+        Fewer than it is given where the next would leave without its payload, and what has the payload, or supersedes
+        it, is not durable here: the header would outlive a power cut, after which nobody might have that.
+        `awaits_disk` is set then.
         """
-        return None if self.query is None else partial(self._choose, self.query)
+        return None if self.query is None and not self.is_latest else self._choose
 
-    def _choose(self, query: Query, rows: Sequence[StoredEntry]) -> Sequence[StoredEntry]:
-        chosen, durable_next = self._held.selection.part(query, rows), self._held.durable_next
-        if rows[-1].arrival >= durable_next:
+    def _choose(self, rows: Sequence[StoredEntry]) -> Sequence[StoredEntry]:
+        durable_next = self._held.durable_next
+        chosen, waits = self._without_superseded(rows) if self.is_latest else (rows, set[int]())
+        if self.query is not None:
+            chosen = self._held.selection.part(self.query, chosen)
+        if waits or rows[-1].arrival >= durable_next:
             for position, (row, sent) in enumerate(zip(rows, chosen, strict=True)):
-                if row.arrival >= durable_next and sent.payload is None and row.payload is not None:
+                is_durable = row.arrival < durable_next and row.arrival not in waits
+                if not is_durable and sent.payload is None and row.payload is not None:
                     self.awaits_disk = True
                     return chosen[:position]
         return chosen
+
+    def _without_superseded(self, rows: Sequence[StoredEntry]) -> tuple[Sequence[StoredEntry], set[int]]:
+        """Entries without the payloads that are superseded; and which of these are not to leave yet."""
+        passed = self._held.superseded.among(rows)
+        return self._held.superseded.without(rows, passed), self._wait(rows, passed, self._passed_at)
+
+    def _wait(self, rows: Sequence[StoredEntry], passed: set[int], found_at: dict[int, int]) -> set[int]:
+        """Of superseded entries those that are so by what may not survive a power cut.
+
+        A document that is written all the time is never durable as it stands, so what was found of an entry before
+        counts: `found_at` says what was the next entry then.
+        """
+        held = self._held
+        fresh = held.superseded.not_durable([row for row in rows if row.arrival in passed])
+        now = {arrival: found_at.get(arrival, held.selection.end()) for arrival in fresh}
+        found_at.clear()
+        found_at.update(now)
+        return {arrival for arrival in fresh if found_at[arrival] > held.durable_next}
+
+    def passed(self, rows: Sequence[StoredEntry]) -> set[int] | None:
+        """Of entries that the peer asks for those (arrivals) of which it is told that they are superseded.
+
+        Where the payload is here, that is said to a peer that wants the latest only.  None: not yet, `awaits_disk`.
+        """
+        found = self._held.superseded.among(rows) if self.is_latest else set[int]()
+        if self._wait(rows, found, self._asked_at):
+            self.awaits_disk = True
+            return None
+        return found | {row.arrival for row in rows if is_marked(row.bare)}
 
     def sent(self, rows: Sequence[StoredEntry]) -> None:
         """These entries go out, as they were chosen."""
         if self.query is None:
             return
-        self._whole.update([row.arrival for row in rows if row.payload is not None])
+        # What is superseded changes nothing, so no document has to be named for it.
+        self._whole.update([row.arrival for row in rows if row.payload is not None or is_marked(row.bare)])
         if not self._has_scanned:
             self._judged += bisect_left(rows, self._end, key=_arrival)
 

@@ -1,7 +1,11 @@
 """Payloads that stayed away: asking a peer for them, and answering when it asks.
 
 An answer says how many of the wanted entries it deals with, in the order of asking, so the asker knows which ones
-the peer does not have either, and asks for the next.
+the peer does not have either, and asks for the next.  In the place of a payload it may say that this is superseded.
+
+What lacks here goes first; then, where the whole history is wanted, payloads of the past (`meshsync.core.pasts`).  A
+peer that calls superseded what is not keeps it from whoever wants the latest only, because that one asks nobody else
+for it; one that wants the whole history asks the others as well, and gets from any of them what there is.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from typing import Any
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
-from meshsync.core.messages import Payloads, Want
+from meshsync.core.messages import PREV_HINT_BYTES, Payloads, Want
+from meshsync.core.pasts import Pasts
 from meshsync.core.sieve import Place, Sieve
-from meshsync.errors import CloseCode, PeerError
+from meshsync.errors import CloseCode, PeerError, StoreError
 
 _SKIP_MAX = 4096
 """So many entries that the peer lacks, too, are looked past; then asking ends until the peer has news."""
@@ -24,14 +29,23 @@ class Wants:
     """What was asked for on one stream, in both directions."""
 
     def __init__(
-        self, held: Holding, own_logs: OwnLogTable, peer_logs: PeerLogTable, sieve: Sieve, limits: Limits
+        self,
+        held: Holding,
+        own_logs: OwnLogTable,
+        peer_logs: PeerLogTable,
+        sieve: Sieve,
+        pasts: Pasts,
+        limits: Limits,
     ) -> None:
         self._held = held
         self._own_logs = own_logs
         self._peer_logs = peer_logs
         self._sieve = sieve
+        self._pasts = pasts
         self._limits = limits
         self._asked: deque[Place] = deque()
+        self._is_past = False
+        """What was asked for is of the past."""
         self._in_vain = -1
         """When nothing more was found to ask for, what `Holding.wishes` was."""
         self._noticed = -1
@@ -44,30 +58,45 @@ class Wants:
     # Asking
 
     def ask(self) -> Want | None:
-        """A request for payloads that are lacking; None where there is none to make now."""
-        wishes = self._held.wishes
-        if self._asked or wishes == self._in_vain or self._held.is_satisfied or len(self._lacked) >= _SKIP_MAX:
+        """A request for payloads that are lacking, or of the past; None where there is none to make now."""
+        if self._asked:
             return None
+        places = self._lacking()
+        self._is_past = not places
+        self._asked.extend(places or self._pasts.take(self._limits.want_entries_max))
+        entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
+        return Want(self._own_logs.take(), entries) if entries else None
+
+    def _lacking(self) -> list[Place]:
+        """Where the next payloads are lacking that the peer may have."""
+        if self._is_idle or len(self._lacked) >= _SKIP_MAX:
+            return []
         limit = self._limits.want_entries_max
         places = [place for place in self._held.wanted_places(len(self._lacked) + limit) if place not in self._lacked]
         if not places:
-            self._in_vain = wishes
-            return None
-        self._asked.extend(places[:limit])
-        entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
-        return Want(self._own_logs.take(), entries)
+            self._in_vain = self._held.wishes
+        return places[:limit]
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is lacking, or nothing more than when the peer was asked in vain."""
+        return self._held.wishes == self._in_vain or self._held.is_satisfied
 
     def ask_besides(self, now: float) -> Want | float | None:
         """A request for what others brought up and did not send in a while, or when there will be one, or None.
 
         Whoever told of an entry, or named a document, is asked at once; if all were, each payload would come from all.
         """
-        wishes = self._held.wishes
-        if self._asked or wishes == self._in_vain or self._held.is_satisfied:
-            return None
-        if wishes != self._noticed:
-            self._noticed, self._due = wishes, now + self._limits.want_patience_seconds
-        return self._due if now < self._due else self.ask()
+        if not self._asked and not self._is_idle:
+            if self._held.wishes != self._noticed:
+                self._noticed, self._due = self._held.wishes, now + self._limits.want_patience_seconds
+            if now < self._due:
+                return self._due
+        return self.ask() or self.look_on(now)
+
+    def look_on(self, now: float) -> float | None:
+        """When to look for more of the past to ask for, None where there is no more."""
+        return now if self._pasts.has_more and not self._asked else None
 
     @property
     def is_asking(self) -> bool:
@@ -75,14 +104,17 @@ class Wants:
         return bool(self._asked)
 
     def renew(self) -> None:
-        """Ask the peer again for what it did not have."""
+        """Ask the peer again for what it did not have, or what was not stored."""
         self._lacked.clear()
         self._in_vain = -1
+        self._pasts.resume()
 
     def take(self, message: Payloads) -> list[Any]:
         """Store payloads that came; returns what that changed.  PeerError: not asked for, or not the entries'."""
         if message.answered > len(self._asked):
             raise PeerError("an answer to more payloads than were asked for")
+        if any(position >= message.answered for position, _ in message.superseded):
+            raise PeerError("an answer calls superseded what it does not deal with")
         answered = [self._asked.popleft() for _ in range(message.answered)]
         lacked = set(answered)
         changes: list[Any] = []
@@ -96,13 +128,26 @@ class Wants:
                     lacked.discard(place)
                 elif self._is_here(place):
                     lacked.discard(place)
+            if self._is_past:
+                self._pasts.answered([place not in lacked for place in answered])
+                lacked.clear()
+            for position, id in message.superseded:
+                # Where there are several by a fork, and this one was not lacking, the place counts as not answered.
+                if (applied := self._held.superseded.told(*answered[position], id)) is not None:
+                    changes.append(applied)
+                    lacked.discard(answered[position])
+        except StoreError:
+            if self._is_past:
+                self._pasts.put_off()
+            raise
         finally:
             self._lacked |= lacked
         return changes
 
     def _is_here(self, place: Place) -> bool:
         """Whether nothing lacks there: where a log has forked, a peer may send the other branch's, again and again."""
-        return len(self._held.payloads_at(*place)) == len(self._held.find(*place, None))
+        entries = self._held.selection.entries_at(*place)
+        return len(entries) > 0 and all(entry.payload is not None for entry in entries)
 
     # Answering
 
@@ -115,14 +160,23 @@ class Wants:
     def answer(self) -> Payloads | None:
         """The next answer; None where nothing is owed."""
         rows: list[tuple[int, int, bytes]] = []
+        superseded: list[tuple[int, bytes]] = []
         answered = size = 0
-        while self._owed and size < self._limits.batch_bytes_soft:
-            log, seq = self._owed.popleft()
-            answered += 1
-            payloads = self._held.payloads_at(log, seq)
-            if not payloads:
+        limits = self._limits
+        while self._owed and size < limits.batch_bytes_soft and len(superseded) < limits.want_entries_max:
+            log, seq = self._owed[0]
+            entries = self._held.selection.entries_at(log, seq)
+            passed = self._sieve.passed(entries)
+            if passed is None:
+                break
+            self._owed.popleft()
+            for entry in entries:
+                if entry.arrival in passed:
+                    superseded.append((answered, entry.id[:PREV_HINT_BYTES]))
+                elif entry.payload is not None:
+                    rows.append((self._own_logs.index(log), seq, entry.payload))
+                    size += len(entry.payload)
+            if not (self._sieve.is_latest and passed) and all(entry.payload is None for entry in entries):
                 self._sieve.missed((log, seq))
-            for payload in payloads:
-                rows.append((self._own_logs.index(log), seq, payload))
-                size += len(payload)
-        return Payloads(self._own_logs.take(), answered, rows) if answered else None
+            answered += 1
+        return Payloads(self._own_logs.take(), answered, rows, superseded) if answered else None

@@ -34,6 +34,6 @@ class Applied:
     """How far the batch followed each branch, held before or not."""
     seals_checked: int = 0
     filled: list[int] = field(default_factory=list)
-    """The entries (arrivals) that got a payload which had stayed away, or was damaged."""
+    """The entries (arrivals) that got a payload which had stayed away, or was damaged, or turned out to need none."""
     mended: list[int] = field(default_factory=list)
     """The entries (arrivals) that were damaged and are not any more."""

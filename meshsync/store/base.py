@@ -144,6 +144,9 @@ class CollectionTables(Protocol):
     def bare_entries(self, limit: int) -> list[EntryRow]:
         """At most `limit` entries that lack their payloads, by arrival; not those with a mark (meshsync.core.bare)."""
 
+    def marked_entries(self, arrival: int, limit: int) -> list[EntryRow]:
+        """At most `limit` entries that have a mark in place of their payloads, from an arrival number on."""
+
     def next_arrival(self) -> int:
         """The arrival number of the next entry."""
 

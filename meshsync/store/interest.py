@@ -174,6 +174,15 @@ class Interest:
         for row in rows:
             self._touched(row)
 
+    def superseded(self, arrivals: Iterable[int]) -> None:
+        """Entries turned out not to need their payloads."""
+        for arrival in arrivals:
+            self._wanted.pop(arrival, None)
+
+    def has_any(self, tags: Iterable[bytes]) -> bool:
+        """Whether a document of the view has one of these tags."""
+        return any(tag in self._tags for tag in tags)
+
     def _want(self, arrivals: Iterable[int]) -> None:
         before = len(self._wanted)
         self._wanted.update(dict.fromkeys(arrivals))

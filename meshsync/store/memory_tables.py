@@ -255,6 +255,10 @@ class MemoryTables(MemoryDocumentReads):
         self._entries[row.arrival - 1] = row
         self._note_bare(row)
 
+    def marked_entries(self, arrival: int, limit: int) -> list[EntryRow]:
+        sound = self._marked - self._rotten_heads - self._rotten_bodies
+        return [self._entries[one - 1] for one in sorted(one for one in sound if one >= arrival)[:limit]]
+
     def bare_entries(self, limit: int) -> list[EntryRow]:
         sound = self._bare - self._rotten_heads - self._rotten_bodies
         return [self._entries[arrival - 1] for arrival in sorted(sound)[:limit]]

@@ -35,15 +35,6 @@ class Payloads:
         rows = tables.bare_entries(limit - len(places))
         return places + [(replica.branches[row.branch].log, row.seq) for row in rows]
 
-    def at(self, log: LogId, seq: int) -> list[bytes]:
-        """The payloads at a place, as far as they are here: more than one only where the log has forked."""
-        try:
-            anchors = self._replica.find(log, seq, None)
-            rows = [self._replica.tables.entries_of(anchor.branch, seq - 1, 1)[0] for anchor in anchors]
-        except DamagedError:
-            return []
-        return [row.payload for row in rows if row.payload is not None]
-
     def fill(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
         """Store a payload that had stayed away, or was damaged; None where it is not lacking.
 
@@ -68,7 +59,7 @@ class Payloads:
                 conflicts = replica.rewrite(row, operations)
                 if has_body:
                     return Applied(conflicts=conflicts, filled=[row.arrival])
-                tips = replica.sendable_again(row.branch)
+                tips = self._sendable_again(row.branch)
                 return Applied(conflicts=conflicts, tips=tips, mended=[row.arrival], filled=[row.arrival])
         if lacking and len(found) == 1:
             raise PeerError("a payload is not the one that its header names")
@@ -94,6 +85,11 @@ class Payloads:
             tables.touches.let_go([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
             tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))
         return freed
+
+    def _sendable_again(self, number: int) -> dict[int, int]:
+        """The branches that may be sent further now that an entry of one is mended."""
+        branches = self._replica.branches
+        return {number: branches[number].tip.seq for number in ([number] if self._replica.damage else branches)}
 
     def _inspected(self, anchor: Anchor) -> InspectedEntry:
         tables = self._replica.tables

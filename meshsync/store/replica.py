@@ -21,6 +21,7 @@ from meshsync.core.entry import (
     Operation,
     make_seal,
 )
+from meshsync.core.history import History
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch
 from meshsync.core.policy import policy_of
@@ -43,6 +44,7 @@ from meshsync.store.payloads import Payloads
 from meshsync.store.retaining import Retaining
 from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
+from meshsync.store.superseded import Superseded
 
 __all__ = ["Applied", "Branch", "Cursor", "Replica"]
 
@@ -68,6 +70,9 @@ class Replica(Branches):
         self.selection = Selection(self)
         self.interest: Interest | None = None
         """What is wanted of the collection; None: all."""
+        self.history = History.FULL
+        """How much of the past is wanted."""
+        self.superseded = Superseded(self)
         self.own = OwnLog(self)
         self.retaining = Retaining(self)
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
@@ -120,15 +125,17 @@ class Replica(Branches):
         """Changes whenever more payloads are lacking that are wanted."""
         return self.merger.bare if self.interest is None else self.interest.wishes
 
-    def choose(self, query: Query | None) -> bool:
-        """Want the documents that match, or all; whether that is news.  LocalError: the query is too large.
+    def choose(self, query: Query | None, history: History = History.FULL) -> bool:
+        """Want the documents that match, or all, and so much of their past; whether that is news.
 
-        Where there are many documents, `interest.step` is to be called until the part is settled.
+        Until the part is settled, `interest.step` is to be called.  LocalError: the query is too large.
         """
         wanted = None if query is None or query.is_everything else query
+        known = self.history
+        self.history = history
         if wanted == (None if self.interest is None else self.interest.query):
             self.part_changes.choose(wanted)  # another one may have been wanted when the process ended
-            return False
+            return history is not known
         self.interest = None if wanted is None else Interest(self, wanted)
         self.part_changes.choose(wanted)
         if self.interest is not None:
@@ -196,10 +203,6 @@ class Replica(Branches):
         """Entries that lack their payload, as far as it is wanted."""
         return self.payloads.lacking(limit)
 
-    def payloads_at(self, log: LogId, seq: int) -> list[bytes]:
-        """The payloads at a place, as far as they are here: more than one only where the log has forked."""
-        return self.payloads.at(log, seq)
-
     def fill_payload(self, log: LogId, seq: int, payload: bytes) -> Applied | None:
         """Give an entry the payload that it lacks; see `Payloads.fill`."""
         return self.payloads.fill(log, seq, payload)
@@ -247,6 +250,7 @@ class Replica(Branches):
                 self.tables.set_cursor(*cursor)
         if self.tables.counts()[2]:
             self.payloads.fill_repeated(rebuilt.repeated, applied)
+            applied.filled += self.superseded.mark(rebuilt.superseded)
         applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}
         applied.forked = [branch.log for branch in self._added if self.is_forked(branch.log)]
         return applied
@@ -283,11 +287,6 @@ class Replica(Branches):
         if self.interest is not None:
             self.interest.stored([row], [operations])
         return conflicts
-
-    def sendable_again(self, number: int) -> dict[int, int]:
-        """The branches that may be sent further now that an entry of one is mended."""
-        numbers = [number] if self.damage else list(self.branches)
-        return {number: self.branches[number].tip.seq for number in numbers}
 
     @contextmanager
     def change(self) -> Iterator[None]:

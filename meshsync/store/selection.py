@@ -113,6 +113,14 @@ class Selection:
             return None if head is None else head.arrival
         return None
 
+    def entries_at(self, log: LogId, seq: int) -> list[EntryRow]:
+        """The entries at a place, with or without payloads: more than one only where the log has forked."""
+        try:
+            anchors = self._replica.find(log, seq, None)
+            return [self._replica.tables.entries_of(anchor.branch, seq - 1, 1)[0] for anchor in anchors]
+        except DamagedError:
+            return []
+
     def place(self, arrival: int) -> tuple[LogId, int] | None:
         """Where an entry stands; None where that is not known."""
         row = self._entry(arrival)

@@ -199,6 +199,7 @@ def test_any_columns_raise_nothing_else(data: st.DataObject) -> None:
             st.lists(st.none() | st.sampled_from([entry.payload for entry in entries]), min_size=count, max_size=count)
         ),
         data.draw(st.lists(st.tuples(small, st.just(bytes(32)), small, st.just([bytes(8)])), max_size=3)),
+        data.draw(st.lists(small, max_size=3)),
         data.draw(st.lists(st.tuples(small, st.sampled_from([entry.seal for entry in entries])), max_size=3)),
         1,
         None,

@@ -86,6 +86,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.lists(st.tuples(offsets, parents), max_size=3),
         st.lists(st.none() | st.binary(max_size=20), max_size=4),
         st.lists(st.tuples(offsets, blob(32), st.integers(0, 2**32), st.lists(blob(8), max_size=3)), max_size=3),
+        st.lists(offsets, max_size=3),
         st.lists(st.tuples(offsets, blob(64)), max_size=3),
         seqs,
         st.none() | blob(32),
@@ -94,7 +95,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Locate, tables, indexes, st.lists(st.tuples(seqs, blob(16)), max_size=4)),
     st.builds(Want, tables, st.lists(st.tuples(indexes, seqs), max_size=4)),
     st.builds(
-        Payloads, tables, st.integers(0, 256), st.lists(st.tuples(indexes, seqs, st.binary(max_size=20)), max_size=4)
+        Payloads,
+        tables,
+        st.integers(0, 256),
+        st.lists(st.tuples(indexes, seqs, st.binary(max_size=20)), max_size=4),
+        st.lists(st.tuples(st.integers(0, 256), blob(8)), max_size=4),
     ),
     st.builds(Close, st.integers(0, 255), st.text(max_size=200)),
     st.builds(Prune),

@@ -35,7 +35,7 @@ from tests.duo import BOTH_SYNCED, PULLING, TAG, Duo
 from tests.replicas import give, held, new_replica, pair
 
 OPEN = Open(TAG, 0, bytes(8), None, bytes(32), (), 0)
-EMPTY = Batch(0, (), [], [], [], [], [], [], 1, None)
+EMPTY = Batch(0, (), [], [], [], [], [], [], [], 1, None)
 HAVE = Have(None, bytes(32), (), [])
 LOG = Author(1).log
 
@@ -72,8 +72,9 @@ FAULTS: dict[str, tuple[list[Message], CloseCode]] = {
     "a wish of no log": ([Want((), [(0, 1)])], CloseCode.PROTOCOL),
     "too many wishes": ([Want((LOG,), [(0, 1)] * (LIMITS.want_entries_max + 1))], CloseCode.LIMIT),
     "too many wishes in several messages": ([Want((LOG,), [(0, 1)] * 200)] * 2, CloseCode.LIMIT),
-    "a payload that nobody wished for": ([Payloads((LOG,), 0, [(0, 1, b"\x80")])], CloseCode.PROTOCOL),
-    "an answer to nothing": ([Payloads((), 1, [])], CloseCode.PROTOCOL),
+    "a payload that nobody wished for": ([Payloads((LOG,), 0, [(0, 1, b"\x80")], [])], CloseCode.PROTOCOL),
+    "an answer to nothing": ([Payloads((), 1, [], [])], CloseCode.PROTOCOL),
+    "something superseded that nobody asked for": ([Payloads((), 0, [], [(0, bytes(8))])], CloseCode.PROTOCOL),
     "a query that is no CBOR": ([replace(OPEN, round=1, query=b"\xff")], CloseCode.PROTOCOL),
     "a query that is no query": ([replace(OPEN, round=1, query=b"\xa1\x61a\x01")], CloseCode.PROTOCOL),
     "a MATCH for an OPEN that was never sent": ([Match(1, True, [])], CloseCode.PROTOCOL),
@@ -96,7 +97,7 @@ def test_a_breach_of_the_protocol_ends_the_session(fault: str) -> None:
     assert held(duo.b.replica) == before
 
 
-@pytest.mark.parametrize("message", [EMPTY, HAVE, Locate((LOG,), 0, []), Want((), []), Payloads((), 0, [])])
+@pytest.mark.parametrize("message", [EMPTY, HAVE, Locate((LOG,), 0, []), Want((), []), Payloads((), 0, [], [])])
 def test_nothing_comes_before_open(message: Message) -> None:
     """Otherwise a batch is read against a log table that the peer never sent."""
     a, b = pair()

@@ -86,7 +86,8 @@ def test_payloads_behind_many_that_nobody_has_are_found() -> None:
     author = Author(1)
     for seq in range(1, 601):
         if seq > 590:
-            payload = whole.payloads_at(author.log, seq)[0]
+            payload = whole.selection.entries_at(author.log, seq)[0].payload
+            assert payload is not None
             partial.fill_payload(author.log, seq, payload)
     duo = Duo(bare, partial)
     duo.run(1)

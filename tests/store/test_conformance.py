@@ -227,6 +227,8 @@ def test_a_payload_with_a_mark_is_not_lacking(store: Store) -> None:
         tables.rewrite_entry(entry(5, payload=None))
     assert (tables.counts(), tables.marked()) == ((5, 0, 1), 3)
     assert [row.arrival for row in tables.bare_entries(9)] == [5]
+    assert [row.arrival for row in tables.marked_entries(2, 9)] == [2, 4]
+    assert [row.arrival for row in tables.marked_entries(1, 2)] == [1, 2]
     assert tables.size_bytes() == size - len(b"payload")
     with suppress(RuntimeError), store.transaction():
         tables.rewrite_entry(entry(2))

@@ -39,8 +39,14 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
+def unmake_finding_marks(connection: apsw.Connection) -> None:
+    """Take back what version 9 brought."""
+    run(connection, "DROP INDEX entries_1_marked")
+
+
 def unmake_retaining(connection: apsw.Connection) -> None:
-    """Take back what version 8 brought."""
+    """Take back what version 8 brought, and all since."""
+    unmake_finding_marks(connection)
     run(connection, "ALTER TABLE collections DROP COLUMN retained")
     run(connection, "DROP TABLE gone_1")
     run(connection, "DROP TABLE superseded_1")
@@ -199,6 +205,21 @@ def test_an_older_store_takes_marks(path: Path) -> None:
     store = SqliteStore.open(path, boot_id=b"boot")
     assert (places(store).counts()[2], places(store).marked()) == (1, 1)
     assert list(store.verify()) == []
+    store.close()
+
+
+def test_an_older_store_finds_its_marks(path: Path) -> None:
+    """Otherwise a node that was updated cannot ask for the past that it lacks."""
+    store = SqliteStore.open(path, boot_id=b"boot")
+    with store.transaction():
+        places(store).rewrite_entry(entry(7, payload=None)._replace(bare=with_mark(LACKING, LET_GO)))
+    store.close()
+    connection = apsw.Connection(str(path))
+    unmake_finding_marks(connection)
+    connection.close()
+    set_version(path, 8)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    assert [row.arrival for row in places(store).marked_entries(1, 9)] == [7]
     store.close()
 
 

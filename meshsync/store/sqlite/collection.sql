@@ -31,6 +31,7 @@ CREATE UNIQUE INDEX entries_{n}_seq ON entries_{n} (branch, seq);
 CREATE INDEX entries_{n}_merges ON entries_{n} (branch, seq) WHERE parents IS NOT NULL;
 -- Not those with a mark behind the third item, which lack nothing (meshsync/core/bare.py).
 CREATE INDEX entries_{n}_bare ON entries_{n} (arrival) WHERE bare IS NOT NULL AND substr(bare, 1, 1) <> x'84';
+CREATE INDEX entries_{n}_marked ON entries_{n} (arrival) WHERE bare IS NOT NULL AND substr(bare, 1, 1) = x'84';
 
 CREATE TABLE documents_{n} (
     id TEXT PRIMARY KEY,      -- BINARY collation: the bytewise order of UTF-8

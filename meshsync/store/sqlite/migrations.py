@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -109,6 +109,16 @@ def _let_the_past_go(connection: apsw.Connection) -> None:
         )
 
 
+def _find_marks(connection: apsw.Connection) -> None:
+    """From 8 to 9: entries with a mark are found without a look at all."""
+    for (number,) in run(connection, "SELECT number FROM collections"):
+        run(
+            connection,
+            f"CREATE INDEX entries_{number}_marked ON entries_{number} (arrival) "
+            "WHERE bare IS NOT NULL AND substr(bare, 1, 1) = x'84'",
+        )
+
+
 STEPS: Mapping[int, Step] = {
     1: _count_bytes,
     2: _note_touches,
@@ -117,6 +127,7 @@ STEPS: Mapping[int, Step] = {
     5: _let_documents_expire,
     6: _make_room_for_changes,
     7: _let_the_past_go,
+    8: _find_marks,
 }
 """STEPS[v] makes version v + 1 from version v."""
 

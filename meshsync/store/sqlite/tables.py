@@ -104,6 +104,9 @@ class SqliteTables(SqliteDocumentReads):
             "WHERE branch = ? AND seq <= ? AND parents IS NOT NULL ORDER BY seq DESC LIMIT ?"
         )
         self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE {LACKING} ORDER BY arrival LIMIT ?"
+        self._marked_entries = (
+            f"{row} INDEXED BY entries_{n}_marked WHERE {MARKED} AND arrival >= ? ORDER BY arrival LIMIT ?"
+        )
         self._put_document = (
             f"INSERT INTO documents_{n} (id, arrival, op, live, conflict, state, expires, crc) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
@@ -246,6 +249,10 @@ class SqliteTables(SqliteDocumentReads):
         for row in rows:
             self._head(row)
         return [MergeRow(row[2], row[4], row[6]) for row in rows]
+
+    def marked_entries(self, arrival: int, limit: int) -> list[EntryRow]:
+        rows = self._entry_rows(self._marked_entries, (arrival, limit))
+        return [entry for row in rows for entry in sound_entries([row])]
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
         return [entry for row in self._entry_rows(self._bare_entries, (limit,)) for entry in sound_entries([row])]

@@ -12,6 +12,7 @@ from meshsync.core.hello import NAME_CHARACTERS_MAX
 from meshsync.core.limits import EXPIRES_MS_MAX, SUMMARY_LASTS_SECONDS_MAX, SUMMARY_LINKS_MAX, SUMMARY_MARKS_MAX
 from meshsync.core.messages import (
     FLAG_COMPLETE,
+    FLAG_LATEST,
     FLAG_LAZY,
     Batch,
     Carry,
@@ -120,6 +121,7 @@ def messages() -> list[Vector]:
     batch, _ = batch_of(found[:4], explicit=False, cursor=5, root=root)
     explicit, _ = batch_of(found[:4])
     bare, _ = batch_of(found[:4], bare=found[1:3])
+    superseded, _ = batch_of(found[:4], bare=found[1:2], superseded=found[2:3])
     samples: list[Message] = [
         Open(bytes(range(16)), 0, b"epoch678", None, root, (), 1),
         Open(bytes(range(16)), 3, b"epoch678", (b"epoch876", 7), root, ((log, 2**53, bytes(range(16))),), 3),
@@ -128,18 +130,21 @@ def messages() -> list[Vector]:
         batch,
         explicit,
         bare,
-        Batch(0, (), [], [], [], [], [], [], 1, None),
+        superseded,
+        Batch(0, (), [], [], [], [], [], [], [], 1, None),
         Have(None, root, (), []),
         Have(5, root, (log,), [(0, 3, bytes(range(16)))]),
         Have(None, root, (), [(0, 3, bytes(range(16)))], 250),
         Locate((log,), 0, [(9, bytes(range(16))), (1, bytes(16))]),
         Want((log,), [(0, 1), (0, 2)]),
-        Payloads((log,), 2, [(0, 1, found[0].payload)]),
+        Payloads((log,), 2, [(0, 1, found[0].payload)], []),
+        Payloads((), 3, [], [(0, found[0].id[:8]), (2, found[2].id[:8])]),
         Close(1, "stopping"),
         Prune(),
         Graft(),
         Open(bytes(range(16)), 1, b"epoch678", None, root, (), 0, encode_query(Query.parse("team=blue"))),
         Open(bytes(range(16)), 1, b"epoch678", None, root, (), 0, encode_query(Query.parse("team=blue")), b"bookmark"),
+        Open(bytes(range(16)), 2, b"epoch678", None, root, (), FLAG_COMPLETE | FLAG_LATEST),
         Match(1, True, [bytes(range(8)), bytes(8)]),
         Match(1, True, [bytes(8)], bytes(range(32))),
         Match(2**32, False, []),

@@ -131,13 +131,19 @@ def refused_frames() -> list[Vector]:
         "an OPEN with a query that is too long": _cbor(
             [0, tag, 0, bytes(8), None, root, [], 0, bytes(QUERY_BYTES_MAX + 1)]
         ),
-        "a seal of 63 bytes": _cbor([1, 0, [], [], [], [], [], [], [[0, bytes(63)]], 1, None]),
-        "a hint of nine bytes": _cbor([1, 0, [], [[0, 2, 1, bytes(9)]], [1], [], [b"\x80"], [], [], 1, None]),
-        "no parents in a row of parents": _cbor([1, 0, [], [], [], [[0, []]], [], [], [], 1, None]),
-        "seventeen parents": _cbor([1, 0, [], [], [], [[0, [[0, 1, None]] * 17]], [], [], [], 1, None]),
-        "a document's tag of seven bytes": _cbor([1, 0, [], [], [], [], [], [[0, root, 1, [bytes(7)]]], [], 1, None]),
-        "a payload that is a text": _cbor([1, 0, [], [[0, 1, 1, None]], [1], [], ["x"], [], [], 1, None]),
-        "a stamp that is a float": _cbor([1, 0, [], [[0, 1, 1, None]], [1.5], [], [b"\x80"], [], [], 1, None]),
+        "a seal of 63 bytes": _cbor([1, 0, [], [], [], [], [], [], [], [[0, bytes(63)]], 1, None]),
+        "a hint of nine bytes": _cbor([1, 0, [], [[0, 2, 1, bytes(9)]], [1], [], [b"\x80"], [], [], [], 1, None]),
+        "no parents in a row of parents": _cbor([1, 0, [], [], [], [[0, []]], [], [], [], [], 1, None]),
+        "seventeen parents": _cbor([1, 0, [], [], [], [[0, [[0, 1, None]] * 17]], [], [], [], [], 1, None]),
+        "a document's tag of seven bytes": _cbor(
+            [1, 0, [], [], [], [], [], [[0, root, 1, [bytes(7)]]], [], [], 1, None]
+        ),
+        "a place of a superseded payload that is a text": _cbor([1, 0, [], [], [], [], [], [], ["0"], [], 1, None]),
+        "a batch without the column of superseded payloads": _cbor([1, 0, [], [], [], [], [], [], [], 1, None]),
+        "an answer of seven bytes of an id": _cbor([5, [], 1, [], [[0, bytes(7)]]]),
+        "an answer without superseded payloads": _cbor([5, [], 0, []]),
+        "a payload that is a text": _cbor([1, 0, [], [[0, 1, 1, None]], [1], [], ["x"], [], [], [], 1, None]),
+        "a stamp that is a float": _cbor([1, 0, [], [[0, 1, 1, None]], [1.5], [], [b"\x80"], [], [], [], 1, None]),
     }
     summary = [19, tag, 0, b"", bytes(64)]
     frames |= {
@@ -287,6 +293,9 @@ def refused_batches() -> list[Vector]:
         "a header of another size": bare(digest, size + 1, tags),
         "a header of another tag": bare(digest, size, [bytes(8)]),
         "a header without tags": bare(digest, size, []),
+        "a payload that is called superseded": replace(good, superseded=[0]),
+        "something superseded behind the end": replace(good, superseded=[3]),
+        "superseded twice": replace(bare(digest, size, tags), superseded=[0, 0]),
     }
     signed: dict[str, list[Made]] = {
         "signed, and of no operations": [Author(4).write(payload=b"\x80")],
