@@ -17,11 +17,10 @@ from meshsync.core.ordering import Order
 from meshsync.core.query import Query
 from meshsync.documents import Change, Document, Index
 from meshsync.errors import LocalError, NotInPartError, StoreError
-from meshsync.following import Follower, format_cursor
+from meshsync.following import cursor_now, follow
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.moments import milliseconds_of, time_of
 from meshsync.notifier import Notifier
-from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
 from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
@@ -74,6 +73,11 @@ class Collection:
     def __len__(self) -> int:
         """How many documents there are."""
         return self._replica.document_count()
+
+    @property
+    def held(self) -> int:
+        """How many documents are at this node, those outside of the part that it wants included."""
+        return self._replica.tables.counts()[1]
 
     # Writing
 
@@ -336,9 +340,11 @@ class Collection:
         """The documents as they were: `at` is a time (with its zone), or an entry, by 8 digits of its id or more.
 
         At a time all entries up to it count, wherever they were written, and whenever they arrived here; at an entry,
-        it and all that its author had seen.  LocalError: there is no such entry.  Cancelling loses nothing.
+        it and all that its author had seen.  Where this node holds a part of the collection, those documents are
+        listed that were in it.  LocalError: there is no such entry.  Cancelling loses nothing.
         """
-        return await take_snapshot(self._past, at)
+        interest = self._replica.interest
+        return await take_snapshot(self._past, at, None if interest is None else interest.query)
 
     async def restore(self, id: str, at: datetime | str) -> EntryId | None:
         """Write a document as it was, as a new entry; None where it did not exist then.  See `snapshot`, `write`.
@@ -356,9 +362,7 @@ class Collection:
 
     def cursor(self) -> str:
         """Where `changes` begins without `since`: after all that is stored."""
-        if self._replica.interest is not None:
-            return position_now(self._replica).format(self._replica.epoch)
-        return format_cursor(self._replica, self._replica.tables.next_arrival(), 0, self._replica.expiries.passed)
+        return cursor_now(self._replica)
 
     def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
         """Every operation that is stored, in the order of its arrival, those to come included.
@@ -376,14 +380,7 @@ class Collection:
         nobody can know any more.  When the node wants another part, or all, or a part of what it had all of, the
         changes go on, with what that makes enter and leave.
         """
-        since = self.cursor() if since is None else since
-        if since.startswith(PREFIX):
-            position = parse_position(self._replica, since)
-        elif self._replica.interest is not None and since == "0":
-            position = position_of_all(self._replica)
-        else:
-            return Follower(self._replica, self._watcher, query, since).changes()
-        return PartFollower(self._replica, self._watcher, query, position).changes()
+        return follow(self._replica, self._watcher, query, self.cursor() if since is None else since)
 
 
 def _after(after: Document | str | None, order: str | None) -> After | None:

@@ -34,7 +34,7 @@ from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
 from meshsync.moments import time_of
 from meshsync.notifier import Notifier
-from meshsync.part_following import PartFollower, position_of_all
+from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
 from meshsync.store.merge import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
@@ -51,6 +51,22 @@ _MOMENTS = 64
 """Documents that expire are looked at so many at a time."""
 _OPERATION_BITS = 9
 """A cursor counts operations; an entry has at most 256."""
+
+
+def follow(replica: Replica, watcher: Notifier, query: Query | None, since: str) -> AsyncGenerator[Change, None]:
+    """The changes from a cursor on; see `Collection.changes`.  LocalError: the cursor is none of this store."""
+    if since.startswith(PREFIX):
+        return PartFollower(replica, watcher, query, parse_position(replica, since)).changes()
+    if since == "0" and replica.interest is not None:
+        return PartFollower(replica, watcher, query, position_of_all(replica)).changes()
+    return Follower(replica, watcher, query, since).changes()
+
+
+def cursor_now(replica: Replica) -> str:
+    """The cursor of who knows all that there is.  StoreError: the disk."""
+    if replica.interest is not None:
+        return position_now(replica).format(replica.epoch)
+    return format_cursor(replica, replica.tables.next_arrival(), 0, replica.expiries.passed)
 
 
 def format_cursor(replica: Replica, arrival: int, number: int, moment: Moment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +23,16 @@ from meshsync.api.requests import (
 from meshsync.api.responses import Lines, Write, answer, line
 from meshsync.core.limits import INT_MAX
 from meshsync.core.matching import MISSING
+from meshsync.core.ordering import Order
 from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError
+from meshsync.past.listing import list_past
 from meshsync.store.listing import After, Listing
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
-    from meshsync.core.query import Query
     from meshsync.node import Node
-    from meshsync.past.snapshots import Snapshot
+    from meshsync.past.snapshots import PastDocument
 
 _SLICE_SECONDS = 0.005
 """How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
@@ -46,11 +48,16 @@ async def list_documents(node: Node, request: Request) -> Response:
     refuse_unknown(request, "where", "query", "order", "after", "after_value", "limit", "ids", "at")
     ids_only, at = flag(request, "ids"), request.query_params.get("at")
     if at is not None:
-        if "order" in request.query_params:
-            raise LocalError("documents as they were are listed by id; `at` does not go with order")
-        limit, after = whole_number(request, "limit", 0, INT_MAX), request.query_params.get("after")
-        snapshot = await collection_of(node, request).snapshot(at)
-        return _list_past(snapshot, query_of(request), after, limit, ids_only=ids_only)
+        order = request.query_params.get("order")
+        limit, after = whole_number(request, "limit", 0, INT_MAX), _after(request, order)
+        found = list_past(
+            await collection_of(node, request).snapshot(at),
+            query_of(request),
+            order=None if order is None else Order.parse(order),
+            after=after,
+            limit=limit,
+        )
+        return _told(found, ids_only=ids_only)
     listing = _select(node, request)
 
     async def produce(write: Write) -> None:
@@ -109,23 +116,18 @@ async def explain_documents(node: Node, request: Request) -> Response:
         keys_read=listing.keys_read,
         documents_read=listing.documents_read,
         matched=listing.matched,
-        documents=len(collection),
+        documents=collection.held,
         ms=round((trio.current_time() - began) * 1000, 3),
     )
 
 
-def _list_past(snapshot: Snapshot, query: Query, after: str | None, limit: int | None, *, ids_only: bool) -> Response:
-    """The same of documents as they were.  The snapshot lets others run by itself."""
+def _told(found: AsyncGenerator[PastDocument, None], *, ids_only: bool) -> Response:
+    """Documents as they were, a line each.  Finding them lets others run by itself."""
 
     async def produce(write: Write) -> None:
-        left = INT_MAX if limit is None else limit
-        async with aclosing(snapshot.documents()) as documents:
+        async with aclosing(found) as documents:
             async for one in documents:
-                if left == 0:
-                    break
-                if (after is None or one.id > after) and query.matches(one.body, one.id):
-                    left -= 1
-                    await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
+                await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
 
     return Lines(produce)
 
@@ -134,7 +136,7 @@ async def list_indexes(node: Node, request: Request) -> Response:
     """The declared indexes of a collection, at this node."""
     refuse_unknown(request)
     collection = collection_of(node, request)
-    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+    return answer(collection=collection.name, documents=collection.held, indexes=_indexes(collection))
 
 
 async def add_index(node: Node, request: Request) -> Response:
@@ -145,7 +147,7 @@ async def add_index(node: Node, request: Request) -> Response:
     if not isinstance(field, str):
         raise LocalError("field is the dotted path of a field, a string")
     await collection.add_index(field)
-    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+    return answer(collection=collection.name, documents=collection.held, indexes=_indexes(collection))
 
 
 async def remove_index(node: Node, request: Request) -> Response:
@@ -155,7 +157,7 @@ async def remove_index(node: Node, request: Request) -> Response:
     if not await collection.remove_index(field):
         fields = ", ".join(index.field for index in collection.indexes()) or "none"
         raise NotHereError("no_index", f"{collection.name} has no index of {field}; it has: {fields}")
-    return answer(collection=collection.name, documents=len(collection), indexes=_indexes(collection))
+    return answer(collection=collection.name, documents=collection.held, indexes=_indexes(collection))
 
 
 def _indexes(collection: Collection) -> list[dict[str, Any]]:

@@ -135,6 +135,7 @@ def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> N
 @click.option("--after", metavar="ID", help="Go on behind this document, the last one of the page before.")
 @click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held in that document.")
 @click.option("--ids", "ids_only", is_flag=True, help="Print only the ids.")
+@at_option
 @click.option("--explain", is_flag=True, help="Say how the documents are found instead of printing them.")
 @click.argument("collection")
 def ls_command(
@@ -146,6 +147,7 @@ def ls_command(
     after: str | None,
     after_value: str | None,
     ids_only: bool,
+    at: str | None,
     explain: bool,
     collection: str,
 ) -> None:
@@ -154,6 +156,8 @@ def ls_command(
     parameters = [("where", expression) for expression in where]
     parameters += [(name, str(value)) for name, value in options.items() if value is not None]
     if explain:
+        if at is not None:
+            raise click.UsageError("--explain is about the documents as they are: it does not go with --at")
         answer = client().get("v1", "collections", collection, "explain", parameters=parameters)
         if as_json:
             print_json(answer)
@@ -162,6 +166,7 @@ def ls_command(
         return
     if ids_only:
         parameters.append(("ids", "true"))
+    parameters += at_parameters(at)
     with client().lines("v1", "collections", collection, "documents", parameters=parameters) as documents:
         for document in documents:
             _print_document(document, as_json=as_json, ids_only=ids_only)

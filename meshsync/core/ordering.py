@@ -44,6 +44,13 @@ def sort_key(value: Any) -> bytes:
     return ARRAYS if kind is list else OBJECTS
 
 
+def rank(key: bytes, id: str, *, descending: bool) -> tuple[bool, bytes, str]:
+    """What documents are sorted by, with the greatest first where it is descending: by key, and then by id; those
+    without the field come last either way.
+    """
+    return (key == MISSING_KEY) is not descending, key, id
+
+
 def _number_key(value: float) -> bytes:
     # The nearest float, and then how far the number lies from it: an integer of 64 bits is not always a float.
     # Rounding keeps the order, and what is left is at most 512.  IEEE 754 floats sort as integers once negative ones

@@ -13,6 +13,7 @@ import trio
 from meshsync.core.anchor import Place
 from meshsync.core.entry import DELETE
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX, milliseconds
+from meshsync.core.query import Query
 from meshsync.errors import LocalError
 from meshsync.moments import milliseconds_of, time_of
 from meshsync.past.facts import WriteInfo
@@ -52,6 +53,8 @@ class Snapshot:
     """The greatest stamp that counts."""
     reached: Mapping[int, int] | None
     """How far each branch counts; None: all of it."""
+    part: Query | None
+    """What this node wants of the collection; None: all."""
 
     async def get(self, id: str) -> PastDocument | None:
         """A document as it was; None where it did not exist.  DamagedError: one of its writes cannot be read.
@@ -63,11 +66,15 @@ class Snapshot:
         return None if row is None else await self._document(row)
 
     async def documents(self) -> AsyncGenerator[PastDocument, None]:
-        """The documents that existed, by id, read in pages; cheap to abandon.  DamagedError: as `get`."""
+        """The documents that existed and were in `part`, by id, read in pages; cheap to abandon.
+
+        DamagedError: as `get`.
+        """
         for number, row in enumerate(self.past.rows()):
             if number % _DOCUMENTS == 0:
                 await trio.lowlevel.checkpoint()
-            if (document := await self._document(row)) is not None:
+            document = await self._document(row)
+            if document is not None and (self.part is None or self.part.matches(document.body, document.id)):
                 yield document
 
     async def _document(self, row: DocumentRow) -> PastDocument | None:
@@ -96,12 +103,13 @@ class Snapshot:
         return self.reached is None or write.place.seq <= self.reached.get(write.place.branch, 0)
 
 
-async def take_snapshot(past: Past, at: datetime | str) -> Snapshot:
+async def take_snapshot(past: Past, at: datetime | str, part: Query | None = None) -> Snapshot:
     """The documents as the entries up to a time make them, or one entry and all that its author had seen.
 
     `at`: a time with its zone, as a datetime or in ISO 8601, or the digits of an entry's id, at least 8 of them.  Of a
     time all of its millisecond counts.  An entry is looked for among all of the collection: a second for a few
-    millions.  LocalError: it is neither, or there is no such entry, or more than one.  Cancelling loses nothing.
+    millions.  `part`: see `Snapshot`.  LocalError: it is neither, or there is no such entry, or more than one.
+    Cancelling loses nothing.
     """
     await trio.lowlevel.checkpoint()
     if isinstance(at, str) and _ENTRY.fullmatch(at):
@@ -111,8 +119,8 @@ async def take_snapshot(past: Past, at: datetime | str) -> Snapshot:
         for step, _ in enumerate(explored):
             if step % _EXPLORE_STEPS == _EXPLORE_STEPS - 1:
                 await trio.lowlevel.checkpoint()
-        return Snapshot(past, place.hlc, reached)
-    return Snapshot(past, min((milliseconds_of(_time_of(at)) + 1 << COUNTER_BITS) - 1, HLC_MAX), None)
+        return Snapshot(past, place.hlc, reached, part)
+    return Snapshot(past, min((milliseconds_of(_time_of(at)) + 1 << COUNTER_BITS) - 1, HLC_MAX), None, part)
 
 
 def _time_of(at: datetime | str) -> datetime:

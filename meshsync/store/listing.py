@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshsync.core.limits import DOCUMENT_ID_BYTES_MAX
 from meshsync.core.matching import MISSING, getter
-from meshsync.core.ordering import MISSING_KEY, STRINGS, Order, sort_key
+from meshsync.core.ordering import MISSING_KEY, STRINGS, Order, rank, sort_key
 from meshsync.core.query import Query
 from meshsync.core.spans import Span
 from meshsync.errors import DamagedError, LocalError
@@ -257,8 +257,7 @@ class Listing:
             yield found
 
     def _rank(self, row: KeyRow) -> tuple[bool, bytes, str]:
-        """What a listing is sorted by; the documents without the field come last either way."""
-        return (row.key == MISSING_KEY) is not self._reverse, row.key, row.id
+        return rank(row.key, row.id, descending=self._reverse)
 
 
 def _cut(span: Span, key: bytes) -> list[Span]:

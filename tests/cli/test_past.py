@@ -72,6 +72,9 @@ def test_what_was_is_printed_and_restored(node: RunningNode) -> None:
     assert node.out("get", "notes", "r1", "--at", time) == '{"n":2}\n'
     assert '{"n":1,"id":"r1"}\n' in node.out("dump", "notes", "--at", entry)
     assert node.run("get", "notes", "r2", "--at", entry).returncode == 1
+    listed = node.out("ls", "notes", "--at", entry, "--order", "-n", "--where", "id=r1", "--limit", "1")
+    assert listed == 'r1  {"n":1}\n'
+    assert node.run("ls", "notes", "--at", entry, "--explain").returncode == 2
     assert node.json("restore", "notes", "r1", "--at", entry[:10])["id"] == "r1"
     assert node.out("get", "notes", "r1") == '{"n":1}\n'
     done = node.run("restore", "notes", "r1", "--at", "yesterday")

@@ -1,4 +1,4 @@
-"""`watch` on a node that holds a part of a collection, over HTTP."""
+"""A node that holds a part of a collection, over HTTP: `watch`, and what is counted."""
 
 from __future__ import annotations
 
@@ -87,3 +87,19 @@ async def test_a_reader_of_a_part_that_sleeps_finds_each_document_as_it_stands(t
             found = await told(feed, 20)
             assert found[-1][1:] == ("n19", 2999)
             assert found == [("put", f"n{n:02}", 2980 + n) for n in range(20)]
+
+
+async def test_what_is_looked_at_is_counted_among_all_that_is_held(tmp_path: Path) -> None:
+    """Otherwise `ls --explain` says that it looked at more documents than there are."""
+    async with serving(tmp_path / "n") as served:
+        notes = served.node.collection("notes")
+        for n in range(6):
+            await notes.put(f"n{n}", {"team": "blue" if n < 2 else "red", "n": n})
+        await served.node.join("notes", BLUE)
+        await notes.add_index("n")
+        await notes.wait_indexed()
+        assert (len(notes), notes.held) == (2, 6)
+        explained = await served.get("/v1/collections/notes/explain", where="team~b")
+        assert (explained["documents_read"], explained["documents"], explained["matched"]) == (6, 6, 2)
+        indexes = await served.get("/v1/collections/notes/indexes")
+        assert (indexes["documents"], indexes["indexes"]) == (6, [{"field": "n", "ready": True, "documents": 6}])
