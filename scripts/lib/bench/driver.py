@@ -197,10 +197,10 @@ class Driver:
             "documents_read": listing.documents_read,
         }
 
-    async def verify(self, count: int, kind: str = "document") -> Answer:
+    async def verify(self, count: int, kind: str = "document", update: int = 0) -> Answer:
         """How many of the first documents are here exactly as they were written."""
         bodies = dict(self._notes.bodies())
-        return {"right": sum(bodies.get(document_id(number)) == KINDS[kind](number, 0) for number in range(count))}
+        return {"right": sum(bodies.get(document_id(one)) == KINDS[kind](one, update) for one in range(count))}
 
     async def state(self) -> Answer:
         """The root, and a digest of all documents as this node reads them."""

@@ -32,6 +32,7 @@ WORKLOADS = {
     "M4": Workload(joining.join, (10_000,), 300.0),
     "P1": Workload(priorities.alarms, (1_000,), 90.0),
     "Q1": Workload(parts.bootstrap, (100_000,), 600.0),
+    "Q2": Workload(parts.histories, (1_000,), 600.0),
     "Q3": Workload(queries.listings, (1_000_000,), 1_800.0),
     "Q4": Workload(parts.live, (5_000,)),
     "MEM": Workload(pairs.memory, (1_000_000,), 1_200.0),
