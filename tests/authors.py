@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core import cbor
-from meshsync.core.entry import HeaderBuilder, Operation, document_tags, encode_operations, make_seal
+from meshsync.core.entry import HeaderBuilder, Operation, describe_payload, document_tags, encode_operations, make_seal
 from meshsync.core.messages import Batch
 from meshsync.ids import CollectionId, EndpointId, LogId
 
@@ -40,6 +40,10 @@ class Made:
     def bare(self) -> tuple[bytes, int, list[bytes]]:
         ids = [operation[1] for operation in cbor.decode_trusted(self.payload)]
         return cbor.sha256(self.payload), len(self.payload), document_tags(self.author.collection, ids)
+
+    @property
+    def described(self) -> bytes:
+        return describe_payload(*self.bare)
 
 
 @dataclass
@@ -138,7 +142,7 @@ def batch_of(
             if entry.parents
         ],
         payloads=[None if entry.id in ids else entry.payload for entry in entries],
-        bare=[(k, *entry.bare) for k, entry in enumerate(entries) if entry.id in ids],
+        bare=[entry.described for entry in entries if entry.id in ids],
         superseded=[k for k, entry in enumerate(entries) if entry.id in passed],
         seals=[(k, entries[k].seal) for k in sorted({*last.values(), *tips.values()})],
         cursor=cursor,

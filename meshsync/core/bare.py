@@ -15,13 +15,17 @@ from collections.abc import Sequence
 
 from meshsync.core import cbor
 from meshsync.core.entry import TAG_BYTES, describe_payload, document_tag, document_tags
+from meshsync.errors import PeerError
 from meshsync.ids import CollectionId
 
 SUPERSEDED = 1
 LET_GO = 2
 
 _WITHOUT_MARK = b"\x83"
-_ONE_TAG_BYTES_MAX = 1 + 34 + 5 + 10
+_HASH_HEAD = b"\x58\x20"
+_ONE_TAG_HEAD = b"\x81\x48"
+_ONE_TAG_BYTES = 34 + 10
+"""What hash and a single tag take of a description, besides the size."""
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
 
@@ -63,13 +67,34 @@ def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:
     return digest, size, tags
 
 
-def descriptions(bares: Sequence[bytes]) -> list[tuple[bytes, int, list[bytes]]]:
-    """`description` of each, at a fraction of the cost."""
-    return [(digest, size, tags) for digest, size, tags, *_ in cbor.decode_many_trusted(bares)]
+def described_by(bare: bytes) -> bytes:
+    """What the header says of a payload, as it stands there (`describe_payload`)."""
+    return bare[1:-1] if is_marked(bare) else bare[1:]
+
+
+def check_described_untrusted(described: bytes) -> None:
+    """Check what a peer says of a payload that stays away.  PeerError: it is nothing that `describe_payload` gives."""
+    size = len(described) - _ONE_TAG_BYTES
+    if 1 <= size <= 5 and described[:2] == _HASH_HEAD and described[-10:-8] == _ONE_TAG_HEAD:
+        # One tag, as most have, and the size in its shortest form (RFC 8949 section 4.2.1).
+        head, after = described[34], described[35]
+        if (
+            (size == 3 and head == 0x19 and after)
+            or (size == 2 and head == 0x18 and after >= 24)
+            or (size == 1 and head < 24)
+            or (size == 5 and head == 0x1A and (after or described[36]))
+        ):
+            return
+    found = cbor.decode_message_untrusted(_WITHOUT_MARK + described)
+    if [type(one) for one in found] != [bytes, int, list] or not {type(tag) for tag in found[2]} <= {bytes}:
+        raise PeerError("a header says something else of its payload than hash, size and tags")
+    digest, length, tags = found
+    if len(digest) != 32 or not 0 <= length < 2**32 or any(len(tag) != TAG_BYTES for tag in tags):
+        raise PeerError("a header says of its payload what cannot be")
 
 
 def tags_of(bare: bytes) -> list[bytes]:
     """The tags of the documents alone.  Of one document, as most are, the tag stands at the end."""
-    if len(bare) <= _ONE_TAG_BYTES_MAX and not is_marked(bare):
+    if len(bare) <= 1 + _ONE_TAG_BYTES + 5 and not is_marked(bare):
         return [bare[-TAG_BYTES:]]
     return description(bare)[2]

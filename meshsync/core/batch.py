@@ -8,7 +8,8 @@ The columns, over the entries in an order in which parents come first:
     hlcs        the first stamp, then the difference to the entry before
     parents     (offset, [(log, seq, id or None)]) for entries that have any
     payloads    the payload, or None where only the header travels
-    bare        (offset, payload hash, payload size, document tags) for those
+    bare        what the headers of those say of their payloads, in that order: hash, size and document tags as they
+                stand in the header
     superseded  the offsets of those among them that no document needs any more
     seals       (offset, seal): the last entry of every log in the batch has one
 
@@ -24,7 +25,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from meshsync.core.anchor import PARENT
-from meshsync.core.bare import descriptions, is_marked
+from meshsync.core.bare import described_by, is_marked
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
 from meshsync.ids import LogId
@@ -115,7 +116,7 @@ def build_batch(
             if entry.parents
         ],
         payloads=[entry.payload for entry in entries],
-        bare=[(k, *one) for k, one in zip(bare, descriptions(list(bare.values())), strict=True)],
+        bare=[described_by(one) for one in bare.values()],
         superseded=[k for k, one in bare.items() if is_marked(one)],
         seals=sorted(seals.items()),
         cursor=cursor,

@@ -95,7 +95,7 @@ class Batch:
     hlcs: list[int]
     parents: list[tuple[int, list[tuple[int, int, bytes | None]]]]
     payloads: list[bytes | None]
-    bare: list[tuple[int, bytes, int, list[bytes]]]
+    bare: list[bytes]
     superseded: list[int]
     seals: list[tuple[int, bytes]]
     cursor: int

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from meshsync.core import cbor
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
-from meshsync.core.bare import SUPERSEDED, bare_of
+from meshsync.core.bare import SUPERSEDED, bare_of, check_described_untrusted
 from meshsync.core.entry import HeaderBuilder, check_operations, describe_payload, document_tag, verify_seal
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX, Limits
@@ -126,11 +126,11 @@ def _check_columns(batch: Batch, logs: Sequence[LogId], limits: Limits) -> None:
         raise PeerError("the columns of a batch differ in length")
     if any(run[0] >= len(logs) or run[1] < 1 or run[2] < 1 for run in batch.runs):
         raise PeerError("a run of a batch names no log, or no entry")
-    columns = [[row[0] for row in rows] for rows in (batch.parents, batch.bare, batch.seals)]
+    columns = [[row[0] for row in rows] for rows in (batch.parents, batch.seals)]
     for offsets in (*columns, batch.superseded):
         if offsets and (offsets[-1] >= count or any(a >= b for a, b in pairwise(offsets))):
             raise PeerError("the offsets of a batch are not in order")
-    if [row[0] for row in batch.bare] != [k for k, payload in enumerate(batch.payloads) if payload is None]:
+    if len(batch.bare) != batch.payloads.count(None):
         raise PeerError("a batch must say hash, size and tags of just those entries that have no payload")
     if any(batch.payloads[k] is not None for k in batch.superseded):
         raise PeerError("a batch brings a payload that it calls superseded")
@@ -146,7 +146,7 @@ class _Rebuilder:
         self.held = held
         self.hlc_limit = (now_ms + limits.clock_ahead_ms_max + 1 << COUNTER_BITS) - 1
         self.parents = dict(batch.parents)
-        self.bare = {row[0]: row[1:] for row in batch.bare}
+        self.bare = dict(zip([k for k, one in enumerate(batch.payloads) if one is None], batch.bare, strict=True))
         self.superseded = set(batch.superseded)
         self.seals = dict(batch.seals)
         self.chains: dict[int, list[_Chain]] = {}
@@ -163,6 +163,8 @@ class _Rebuilder:
 
     def run(self) -> Rebuilt:
         batch = self.batch
+        for described in batch.bare:
+            check_described_untrusted(described)
         full = [payload for payload in batch.payloads if payload is not None]
         operations = iter(cbor.decode_payloads_untrusted(full)) if full else iter(())
         stamps = list(accumulate(batch.hlcs))
@@ -243,7 +245,7 @@ class _Rebuilder:
                 tags = self._tags(payload, operations, collection)
                 described, bare = describe_payload(sha256(payload).digest(), len(payload), tags), None
             else:
-                described = describe_payload(*self.bare[k])
+                described = self.bare[k]
                 bare = bare_of(described, SUPERSEDED if k in self.superseded else None)
             parent_ids = sorted([parent.id for parent in named]) if named else ()
             id = builder.id_described(seq, last_id or None, parent_ids, height, hlc, described)

@@ -4,19 +4,19 @@ holds, or raises Malformed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from itertools import chain
+from collections.abc import Callable
 from typing import Any
 
 from meshsync.core.cbor import Malformed
-from meshsync.core.limits import LIMITS, PARENTS_MAX
+from meshsync.core.entry import TAG_BYTES
+from meshsync.core.limits import LIMITS, OPERATIONS_MAX, PARENTS_MAX
 from meshsync.core.tips import TIP_ID_BYTES
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId, EndpointId, LogId
 
 SEQ_MAX = 2**53
-_SIZE_MAX = 2**32
-_TAG_BYTES = 8
+_DESCRIBED_BYTES_MAX = 34 + 5 + 3 + OPERATIONS_MAX * (1 + TAG_BYTES)
+"""Hash, size, and as many tags as an entry can have, each with its length."""
 
 
 def uint(maximum: int) -> Callable[[Any], int]:
@@ -143,32 +143,12 @@ def payload_column(value: Any) -> list[bytes | None]:
     return found
 
 
-def bare_column(value: Any) -> list[tuple[int, bytes, int, list[bytes]]]:
-    """Offset, hash, size and tags of payloads that stay away: each kind of them at once, since most of what is sent
-    to who wants little stands here.
-    """
-    if not (found := items(value)):
-        return []
-    if set(map(type, found)) != {list} or set(map(len, found)) != {4}:
-        raise Malformed("expected arrays of 4 items")
-    offsets, digests, sizes, tags = zip(*found, strict=True)
-    _check_uints(offsets, LIMITS.batch_entries_max)
-    _check_blobs(digests, 32)
-    _check_uints(sizes, _SIZE_MAX)
-    if set(map(type, tags)) != {list}:
-        raise Malformed("expected an array")
-    _check_blobs(list(chain.from_iterable(tags)), _TAG_BYTES)
-    return list(zip(offsets, digests, sizes, tags, strict=True))
-
-
-def _check_uints(values: Collection[Any], maximum: int) -> None:
-    if set(map(type, values)) != {int} or not 0 <= min(values) <= max(values) <= maximum:
-        raise Malformed(f"expected integers from 0 to {maximum}")
-
-
-def _check_blobs(values: Collection[Any], size: int) -> None:
-    if not (set(map(type, values)) <= {bytes} and set(map(len, values)) <= {size}):
-        raise Malformed(f"expected {size} bytes")
+def bare_column(value: Any) -> list[bytes]:
+    """What headers say of payloads that stay away; most of what goes to who wants little stands here."""
+    found = items(value)
+    if not set(map(type, found)) <= {bytes} or max(map(len, found), default=0) > _DESCRIBED_BYTES_MAX:
+        raise Malformed(f"expected byte strings of at most {_DESCRIBED_BYTES_MAX} bytes")
+    return found
 
 
 def text(value: Any) -> str:

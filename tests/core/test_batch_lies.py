@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core import cbor
-from meshsync.core.entry import PUT, Operation
+from meshsync.core.entry import PUT, Operation, describe_payload
 from meshsync.core.limits import PAYLOAD_BYTES_MAX
 from meshsync.core.messages import Batch, decode_untrusted, encode_message
 from meshsync.errors import PeerError
@@ -21,6 +22,20 @@ from tests.replicas import apply, give, held, new_replica, two_logs
 
 def with_payload(batch: Batch, at: int, payload: bytes | None) -> Batch:
     return replace(batch, payloads=[*batch.payloads[:at], payload, *batch.payloads[at + 1 :]])
+
+
+def with_header(batch: Batch, *fields: Any) -> Batch:
+    """The batch without its first payload, of which the header says this."""
+    return with_described(batch, describe_payload(*fields))
+
+
+def with_described(batch: Batch, *described: bytes) -> Batch:
+    return replace(with_payload(batch, 0, None), bare=list(described))
+
+
+def in_long_form(entry: Made, head: bytes) -> bytes:
+    """What a header says, with a size that takes more bytes than it has to."""
+    return entry.described[:34] + head + bytes([entry.bare[1]]) + entry.described[-10:]
 
 
 LIES: dict[str, Callable[[Batch, list[Made]], Batch]] = {
@@ -61,13 +76,20 @@ LIES: dict[str, Callable[[Batch, list[Made]], Batch]] = {
     "offsets out of order": lambda b, _: replace(b, parents=b.parents[::-1]),
     "a parent's offset twice": lambda b, _: replace(b, parents=[b.parents[0], *b.parents]),
     "parents behind the end": lambda b, e: replace(b, parents=[*b.parents, (6, [(0, 1, e[0].id)])]),
-    "a header besides its payload": lambda b, e: replace(b, bare=[(0, *e[0].bare)]),
+    "a header besides its payload": lambda b, e: replace(b, bare=[e[0].described]),
     "neither header nor payload": lambda b, _: with_payload(b, 0, None),
-    "a header with another hash": lambda b, e: replace(with_payload(b, 0, None), bare=[(0, bytes(32), *e[0].bare[1:])]),
-    "a header with another size": lambda b, e: replace(
-        with_payload(b, 0, None), bare=[(0, e[0].bare[0], e[0].bare[1] + 1, e[0].bare[2])]
-    ),
-    "a header with another tag": lambda b, e: replace(with_payload(b, 0, None), bare=[(0, *e[0].bare[:2], [bytes(8)])]),
+    "a header with another hash": lambda b, e: with_header(b, bytes(32), *e[0].bare[1:]),
+    "a header with another size": lambda b, e: with_header(b, e[0].bare[0], e[0].bare[1] + 1, e[0].bare[2]),
+    "a header with another tag": lambda b, e: with_header(b, *e[0].bare[:2], [bytes(8)]),
+    "a header with a tag of 7 bytes": lambda b, e: with_described(b, e[0].described[:-9] + b"\x47" + bytes(7)),
+    "a header with no tags at all": lambda b, e: with_described(b, e[0].described[:-10]),
+    "a header with a byte behind": lambda b, e: with_described(b, e[0].described + b"\x00"),
+    "a header with a number for its hash": lambda b, e: with_described(b, b"\x00" + e[0].described[34:]),
+    "a header with text for its tag": lambda b, e: with_described(b, e[0].described[:-9] + b"\x68" + b"x" * 8),
+    "headers for two": lambda b, e: with_described(b, e[0].described, e[1].described),
+    "a header with its size in 3 bytes": lambda b, e: with_described(b, in_long_form(e[0], b"\x19\x00")),
+    "a header with its size in 5 bytes": lambda b, e: with_described(b, in_long_form(e[0], b"\x1a\x00\x00\x00")),
+    "a header with its size in 9 bytes": lambda b, e: with_described(b, in_long_form(e[0], b"\x1b" + bytes(7))),
 }
 
 
@@ -198,7 +220,9 @@ def test_any_columns_raise_nothing_else(data: st.DataObject) -> None:
         data.draw(
             st.lists(st.none() | st.sampled_from([entry.payload for entry in entries]), min_size=count, max_size=count)
         ),
-        data.draw(st.lists(st.tuples(small, st.just(bytes(32)), small, st.just([bytes(8)])), max_size=3)),
+        data.draw(
+            st.lists(st.sampled_from([entry.described for entry in entries]) | st.binary(max_size=48), max_size=3)
+        ),
         data.draw(st.lists(small, max_size=3)),
         data.draw(st.lists(st.tuples(small, st.sampled_from([entry.seal for entry in entries])), max_size=3)),
         1,

@@ -85,7 +85,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.lists(st.integers(-(2**63), 2**63), max_size=4),
         st.lists(st.tuples(offsets, parents), max_size=3),
         st.lists(st.none() | st.binary(max_size=20), max_size=4),
-        st.lists(st.tuples(offsets, blob(32), st.integers(0, 2**32), st.lists(blob(8), max_size=3)), max_size=3),
+        st.lists(st.binary(max_size=60), max_size=3),
         st.lists(offsets, max_size=3),
         st.lists(st.tuples(offsets, blob(64)), max_size=3),
         seqs,

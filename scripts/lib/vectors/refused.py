@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from meshsync.core import cbor
-from meshsync.core.entry import PUT, Operation
+from meshsync.core.entry import PUT, Operation, describe_payload
 from meshsync.core.limits import BOOKMARK_BYTES_MAX, MATCH_TAGS_MAX, QUERY_BYTES_MAX
 from meshsync.core.messages import Batch, Ping, encode_message
 from meshsync.ids import CollectionId
@@ -247,7 +247,7 @@ def refused_batches() -> list[Vector]:
         return replace(good, payloads=[*good.payloads[:at], value, *good.payloads[at + 1 :]])
 
     def bare(*fields: Any) -> Batch:
-        return replace(payload(0, None), bare=[(0, *fields)])
+        return replace(payload(0, None), bare=[describe_payload(*fields)])
 
     digest, size, tags = entries[0].bare
     seal = good.seals[0][1]
@@ -288,11 +288,13 @@ def refused_batches() -> list[Vector]:
         "a seal twice": replace(good, seals=[(2, seal), (2, seal)]),
         "parents behind the end": replace(good, parents=[*good.parents, (3, [(1, 1, parent.id)])]),
         "neither payload nor header": payload(0, None),
-        "a header besides its payload": replace(good, bare=[(0, digest, size, tags)]),
+        "a header besides its payload": replace(good, bare=[describe_payload(digest, size, tags)]),
         "a header of another hash": bare(bytes(32), size, tags),
         "a header of another size": bare(digest, size + 1, tags),
         "a header of another tag": bare(digest, size, [bytes(8)]),
         "a header without tags": bare(digest, size, []),
+        "a header with a byte behind": replace(payload(0, None), bare=[entries[0].described + b"\x00"]),
+        "a header of two payloads": replace(payload(0, None), bare=[entries[0].described, entries[1].described]),
         "a payload that is called superseded": replace(good, superseded=[0]),
         "something superseded behind the end": replace(good, superseded=[3]),
         "superseded twice": replace(bare(digest, size, tags), superseded=[0, 0]),
