@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import apsw
@@ -11,6 +12,7 @@ from meshsync.core.bare import LET_GO, with_mark
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.retention import LATEST
 from meshsync.errors import StoreError
+from meshsync.ids import CollectionId
 from meshsync.store.keys import IndexRow, KeyRow
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
@@ -42,6 +44,18 @@ def set_version(path: Path, version: int) -> None:
 def unmake_finding_marks(connection: apsw.Connection) -> None:
     """Take back what version 9 brought."""
     run(connection, "DROP INDEX entries_1_marked")
+
+
+def test_an_upgrade_under_a_node_that_runs_does_not_mix_two_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection that is joined meanwhile would get tables of the next version: the next start could not migrate."""
+    path = tmp_path / "store.db"
+    store = SqliteStore.open(path, boot_id=b"boot")
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path / "replaced")
+    store.collection(CollectionId(bytes(32)), "joined later")
+    store.close()
+    SqliteStore.open(path, boot_id=b"boot").close()
 
 
 def unmake_retaining(connection: apsw.Connection) -> None:

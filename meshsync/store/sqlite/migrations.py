@@ -147,18 +147,24 @@ COLLECTION_TABLES = (
 """The tables of a collection, without their numbers."""
 
 
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+# Read while this version is what is installed: an upgrade replaces the files under a node that runs, which would then
+# make tables of the next version in a file of this one, and no step leads from there.
+_SCHEMA = _read("schema.sql")
+_COLLECTION_SCHEMA = _read("collection.sql")
+
+
 def schema() -> str:
     """The statements that make an empty store."""
-    return _read("schema.sql")
+    return _SCHEMA
 
 
 def collection_schema(number: int) -> str:
     """The statements that make the tables of a collection."""
-    return _read("collection.sql").replace("{n}", str(number))
-
-
-def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return _COLLECTION_SCHEMA.replace("{n}", str(number))
 
 
 def version_of(connection: apsw.Connection) -> int:
