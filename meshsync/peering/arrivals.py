@@ -46,9 +46,10 @@ class Arrivals:
 
     async def accepted(self, connection: Connection) -> None:
         """Take a connection that a peer dialled."""
+        came = trio.current_time()
         try:
             await self._stand_aside(connection)
-            if await self._register(connection):
+            if await self._register(connection, came):
                 self._say_connected(self._book.peer(connection.peer), connection)
         except Exception:  # noqa: BLE001  # the boundary of one peer
             _log.exception("a connection could not be taken", peer=connection.peer.hex())
@@ -73,7 +74,7 @@ class Arrivals:
         True: it is the connection with the peer.  False: the peer's own connection comes first.  TransportLost: the
         peer refused it.  That shows only now: a dialer is done before the acceptor has looked at its proof.
         """
-        if not await self._register(connection):
+        if not await self._register(connection, trio.current_time()):
             if connection.is_closed:
                 reason = await connection.wait_closed()
                 if reason.by_peer and reason.code is not CloseCode.DUPLICATE:
@@ -90,10 +91,10 @@ class Arrivals:
         self._say_connected(peer, connection)
         return True
 
-    async def _register(self, connection: Connection) -> bool:
-        """Make this the connection with its peer, if the rules say so; whether it is."""
+    async def _register(self, connection: Connection, came: float) -> bool:
+        """Make this the connection with its peer, if the rules say so; whether it is.  It is there since `came`."""
         while (existing := self._book.connection_with(connection.peer)) is not None:
-            refusal = await self._refusal(existing, connection)
+            refusal = await self._refusal(existing, connection, came)
             if refusal is not None:
                 connection.close(refusal)
                 return False
@@ -110,11 +111,14 @@ class Arrivals:
         self._adopt(self._book.peer(connection.peer), connection)
         return True
 
-    async def _refusal(self, existing: Connection, connection: Connection) -> CloseCode | None:
+    async def _refusal(self, existing: Connection, connection: Connection, came: float) -> CloseCode | None:
         """Why a second connection with a peer must not take the place of the first; None: it does."""
         peer = self._book.peer(connection.peer)
         if existing.hello.instance != connection.hello.instance:
             if await self._answers(existing):
+                if connection.is_closed or (peer.adopted_at is not None and peer.adopted_at > came):
+                    # While it waited for the answer of one that was gone, its peer was started anew once more.
+                    return CloseCode.DUPLICATE
                 self._book.twin(peer.id, "two processes run with one identity; the second is refused")
                 return CloseCode.INSTANCE
             return None

@@ -102,12 +102,12 @@ def test_the_accept_loop_survives_errors(monkeypatch: pytest.MonkeyPatch) -> Non
     failures = 3
     original = Arrivals._register
 
-    async def failing(self: Arrivals, connection: Connection) -> bool:
+    async def failing(self: Arrivals, connection: Connection, came: float) -> bool:
         nonlocal failures
         if connection.origin.value == "accepted" and failures:
             failures -= 1
             raise OSError("out of something, for a moment")
-        return await original(self, connection)
+        return await original(self, connection, came)
 
     monkeypatch.setattr(Arrivals, "_register", failing)
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from meshsync.errors import RefusedError
+from tests.simnet import LinkProfile
 from tests.stack.sightings import Sightings
 from tests.stack.world import World, events, level, simulate, until, write
 
@@ -60,3 +61,32 @@ def test_a_twin_at_an_address_of_unknown_identity_is_told_of() -> None:
         assert a.peers() == []
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize("seconds_up", [0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("lower_restarts", [False, True])
+def test_whoever_starts_anew_again_and_again_is_no_twin(
+    seconds_up: float, is_killed: bool, lower_restarts: bool
+) -> None:
+    """A device that a supervisor restarts within a second would be accused, and its owner look for a clone."""
+
+    async def scenario(world: World) -> None:
+        stays, restarts = sorted((1, 2), key=world.id, reverse=lower_restarts)
+        a = await world.start(stays, peers=[restarts])
+        b = await world.start(restarts, peers=[stays])
+        await level(a, b)
+        await trio.sleep(3)  # from here on the connection is settled
+        await world.kill(restarts)
+        await trio.sleep(1)
+        for _ in range(2):
+            b = await world.start(restarts, peers=[stays])
+            await trio.sleep(seconds_up)
+            await (world.kill(restarts) if is_killed else world.stop(restarts))
+        b = await world.start(restarts, peers=[stays])
+        await level(a, b)
+        await trio.sleep(3)
+        assert not events(a, "peer_error")
+        assert not events(b, "peer_error")
+
+    simulate(scenario, profile=LinkProfile(0.01))
