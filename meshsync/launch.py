@@ -127,6 +127,7 @@ async def start_node(
         nursery.start_soon(node.relay.run)
         nursery.start_soon(node.indexing.run)
         nursery.start_soon(node.expiring.run)
+        nursery.start_soon(node.sweeping.run)
         if interfaces is not None:
             node.interfaces = interfaces
             transports = [RoutedTransport(transport, interfaces.check_route) for transport in transports]

@@ -17,6 +17,7 @@ from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
+from meshsync.core.retention import ALL, Retention
 from meshsync.errors import DamagedError, LocalError, StoreError
 from meshsync.events import EventLog
 from meshsync.expiring import Expiring
@@ -34,13 +35,15 @@ from meshsync.status import node_status, peer_list, pending_list
 from meshsync.store.base import Store
 from meshsync.store.healing import follow_policy
 from meshsync.store.replica import Replica
+from meshsync.sweeping import Sweeping
 from meshsync.sync.engine import SyncEngine
 from meshsync.sync.relay import Carrier
 from meshsync.sync.subscription import Subscription
 from meshsync.verification import Fault, Finding, verify
 
 _JOINED = "joined"
-"""Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority], …]."""
+"""Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority, policy, query,
+retention], …]."""
 PREFIX_DIGITS_MIN = 8
 
 
@@ -83,6 +86,9 @@ class Node:
         """Through which it finds others; None where it is not bound to any."""
         self._wall_ms = wall_ms
         self.indexing = Indexing(lambda: list(self._replicas.values()), self.events, self.sync.store_failed)
+        self.sweeping = Sweeping(
+            lambda: list(self._replicas.values()), self.events, self.sync.store_failed, wall_ms, limits
+        )
         self.expiring = Expiring(
             lambda: list(self._replicas.values()),
             wall_ms,
@@ -126,20 +132,26 @@ class Node:
         *,
         priority: Priority = Priority.MEDIUM,
         conflicts: Policy | str | None = None,
+        retain: Retention | str | None = None,
     ) -> None:
         """Replicate a collection from now on, also after a restart; or change what part of it, and its priority.
 
-        `conflicts`: its policy, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy, or the
-        query is too large.  Done before the first wait: cancelling stops only the waiting for the disk.
+        `conflicts`: its policy, see `SyncEngine.subscribe`.  `retain`: what is kept here of what was overwritten, such
+        as "30d", see `meshsync.core.retention`; None: as before, which for a new one is all.  LocalError: it was joined
+        with another policy, or the query is too large, or nobody knows what is to be kept.  Done before the first
+        wait: cancelling stops only the waiting for the disk.
         """
         query = query or Query()
+        kept = Retention.parse(retain) if isinstance(retain, str) else retain
         if name in self._joined:
             self.sync.subscribe(name, query, conflicts=conflicts)  # refuses another policy
             self._joined[name].choose(query)
+            if kept is not None:
+                self._joined[name].keep(kept)
             self.sync.set_priority(name, priority)
             self._remember_joined()
         else:
-            self._join(name, query, priority, conflicts)
+            self._join(name, query, priority, conflicts, kept or ALL)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
@@ -162,8 +174,10 @@ class Node:
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
 
-    def _join(self, name: str, query: Query, priority: Priority, conflicts: Policy | str | None) -> None:
-        subscription = self.sync.subscribe(name, query, priority, conflicts)
+    def _join(
+        self, name: str, query: Query, priority: Priority, conflicts: Policy | str | None, retain: Retention
+    ) -> None:
+        subscription = self.sync.subscribe(name, query, priority, conflicts, retain)
         subscription.open()
         self._joined[name] = subscription
 
@@ -174,22 +188,24 @@ class Node:
         """
         for collection in self.config.collections:
             priority = Priority[collection.priority.upper()]
-            self._join(collection.name, Query.parse(collection.where), priority, collection.conflicts)
+            retain = Retention.parse(collection.retain)
+            self._join(collection.name, Query.parse(collection.where), priority, collection.conflicts, retain)
             for field in collection.indexes:
                 self.sync.replica(collection.name).indexes.add(field)
         remembered = self.store.meta(_JOINED)
-        # Earlier versions knew no policies, and no queries.
+        # Earlier versions knew no policies, no queries, and kept everything.
         for name, urgency, *more in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
                 query = Query.from_json(more[1]) if len(more) > 1 else Query()
-                self._join(name, query, Priority(urgency), more[0] if more else None)
+                retain = Retention.parse(more[2]) if len(more) > 2 else ALL
+                self._join(name, query, Priority(urgency), more[0] if more else None, retain)
         self.relay.load()
 
     def _remember_joined(self) -> None:
         # What the configuration names is left to it: it may name other collections the next time.
         configured = {collection.name for collection in self.config.collections}
         rows = [
-            [name, int(one.priority), self.sync.replica(name).policy.value, one.query.to_json()]
+            [name, int(one.priority), self.sync.replica(name).policy.value, one.query.to_json(), str(one.retain)]
             for name, one in self._joined.items()
             if name not in configured
         ]

@@ -145,6 +145,8 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "query": None if replica.interest is None else replica.interest.query.to_json(),
         "settled": replica.is_settled,
         "conflicts": replica.policy.value,
+        "retain": str(replica.retaining.retention),
+        "let_go": _let_go(replica),
         "differing": _differing(node, replica),
         "peers": [_session(node, replica, peer) for peer in partners],
         "subscribers": node.sync.subscribers(replica.id),
@@ -152,6 +154,12 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "redundancy": None if redundancy is None else round(redundancy, 3),
         "held": {str(log): why.value for log, why in node.sync.held(replica).items()},
     }
+
+
+def _let_go(replica: Replica) -> dict[str, int]:
+    """What was dropped of the past, and what waits until someone else has it."""
+    payloads, size = replica.retaining.dropped
+    return {"payloads": payloads, "bytes": size, "waiting": replica.retaining.waiting}
 
 
 def _differing(node: Node, replica: Replica) -> list[dict[str, Any]]:

@@ -92,6 +92,11 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"collections": [" n"]}, "collections[0].name: ' n' has control characters or outer blanks"),
         ({"collections": [{"name": "n", "where": ["a"]}]}, "collections[0].where: "),
         ({"collections": [{"name": "n", "history": "latest"}]}, "history: other histories are not available yet"),
+        (
+            {"collections": [{"name": "n", "retain": "30"}]},
+            "retain: '30' does not say what to keep; expected",
+        ),
+        ({"collections": [{"name": "n", "retain": 30}]}, "collections[0].retain: 30 is not a text; expected a text"),
         ({"collections": [{"name": "n", "priority": "HIGH"}]}, "collections[0].priority: 'HIGH' is not one of the ch"),
         ({"discovery": {"mdns": 1}}, "discovery.mdns: 1 is not a truth value; expected true or false"),
         ({"discovery": True}, "discovery: True is not a mapping; expected keys and values, of dns, exchange, mdns"),

@@ -141,11 +141,12 @@ async def join_collection(node: Node, request: Request) -> Response:
     """Replicate a collection from now on, also after a restart.
 
     `conflicts` is its policy for writes that did not know of each other; with another one it is another collection.
+    `retain` is what is kept here of what was overwritten; where it is left out, as before.
     """
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
 
-    body = await read_object(request, "name", "priority", "conflicts", "where", "history", required=("name",))
+    body = await read_object(request, "name", "priority", "conflicts", "where", "history", "retain", required=("name",))
     name = _text(body, "name")
     query = Query.parse(_texts(body, "where"))
     if body.get("history", "full") != "full":
@@ -155,7 +156,8 @@ async def join_collection(node: Node, request: Request) -> Response:
     if wanted not in names:
         raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
     conflicts = _text(body, "conflicts") if body.get("conflicts") is not None else None
-    await node.join(name, query, priority=names[wanted], conflicts=conflicts)
+    retain = _text(body, "retain") if body.get("retain") is not None else None
+    await node.join(name, query, priority=names[wanted], conflicts=conflicts, retain=retain)
     return answer(collection=name)
 
 

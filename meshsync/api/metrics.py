@@ -57,6 +57,11 @@ def _collections(collections: list[dict[str, Any]]) -> Iterator[Metric]:
         for collection in collections:
             counter.add_metric([collection["name"]], collection["payload_bytes"][key])
         yield counter
+    for key, text in (("payloads", "Superseded payloads"), ("bytes", "Bytes of superseded payloads")):
+        counter = Counter(f"meshsync_let_go_{key}", f"{text} that were dropped here.", labels=["collection"])
+        for collection in collections:
+            counter.add_metric([collection["name"]], collection["let_go"][key])
+        yield counter
     synced = Gauge("meshsync_synced", "1 where a collection equals the peer's.", labels=_BY_PEER)
     missing = Gauge("meshsync_missing_entries", "Entries that a peer has and this node lacks.", labels=_BY_PEER)
     unsent = Gauge("meshsync_unsent_entries", "Entries that a peer has yet to confirm.", labels=_BY_PEER)

@@ -72,6 +72,7 @@ _WRITE: dict[str, Any] = {
 }
 _VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 
+_RETAIN: dict[str, Any] = _said(_TEXT, "what is kept here of what was overwritten: all, latest, 30d, 10000 entries")
 _POLICY: dict[str, Any] = {"enum": ["latest", "greatest", "least", "manual"]}
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -110,6 +111,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "query": _maybe({"type": "object"}),
             "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
             "conflicts": _POLICY,
+            "retain": _RETAIN,
+            "let_go": _said(
+                _object({"payloads": _COUNT, "bytes": _COUNT, "waiting": _COUNT}),
+                "superseded payloads that were dropped here, and those that wait until a peer has them",
+            ),
             "differing": _said(
                 _list(_object({"id": _HEX, "conflicts": _POLICY})),
                 "connected peers that have it under another policy for conflicts: nothing is replicated with them",
@@ -198,7 +204,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Waited": _answer(synced=_FLAG, waited_s=_NUMBER),
     "Verify": _object({}, repair=_FLAG),
     "Collections": _answer(collections=_list(_ref("Collection"))),
-    "Join": _object({"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}, conflicts=_POLICY),
+    "Join": _object(
+        {"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}, conflicts=_POLICY, retain=_RETAIN
+    ),
     "Joined": _answer(collection=_TEXT),
     "Index": _object({"field": _said(_TEXT, "the dotted path of a field")}),
     "Indexes": _answer(

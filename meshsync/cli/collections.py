@@ -34,6 +34,7 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     elif answer["collections"]:
+        limited = [one for one in answer["collections"] if one["retain"] != "all"]
         rows = [
             (
                 one["name"],
@@ -41,11 +42,13 @@ def _list(*, as_json: bool) -> None:
                 one["entries"],
                 one["priority"],
                 one["conflicts"],
+                *([one["retain"]] if limited else []),
                 query_text(one),
             )
             for one in answer["collections"]
         ]
-        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS", "WHERE"), rows)
+        retain = ("RETAIN",) if limited else ()
+        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS", *retain, "WHERE"), rows)
     else:
         write_line("no collections; meshsync collections join NAME")
 
@@ -65,9 +68,21 @@ def _list(*, as_json: bool) -> None:
     type=click.Choice(["latest", "greatest", "least", "manual"]),
     help="What wins of writes that did not know of each other; the same on all nodes.  [as it is held here, or latest]",
 )
+@click.option(
+    "--retain",
+    metavar="30d",
+    help="What to keep here of what was overwritten: all, latest, 30d, 12h or '10000 entries'.  [as before, or all]",
+)
 @click.argument("name")
 def _join(
-    *, as_json: bool, where: tuple[str, ...], history: str, priority: str, conflicts: str | None, name: str
+    *,
+    as_json: bool,
+    where: tuple[str, ...],
+    history: str,
+    priority: str,
+    conflicts: str | None,
+    retain: str | None,
+    name: str,
 ) -> None:
     """Replicate a collection from now on, also after a restart.
 
@@ -76,10 +91,15 @@ def _join(
     --conflicts is part of what the collection is: `latest` shows the write with the latest clock, `greatest` and
     `least` the greatest and least value of each field, `manual` all values, as {"$conflict": […]}, until someone who
     saw them writes the field.  Where peers have another one, status says so, and nothing is replicated with them.
+
+    --retain lets older payloads go that no document shows any more, on this node only; nothing can be read of them
+    here then.  What was written here stays until a peer that replicates all of the collection has it.
     """
     body: dict[str, Any] = {"name": name, "priority": priority, "history": history}
     if conflicts is not None:
         body["conflicts"] = conflicts
+    if retain is not None:
+        body["retain"] = retain
     if where:
         body["where"] = list(where)
     answer = client().request("POST", "v1", "collections", body=body)

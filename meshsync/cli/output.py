@@ -99,6 +99,18 @@ def query_text(collection: Mapping[str, Any]) -> str:
     return "" if collection["query"] is None else _condition_text(collection["query"])
 
 
+def retained_text(collection: Mapping[str, Any]) -> str:
+    """What a collection keeps of its past, and what went."""
+    went = collection["let_go"]
+    kept = "nothing" if collection["retain"] == "latest" else collection["retain"]
+    text = f"{printable(collection['name'])} keeps {kept} of what was overwritten"
+    if went["payloads"]:
+        text += f"; {counted(went['payloads'], 'payload')} let go, {size(went['bytes'])}"
+    if went["waiting"]:
+        text += f"; {went['waiting']} wait until a peer that has all of it took them"
+    return text
+
+
 def _condition_text(tree: Mapping[str, Any]) -> str:
     """Simple conditions as --where takes them, others as JSON."""
     if "and" in tree and all("field" in part for part in tree["and"]):

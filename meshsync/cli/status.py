@@ -21,6 +21,7 @@ from meshsync.cli.output import (
     printable,
     query_text,
     relayed_text,
+    retained_text,
     size,
     write_line,
 )
@@ -120,6 +121,9 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     if rows:
         write_line("")
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
+    for collection in status["collections"]:
+        if collection["retain"] != "all":
+            write_line(f"\n{retained_text(collection)}")
     relay = status["relay"]
     if relay["enabled"]:
         carried = counted(relay["collections"], "collection")

@@ -86,6 +86,9 @@ class CollectionConfig(_Model):
     """Fields by which documents are found at once, such as `team` or `position.lat`; at this node only."""
     where: Annotated[tuple[str, ...], After(values.query)] = ()
     """Which documents: those of which all of the conditions hold, as in `team=blue`; all where none is given."""
+    retain: Annotated[str, After(values.retention)] = "all"
+    """What is kept here of what was overwritten: `all`, `latest`, what was written within a time such as `30d` or
+    `12h`, or what arrived last, as `10000 entries`."""
     history: Annotated[History, _not_yet("other histories are", "`full`: the whole history")] = "full"
     """Whether superseded payloads are fetched too; only `full` is available yet."""
 

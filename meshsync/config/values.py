@@ -19,6 +19,7 @@ from meshsync.config.problems import shown
 from meshsync.core.naming import check_collection_name, is_plain_text
 from meshsync.core.ordering import check_indexed
 from meshsync.core.query import Query
+from meshsync.core.retention import Retention
 from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
@@ -50,6 +51,15 @@ def query(expressions: tuple[str, ...]) -> tuple[str, ...]:
     except LocalError as error:
         raise ValueError(str(error)) from None
     return expressions
+
+
+def retention(text: str) -> str:
+    """Refuse what does not say what is kept."""
+    try:
+        Retention.parse(text)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 def _whole_number(value: object) -> int:

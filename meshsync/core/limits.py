@@ -312,6 +312,8 @@ class Limits:
     """From this length on the write-ahead log is moved into the database file."""
     wal_bytes_max: int = 16 * 1024 * 1024
     """From this length on the writer may have to wait for it."""
+    sweep_seconds: float = 5.0
+    """How often payloads are looked for that are to be let go."""
     branches_per_author_max: int = 64
     repair_seconds_max: float = 30.0
     """How long a repair waits for a peer that sends nothing."""

@@ -55,12 +55,14 @@ class Retention(NamedTuple):
 
     def or_else(self, other: Retention) -> Retention:
         """What keeps all that either keeps."""
+        if self.keeps_all or other.keeps_all:
+            return ALL
         return Retention(max(self.seconds, other.seconds), max(self.entries, other.entries))
 
     def __str__(self) -> str:
         """As `parse` reads it, where one wish made it."""
         for word, value in _WORDS.items():
-            if self == value or (self.keeps_all and value.keeps_all):
+            if self == value:
                 return word
         parts = [f"{self.entries} entries"] if self.entries else []
         if self.seconds:

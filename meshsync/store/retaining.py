@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from meshsync.core import cbor
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.retention import ALL, Retention
-from meshsync.errors import DamagedError
+from meshsync.errors import DamagedError, StoreError
 from meshsync.store.contributing import contributing
 from meshsync.store.rows import EntryRow, Touch
 
@@ -76,11 +76,15 @@ class Retaining:
         self._replica = replica
         stored = replica.tables.retained()
         self._kept = _Kept() if stored is None else _Kept.decode(stored)
+        self._has_begun = True
+        """Whether it is written that all is looked through anew, where it is."""
         self._fresh: dict[int, None] = {}
         """Queued in this process, and not looked at since."""
         self._scan: int | None = 0
         """The queue is looked at behind this arrival; None: all of it was, and what is left waits."""
         self._scan_end = math.inf
+        self._next_hlc = 0
+        """When the entry was written that the pointer `old` waits for."""
         self._elsewhere = self._kept.elsewhere
 
     @property
@@ -104,15 +108,24 @@ class Retaining:
         return len(self._replica.tables.superseded)
 
     def set(self, retention: Retention) -> None:
-        """Keep so much from now on; all of the past is looked through anew.  StoreError: the disk."""
-        if retention == self._kept.retention:
-            return
-        self._begin_anew(retention)
+        """Keep so much from now on; all of the past is looked through anew."""
+        if retention != self._kept.retention:
+            self._begin_anew(retention)
+            with suppress(StoreError):  # then nothing else is written either, until a `step` writes it
+                self._write_beginning()
 
     def _begin_anew(self, retention: Retention) -> None:
-        self._commit(replace(self._kept, retention=retention, new=1, old=1, horizon=0), clear=True)
+        self._kept = replace(self._kept, retention=retention, new=1, old=1, horizon=0)
+        self._has_begun = False
         self._fresh.clear()
+        self._next_hlc = 0
         self._scan_from_the_start()
+
+    def _write_beginning(self) -> None:
+        with self._replica.store.transaction():
+            self._replica.tables.superseded.clear()
+            self._replica.tables.set_retained(self._kept.encode())
+        self._has_begun = True
 
     def _scan_from_the_start(self, end: float = math.inf) -> None:
         self._scan_end = end if self._scan is None else math.inf
@@ -151,12 +164,15 @@ class Retaining:
 
     def step(self, now_ms: int) -> bool:
         """Do some milliseconds of it; whether there was something to do.  StoreError: the disk."""
+        if not self._has_begun:
+            self._write_beginning()
         if not self.is_on:
             return False
         horizon = self._horizon(now_ms)
         if horizon + (_CLOCK_STEP_MS << COUNTER_BITS) < self._kept.horizon:
             # The clock was set back.  What counted as too old before is young now, and has to be met again.
             self._begin_anew(self.retention)
+            self._write_beginning()
         kept = replace(self._kept, horizon=max(horizon, self._kept.horizon), elsewhere=self._elsewhere)
         if arrivals := self._queued():
             self._look(kept, self._entries(arrivals), arrivals)
@@ -203,8 +219,11 @@ class Retaining:
 
     def _pass_old(self, kept: _Kept) -> bool:
         """Pass over the next entries that have become too old; whether there are any."""
+        if kept.horizon < self._next_hlc:
+            return False
         rows, after = self._page(kept.old, kept.new)
         aged = list(takewhile(lambda row: row.hlc <= kept.horizon, rows))
+        self._next_hlc = rows[len(aged)].hlc if len(aged) < len(rows) else 0
         if rows and not aged:
             return False
         kept.old = after if len(aged) == len(rows) else aged[-1].arrival + 1
@@ -247,12 +266,9 @@ class Retaining:
         goes: Sequence[EntryRow] = (),
         queue: Collection[int] = (),
         unqueue: Collection[int] = (),
-        clear: bool = False,
     ) -> None:
         tables = self._replica.tables
         with self._replica.store.transaction():
-            if clear:
-                tables.superseded.clear()
             tables.superseded.add(queue)
             tables.superseded.remove(unqueue)
             kept.dropped_bytes += self._replica.payloads.let_go(goes)

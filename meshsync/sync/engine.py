@@ -16,6 +16,7 @@ from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
+from meshsync.core.retention import ALL, Retention
 from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError, StoreError, TransportLost
 from meshsync.events import EventLog
@@ -117,19 +118,22 @@ class SyncEngine:
         query: Query | None = None,
         priority: Priority = Priority.MEDIUM,
         conflicts: Policy | str | None = None,
+        retain: Retention | str = ALL,
     ) -> Subscription:
         """A handle that replicates a collection while it is open.
 
         With a query only the payloads of documents that match are fetched, now and whenever one begins to match; and
         only those are shown here.  `conflicts`: the policy that decides between writes that did not know of each other,
         see `meshsync.core.policy`; it is part of what the collection is.  None: as it is held here, or else `latest`.
+        `retain`: what is kept here of what was overwritten, see `meshsync.core.retention`.
         LocalError: it is subscribed with another policy, or the query is too large.
         """
         query = query or Query()
         encode_query(query)
         policy = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
         self._subscriptions.check_policy(collection, policy)
-        return Subscription(self, collection, query, Priority(priority), policy)
+        kept = Retention.parse(retain) if isinstance(retain, str) else retain
+        return Subscription(self, collection, query, Priority(priority), policy, kept)
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
@@ -245,6 +249,7 @@ class SyncEngine:
 
     def _choose(self, replica: Replica) -> None:
         self.parts.choose(replica, self._subscriptions.query(replica.id))
+        self._subscriptions.keep(replica)
 
     def _replicates_no_longer(self, replica: Replica) -> None:
         self._holds.forget(replica)

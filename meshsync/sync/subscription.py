@@ -10,6 +10,7 @@ import trio
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
+from meshsync.core.retention import ALL, Retention
 from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
 
@@ -21,7 +22,13 @@ class Subscription:
     """The wish to replicate a collection.  It lasts as long as the handle: `async with engine.subscribe(…)`."""
 
     def __init__(
-        self, engine: SyncEngine, name: str, query: Query, priority: Priority, conflicts: Policy | None = None
+        self,
+        engine: SyncEngine,
+        name: str,
+        query: Query,
+        priority: Priority,
+        conflicts: Policy | None = None,
+        retain: Retention = ALL,
     ) -> None:
         self._engine = engine
         self.collection = name
@@ -31,6 +38,8 @@ class Subscription:
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
         self.conflicts = conflicts
         """How it decides conflicts; None: as it is held here, or else by default."""
+        self.retain = retain
+        """What is kept of the past; of several handles of one collection, all that any of them keeps."""
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -64,6 +73,12 @@ class Subscription:
         """Want other documents from now on, on the connections as they stand.  LocalError: it is too large."""
         encode_query(query)
         self.query = query
+        if self._is_open:
+            self._engine.chosen(self)
+
+    def keep(self, retain: Retention) -> None:
+        """Keep so much of the past from now on."""
+        self.retain = retain
         if self._is_open:
             self._engine.chosen(self)
 

@@ -10,6 +10,7 @@ from meshsync.core.naming import check_collection_name
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
+from meshsync.core.retention import ALL, Retention
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.store.replica import Replica
@@ -95,6 +96,14 @@ class Subscriptions:
         if id in self._carried or not queries or any(query.is_everything for query in queries):
             return None
         return reduce(or_, dict.fromkeys(queries))
+
+    def keep(self, replica: Replica) -> None:
+        """Let as much of a collection's past go as none of its handles keeps; without any, as much as before."""
+        wishes = [handle.retain for handle in self._handles.get(replica.id, ())]
+        if replica.id in self._carried:
+            wishes.append(ALL)  # others may want what this node would drop
+        if wishes:
+            replica.retaining.set(reduce(Retention.or_else, wishes))
 
     def _prioritise(self, id: CollectionId) -> None:
         self._priorities[id] = min(handle.priority for handle in self._handles[id])
