@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import random
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
-from meshsync.documents import Change
 from meshsync.errors import StoreError
 from meshsync.ids import LogId
 from meshsync.store.memory import MemoryStore
 from tests.authors import START_MS, Author, Made, batch_of
+from tests.readers import Reader
 from tests.replicas import apply
 from tests.test_collection import Notes
 
@@ -30,46 +28,6 @@ WISHES = [None, Query.parse("n>2"), Query.parse("n<=5"), Query.parse("team=blue"
 def shown(notes: Notes, wish: Query | None = None) -> dict[str, dict[str, Any]]:
     """What a node shows of what matches."""
     return dict(notes.bodies(wish))
-
-
-class Reader:
-    """Somebody who follows, stops, and goes on from the last cursor; and has what was told."""
-
-    def __init__(self, wish: Query | None, cursor: str = "0") -> None:
-        self.wish = wish
-        self.cursor = cursor
-        self.has: dict[str, dict[str, Any]] = {}
-        self.told: list[Change] = []
-
-    def read(self, notes: Notes, most: int | None = None) -> list[Change]:
-        """Read what there is, or the first of it."""
-        found: list[Change] = []
-
-        async def read() -> None:
-            async with aclosing(notes.changes(self.wish, self.cursor)) as changes:
-                while most is None or len(found) < most:
-                    found.append(await anext(changes))
-
-        async def read_all() -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read)
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
-
-        trio.run(read_all)
-        for change in found:
-            self.note(change)
-        return found
-
-    def note(self, change: Change) -> None:
-        self.cursor = change.cursor
-        self.told.append(change)
-        if change.document is None:
-            self.has.pop(change.id, None)
-        else:
-            assert change.kind != "removed"
-            assert self.wish is None or self.wish.matches(change.document, change.id)
-            self.has[change.id] = change.document
 
 
 class Model:
@@ -142,7 +100,7 @@ class Model:
             self.notes.replica.fill_payload(log, seq, self.made[log, seq].payload)
 
     def read(self) -> None:
-        self.rng.choice(self.readers).read(self.notes, self.rng.choice((None, None, 1, 3)))
+        self.rng.choice(self.readers).read(self.notes.replica, self.rng.choice((None, None, 1, 3)))
 
     def choose(self) -> None:
         self.part = self.rng.choice(PARTS)
@@ -166,7 +124,7 @@ class Model:
 
     def check(self, reader: Reader) -> None:
         """Who was told all has what the node shows."""
-        reader.read(self.notes)
+        reader.read(self.notes.replica)
         assert reader.has == shown(self.notes, reader.wish)
 
     def run(self, steps: int) -> None:
@@ -180,7 +138,7 @@ class Model:
         for reader in self.readers:
             self.check(reader)
             # It is not known of all documents whether the reader was told that they left.
-            assert [one for one in reader.read(self.notes) if one.document is not None] == []
+            assert [one for one in reader.read(self.notes.replica) if one.document is not None] == []
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -200,7 +158,7 @@ def test_nothing_is_told_twice_to_who_reads_all(seed: int) -> None:
         model.rng.choice((model.deliver, model.write, model.choose, model.restart))()
         for reader in model.readers:
             had = dict(reader.has)
-            for change in reader.read(model.notes):
+            for change in reader.read(model.notes.replica):
                 # In a whole collection each operation is told, also those that change nothing.
                 assert change.document is not None or change.id in had or not change.cursor.startswith("part-")
             assert reader.has == shown(model.notes, reader.wish)

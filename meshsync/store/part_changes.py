@@ -54,8 +54,10 @@ class PartChanges:
         return _Kept(Query.from_json(base), Query.from_json(query), after)
 
     def _keep(self, kept: _Kept) -> None:
+        """Write down what is kept, unless it is there."""
         encoded = cbor.encode([kept.base.to_json(), kept.query.to_json(), kept.after])
-        self._replica.store.set_meta(self._key, encoded)
+        if self._replica.store.meta(self._key) != encoded:
+            self._replica.store.set_meta(self._key, encoded)
         self._kept = kept
 
     @property
@@ -69,7 +71,7 @@ class PartChanges:
         return self._kept is not None and self._kept.after is None
 
     def begin(self) -> None:
-        """Keep the changes from now on; nothing where they are kept already."""
+        """Keep the changes from now on; nothing where they are kept already.  StoreError: the disk."""
         if self._kept is None:
             interest = self._replica.interest
             query = Query() if interest is None else interest.query
@@ -79,7 +81,8 @@ class PartChanges:
         """The node wants the documents that match, or all."""
         query = query or Query()
         if self._kept is not None and self._kept.query != query:
-            self._keep(_Kept(self._kept.base, query, ""))
+            # Written with the first document that changes, or is looked at: until then it can be found anew.
+            self._kept = _Kept(self._kept.base, query, "")
 
     def last(self) -> int:
         """The number of the last change."""
@@ -114,6 +117,7 @@ class PartChanges:
         """
         if self._kept is None:
             return
+        self._keep(self._kept)
         known = self._tables.rows([document.id for document in documents])
         number = self._tables.last()
         rows = []
