@@ -97,7 +97,7 @@ class Collection:
         MovedOnError: it is not so, and nothing was written.  Nothing at this node comes between the look and the
         write; somebody at another node may write at the same time, and that is a conflict as ever.
         """
-        operation = Operation(PUT, id, without_id(id, body), self.expiry_ms(id, expires))
+        operation = Operation(PUT, id, without_id(id, body), self.expiry_ms(expires))
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
     async def patch(
@@ -114,12 +114,12 @@ class Collection:
 
         Where this node holds another part of the collection, that sets fields of a document which it does not see.
         """
-        operation = Operation(PATCH, id, without_id(id, body), self.expiry_ms(id, expires))
+        operation = Operation(PATCH, id, without_id(id, body), self.expiry_ms(expires))
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
-    def expiry_ms(self, id: str, expires: Expires | None) -> int | None:
-        """`Operation.expires_ms` of a document.  LocalError: it is no time, or has passed."""
-        return expiry_ms(id, expires, self._present_ms())
+    def expiry_ms(self, expires: Expires | None) -> int | None:
+        """`Operation.expires_ms`.  LocalError: it is no time, or none to come."""
+        return expiry_ms(expires, self._present_ms())
 
     def _present_ms(self) -> int:
         return self._replica.expiries.present_ms(self._wall_ms())
@@ -314,6 +314,11 @@ class Collection:
     def was_written(self, id: str) -> bool:
         """Whether the document was ever written, deleted or not."""
         return self._past.row(id) is not None
+
+    def expired_at(self, id: str) -> datetime | None:
+        """When a document expired that is not shown because of that; None of all others."""
+        ms = None if (row := self._past.row(id)) is None else row.expires_ms
+        return time_of(ms) if ms is not None and self._replica.expiries.has_expired(ms, self._wall_ms()) else None
 
     def history(self, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
         """Every write to a document, deleted or not, in the order that decides what it shows; none for an unknown id.

@@ -66,7 +66,7 @@ def expect(id: str, if_entry: EntryId | str | None, *, if_absent: bool) -> list[
     return [Expectation(id, text)]
 
 
-def expiry_ms(id: str, expires: Expires | None, now_ms: int) -> int | None:
+def expiry_ms(expires: Expires | None, now_ms: int) -> int | None:
     """What an operation says of when its document expires; see `Operation.expires_ms`.
 
     LocalError: it is no time, or it has passed, or no stamp could be as late.
@@ -82,15 +82,13 @@ def expiry_ms(id: str, expires: Expires | None, now_ms: int) -> int | None:
         else:
             found = milliseconds_of(time)
     except LocalError as error:
-        raise LocalError(f"document {id!r:.80}: {error}") from None
+        raise LocalError(f"expires: {error}") from None
     if found > EXPIRES_MS_MAX:
-        raise LocalError(
-            f"document {id!r:.80}: it cannot expire later than in {time_of(EXPIRES_MS_MAX).year}; let it expire never"
-        )
+        raise LocalError(f"expires: {expires} is later than the year {time_of(EXPIRES_MS_MAX).year}; write never")
     if found <= now_ms:
         raise LocalError(
-            f"document {id!r:.80}: it would have expired already, because here it is"
-            f" {time_of(now_ms):%Y-%m-%dT%H:%M:%SZ}; name a time to come, or delete it"
+            f"expires: {expires} is not to come, because here it is {time_of(now_ms):%Y-%m-%dT%H:%M:%SZ}; name a later"
+            " time, or delete the document"
         )
     return found
 
@@ -151,7 +149,7 @@ class Batch:
         expires: Expires | None,
         expectations: list[Expectation],
     ) -> None:
-        said = expiry_ms(id, expires, self._now_ms())
+        said = expiry_ms(expires, self._now_ms())
         self._add(Operation(kind, id, without_id(id, body), said), expectations)
 
     def delete(self, id: str, *, if_entry: EntryId | str | None = None) -> None:

@@ -60,15 +60,15 @@ async def test_a_document_says_when_it_expires(notes: Notes, expires: Any) -> No
 @pytest.mark.parametrize(
     ("expires", "fault"),
     [
-        (NOW, "expired already, because here it is 2027-01-15T08:00:00Z"),
-        ("2020-01-01T00:00Z", "expired already"),
-        (timedelta(0), "expired already"),
-        (-HOUR, "expired already"),
-        ("0s", "expired already"),
+        (NOW, "is not to come, because here it is 2027-01-15T08:00:00Z"),
+        ("2020-01-01T00:00Z", "is not to come"),
+        (timedelta(0), "is not to come"),
+        (-HOUR, "is not to come"),
+        ("0s", "is not to come"),
         (datetime(2030, 1, 1), "names no time zone"),  # noqa: DTZ001
         ("2030-01-01", "names no time zone"),
-        (datetime.max.replace(tzinfo=UTC), "cannot expire later than in 6429"),
-        (timedelta.max, "cannot expire later"),
+        (datetime.max.replace(tzinfo=UTC), "is later than the year 6429"),
+        (timedelta.max, "is later than the year"),
         ("soon", "no time at which a document can expire"),
         ("5 parsecs", "no time at which a document can expire"),
         ("9" * 15 + "d", "no time at which a document can expire"),
@@ -78,10 +78,10 @@ async def test_a_document_says_when_it_expires(notes: Notes, expires: Any) -> No
 async def test_a_time_that_cannot_be_meant_is_refused(notes: Notes, expires: Any, fault: str) -> None:
     """Otherwise a document is written that nobody ever sees, or one that stays against the will of its author."""
     for write in (notes.put, notes.patch):
-        with pytest.raises(LocalError, match=f"'n1': .*{fault}"):
+        with pytest.raises(LocalError, match=f"expires: .*{fault}"):
             await write("n1", {}, expires=expires)
     async with notes.batch() as batch:
-        with pytest.raises(LocalError, match=f"'n1': .*{fault}"):
+        with pytest.raises(LocalError, match=f"expires: .*{fault}"):
             batch.put("n1", {}, expires=expires)
     assert notes.replica.entry_count() == 0
     await notes.put("n1", {}, expires=time_of(EXPIRES_MS_MAX))

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from meshsync.writes import Batch
 
 _KINDS = ("put", "patch", "delete")
-_KEYS = (*_KINDS, "if_entry", "if_absent")
+_KEYS = (*_KINDS, "expires", "if_entry", "if_absent")
 
 
 async def write_batch(node: Node, request: Request) -> Response:
     """Write several documents as one entry, all or nothing, on every node.
 
     A line each: `{"put": {"id": "n1", …}}`, `{"patch": {"id": "n1", …}}` or `{"delete": {"id": "n1"}}`; beside it may
-    stand `"if_entry": ID` or `"if_absent": true`.  Where one line cannot be written, or expects what is not so, nothing
-    is.  `entry` is null where there was nothing to write.
+    stand `"if_entry": ID` or `"if_absent": true`, and beside the first two `"expires": TIME`, as the parameter of PUT.
+    Where one line cannot be written, or expects what is not so, nothing is.  `entry` is null where there was nothing
+    to write.
     """
     refuse_unknown(request)
     collection = collection_of(node, request)
@@ -68,11 +69,16 @@ def _add_operation(batch: Batch, operation: Any) -> None:
         raise LocalError(f"if_entry is the id of an entry, not {if_entry!r:.40}")
     if not isinstance(if_absent, bool):
         raise LocalError(f"if_absent is true or false, not {if_absent!r:.40}")
+    expires = operation.get("expires")
+    if expires is not None and not isinstance(expires, str):
+        raise LocalError(
+            f"expires is a time such as 2026-12-01T00:00Z, 30d, or never, as a string; not {expires!r:.40}"
+        )
     if kind == "put":
-        batch.put(id, body, if_entry=if_entry, if_absent=if_absent)
+        batch.put(id, body, expires=expires, if_entry=if_entry, if_absent=if_absent)
     elif kind == "patch":
-        batch.patch(id, body, if_entry=if_entry, if_absent=if_absent)
+        batch.patch(id, body, expires=expires, if_entry=if_entry, if_absent=if_absent)
     else:
-        if len(body) > 1 or if_absent:
+        if len(body) > 1 or if_absent or "expires" in operation:
             raise LocalError('delete takes an id and, beside it, if_entry: {"delete": {"id": "n1"}}')
         batch.delete(id, if_entry=if_entry)

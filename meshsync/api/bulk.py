@@ -37,7 +37,7 @@ Report = Callable[[], Awaitable[None]]
 class _Load:
     """One load while it runs, and what came of it."""
 
-    def __init__(self, collection: Collection, *, batch: int, skip_bad: bool) -> None:
+    def __init__(self, collection: Collection, *, batch: int, skip_bad: bool, expires_ms: int | None) -> None:
         self.collection = collection
         self.stored = 0
         """Documents that are as durable as the node was configured."""
@@ -47,6 +47,7 @@ class _Load:
         """Why it stopped, and at which line: everything before that line is stored."""
         self._batch = batch
         self._skip_bad = skip_bad
+        self._expires_ms = expires_ms
         self._waiting: list[tuple[int, Operation]] = []
         self._ids_waiting: set[str] = set()
         self._committed = 0
@@ -89,7 +90,7 @@ class _Load:
             # An entry names a document once.
             if id in self._ids_waiting:
                 self._commit()
-            self._waiting.append((number, Operation(PUT, id, body)))
+            self._waiting.append((number, Operation(PUT, id, body, self._expires_ms)))
             self._ids_waiting.add(id)
         except LocalError as error:
             if not self._skip_bad:
@@ -168,11 +169,12 @@ async def load_documents(node: Node, request: Request) -> Response:
 
     It stops at the first bad line, and `error` names it: what comes before is stored, and going on from that line
     loses nothing.  With `skip_bad` it goes on and lists the bad lines.  With `progress` the answer is a stream of
-    lines while it runs, the last of which has `done`.
+    lines while it runs, the last of which has `done`.  With `expires` all of them expire at the same moment.
     """
-    refuse_unknown(request, "batch", "skip_bad", "progress")
-    batch = whole_number(request, "batch", 1, OPERATIONS_MAX) or 1
-    load = _Load(collection_of(node, request), batch=batch, skip_bad=flag(request, "skip_bad"))
+    refuse_unknown(request, "batch", "expires", "skip_bad", "progress")
+    batch, collection = whole_number(request, "batch", 1, OPERATIONS_MAX) or 1, collection_of(node, request)
+    expires_ms = collection.expiry_ms(request.query_params.get("expires"))
+    load = _Load(collection, batch=batch, skip_bad=flag(request, "skip_bad"), expires_ms=expires_ms)
     if not flag(request, "progress"):
         await _run(load, request, trio.lowlevel.checkpoint)
         status = 200 if load.error is None else STATUS_OF_CODE[load.error["code"]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,32 +31,40 @@ async def get_document(node: Node, request: Request) -> Response:
         past = await (await collection.snapshot(at)).get(id)
         if past is None:
             raise no_document(collection, id, f"there was no document {id!r} in {collection.name} at {at}")
-        return answer(collection=collection.name, id=id, doc=past.body, **describe_write(past.write))
+        written = describe_write(past.write)
+        return answer(collection=collection.name, id=id, doc=past.body, expires=moment_text(past.expires), **written)
     document = collection.get(id)
     if document is None:
-        raise no_document(collection, id, f"there is no document {id!r} in {collection.name}")
+        raise no_document(collection, id, _absence(collection, id))
     return answer(collection=collection.name, doc=document.body, **describe_document(document))
 
 
 async def put_document(node: Node, request: Request) -> Response:
-    """Write a whole document; with `if_entry` or `if_absent`, only if that is so."""
+    """Write a whole document; with `if_entry` or `if_absent`, only if that is so.
+
+    `expires` is a time, in how long (30d, 2h), or never, as without it: no node shows the document from then on.
+    """
     return await _write(node, request, lambda collection: collection.put)
 
 
 async def patch_document(node: Node, request: Request) -> Response:
-    """Set some fields; null removes one.  `if_entry` and `if_absent` as for PUT."""
+    """Set some fields; null removes one.  `if_entry`, `if_absent` and `expires` as for PUT.
+
+    Without `expires` the document expires when it did before.
+    """
     return await _write(node, request, lambda collection: collection.patch)
 
 
 async def _write(
     node: Node, request: Request, method: Callable[[Collection], Callable[..., Awaitable[EntryId]]]
 ) -> Response:
-    """Write with a method of the collection that takes an id, a body, `if_entry` and `if_absent`."""
-    refuse_unknown(request, "if_entry", "if_absent")
+    """Write with a method of the collection that takes an id, a body, `expires`, `if_entry` and `if_absent`."""
+    refuse_unknown(request, "expires", "if_entry", "if_absent")
     collection, id = collection_of(node, request), path_text(request, "id")
-    if_entry, if_absent = request.query_params.get("if_entry"), flag(request, "if_absent")
-    body = body_of(await read_body(request), id)
-    return _written(collection.name, id, await method(collection)(id, body, if_entry=if_entry, if_absent=if_absent))
+    expires, if_entry = request.query_params.get("expires"), request.query_params.get("if_entry")
+    if_absent, body = flag(request, "if_absent"), body_of(await read_body(request), id)
+    entry = await method(collection)(id, body, expires=expires, if_entry=if_entry, if_absent=if_absent)
+    return _written(collection.name, id, entry)
 
 
 async def delete_document(node: Node, request: Request) -> Response:
@@ -64,7 +73,7 @@ async def delete_document(node: Node, request: Request) -> Response:
     collection, id = collection_of(node, request), path_text(request, "id")
     entry = await collection.delete(id, if_entry=request.query_params.get("if_entry"))
     if entry is None:
-        raise no_document(collection, id, f"there is no document {id!r} in {collection.name}")
+        raise no_document(collection, id, _absence(collection, id))
     return _written(collection.name, id, entry)
 
 
@@ -76,6 +85,13 @@ def body_of(data: bytes, id: str | None, what: str = "the document") -> dict[str
     if id is not None and body.pop("id", id) != id:
         raise LocalError(f"{what} names another id than {id!r}; remove its field `id`")
     return body
+
+
+def _absence(collection: Collection, id: str) -> str:
+    """Why there is no document."""
+    if (expired_at := collection.expired_at(id)) is not None:
+        return f"document {id!r} in {collection.name} expired at {moment_text(expired_at)}"
+    return f"there is no document {id!r} in {collection.name}"
 
 
 def no_document(collection: Collection, id: str, message: str) -> LocalError:
@@ -95,6 +111,7 @@ def describe_document(document: Document) -> dict[str, Any]:
         "entry": str(document.entry),
         "conflict": document.conflict,
         "revision": str(document.revision),
+        "expires": moment_text(document.expires),
     }
 
 
@@ -110,7 +127,16 @@ def describe_write(write: WriteInfo) -> dict[str, Any]:
 
 def time_text(of: Document | Change | WriteInfo) -> str:
     """The time of a document, a change or a write: RFC 3339, UTC, milliseconds."""
-    return of.time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return moment_text(of.time)
+
+
+@overload
+def moment_text(time: datetime) -> str: ...
+@overload
+def moment_text(time: datetime | None) -> str | None: ...
+def moment_text(time: datetime | None) -> str | None:
+    """A time in UTC: RFC 3339, milliseconds; None for none."""
+    return None if time is None else time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _written(collection: str, id: str, entry: EntryId) -> Response:

@@ -252,6 +252,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
         conflict=_said(_FLAG, "of the present document"),
         revision=_said(_HEX, "the entry that changed the present document last at this node, for `if_entry`"),
+        expires=_said(_maybe(_TIME), "from when on it is not shown any more; null: it is for ever"),
         kind=_said(_WRITE["kind"], "of the write that contributed last to a past document"),
     ),
     "Write": _object(_WRITE),
@@ -259,8 +260,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         collection=_TEXT,
         id=_TEXT,
         deleted=_maybe_ref("Write"),
+        expiry=_maybe_ref("Expiry"),
         fields=_list(_ref("FieldOrigin")),
         complete=_said(_FLAG, "false: not all writes could be looked at"),
+    ),
+    "Expiry": _object(
+        {"expires": _said(_TIME, "from when on the document is not shown"), "passed": _FLAG, **_WRITE},
     ),
     "FieldOrigin": _object(
         {"field": _TEXT, **_WRITE, "beside": _list(_ref("Said")), "overrode": _list(_ref("Overridden"))}, value=_VALUE

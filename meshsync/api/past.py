@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api.documents import describe_write, no_document
+from meshsync.api.documents import describe_write, moment_text, no_document
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
 from meshsync.api.responses import Lines, Write, answer, line
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from meshsync.past.conflicts import Conflict
     from meshsync.past.facts import Said
     from meshsync.past.history import FieldChange, PastWrite
-    from meshsync.past.origins import FieldOrigin
+    from meshsync.past.origins import Expiry, FieldOrigin
 
 _SLICE_SECONDS = 0.005
 """How long reading may keep the event loop to itself."""
@@ -30,7 +31,8 @@ _SLICE_SECONDS = 0.005
 async def get_history(node: Node, request: Request) -> Response:
     """Every write to a document, deleted or not, a line each, in the order that decides what the document shows.
 
-    `set` is what it wrote (in a patch, null removes a field), `visible` whether the document still shows some of it.
+    `set` is what it wrote (in a patch, null removes a field), `expires` what it said of when the document expires
+    (null: nothing, which in a put means never), `visible` whether the document still shows some of it.
     In `changes` a field without `before` was not there, and one without `after` is not there any more.
     """
     refuse_unknown(request, "diff")
@@ -60,6 +62,7 @@ async def get_why(node: Node, request: Request) -> Response:
         collection=collection.name,
         id=id,
         deleted=None if found.deleted is None else describe_write(found.deleted),
+        expiry=None if found.expiry is None else _describe_expiry(found.expiry),
         fields=[_describe_origin(origin) for origin in found.fields],
         complete=found.complete,
     )
@@ -112,7 +115,8 @@ def _lines(values: Iterable[Mapping[str, Any]]) -> Response:
 
 def _describe_past_write(past: PastWrite) -> dict[str, Any]:
     """A line of a history."""
-    described = {**describe_write(past.write), "set": past.body, "visible": past.visible}
+    expires = moment_text(past.expires) if isinstance(past.expires, datetime) else past.expires
+    described = {**describe_write(past.write), "set": past.body, "expires": expires, "visible": past.visible}
     if past.changes is not None:
         described["changes"] = [_describe_change(change) for change in past.changes]
     return described
@@ -131,6 +135,10 @@ def _describe_said(said: Said) -> dict[str, Any]:
     """What one write made of a field; without `value` it is not there."""
     value = {"value": said.value} if said.is_there else {}
     return {**value, **describe_write(said.write)}
+
+
+def _describe_expiry(expiry: Expiry) -> dict[str, Any]:
+    return {"expires": moment_text(expiry.time), "passed": expiry.has_passed, **describe_write(expiry.write)}
 
 
 def _describe_origin(origin: FieldOrigin) -> dict[str, Any]:

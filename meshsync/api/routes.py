@@ -63,6 +63,7 @@ _LIST = (
     Parameter("limit", "at most so many", "integer"),
 )
 _AT = Parameter("at", "as it was: a time such as 2026-05-04T12:30:00Z, or an entry's id (8 digits or more)")
+_EXPIRES = Parameter("expires", "when it expires: a time such as 2026-12-01T00:00Z, in how long (30d, 2h), or never")
 _IF_ENTRY = Parameter("if_entry", "only if this is the document's `revision` (8 digits or more)")
 _IF = (_IF_ENTRY, Parameter("if_absent", "true: only if the document does not exist", "boolean"))
 _COLLECTION = "/v1/collections/{collection}"
@@ -137,8 +138,24 @@ ROUTES = (
         answer="Document",
         errors=_NOT_HERE,
     ),
-    Route("PUT", _DOCUMENT, documents.put_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
-    Route("PATCH", _DOCUMENT, documents.patch_document, _IF, body="Body", answer="Written", errors=_DOCUMENT_ERRORS),
+    Route(
+        "PUT",
+        _DOCUMENT,
+        documents.put_document,
+        (_EXPIRES, *_IF),
+        body="Body",
+        answer="Written",
+        errors=_DOCUMENT_ERRORS,
+    ),
+    Route(
+        "PATCH",
+        _DOCUMENT,
+        documents.patch_document,
+        (_EXPIRES, *_IF),
+        body="Body",
+        answer="Written",
+        errors=_DOCUMENT_ERRORS,
+    ),
     Route(
         "DELETE",
         _DOCUMENT,
@@ -186,6 +203,7 @@ ROUTES = (
         bulk.load_documents,
         (
             Parameter("batch", "how many lines make one entry, up to 256: faster, and less history; 1", "integer"),
+            _EXPIRES,
             Parameter("skip_bad", "true: go on after a bad line and list it", "boolean"),
             Parameter("progress", "true: answer with JSON lines while it runs", "boolean"),
         ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from meshsync.cli.documents import at_option, at_parameters, read_body
+from meshsync.cli.documents import at_option, at_parameters, expires_option, expires_parameters, read_body
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
@@ -30,7 +30,8 @@ def batch_command(*, as_json: bool, collection: str, file: Path | None) -> None:
     """Write several documents as one entry: all of them or, where anything is wrong, none, on every node.
 
     FILE or standard input has a line each: {"put": {"id": "n1", …}}, {"patch": {"id": "n1", …}} or
-    {"delete": {"id": "n1"}}; beside it may stand "if_entry": ENTRY or "if_absent": true, as the options of put.
+    {"delete": {"id": "n1"}}; beside it may stand "expires": TIME, "if_entry": ENTRY or "if_absent": true, as the
+    options of put.
     At most 256 documents and 256 KiB.  Exits with 1 where something that a line expects is not so.
     """
     with _open(file) as (source, _):
@@ -47,16 +48,19 @@ def batch_command(*, as_json: bool, collection: str, file: Path | None) -> None:
 @click.command("load")
 @client_options
 @click.option("--batch", type=click.IntRange(1, 256), metavar="N", help="N documents an entry: many times faster.  [1]")
+@expires_option
 @click.option("--skip-bad", is_flag=True, help="Go on after a bad line, and list the bad lines in the end.")
 @click.argument("collection")
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
-def load_command(*, as_json: bool, batch: int | None, skip_bad: bool, collection: str, file: Path | None) -> None:
+def load_command(
+    *, as_json: bool, batch: int | None, expires: str | None, skip_bad: bool, collection: str, file: Path | None
+) -> None:
     """Write many documents from JSON lines, in FILE or on standard input: {"id": "…", …} each.
 
     It stops at the first bad line and names it; what comes before is stored.  Loading the same lines again is
     harmless.
     """
-    parameters = [("progress", "true")]
+    parameters = [("progress", "true"), *expires_parameters(expires)]
     if skip_bad:
         parameters.append(("skip_bad", "true"))
     if batch is not None:

@@ -25,7 +25,11 @@ at_option = click.option(
     "--at", metavar="TIME|ENTRY", help="As it was: at a time such as 2026-05-04T12:30:00Z, or at an entry (its id)."
 )
 
-
+expires_option = click.option(
+    "--expires",
+    metavar="TIME",
+    help="When it expires: a time such as 2026-12-01T00:00Z, in how long (30d, 2h), or never.  No node shows it then.",
+)
 if_entry_option = click.option(
     "--if-entry",
     metavar="ENTRY",
@@ -57,30 +61,51 @@ def _read_json(text: str) -> bytes:
 
 @click.command("put")
 @client_options
+@expires_option
 @if_entry_option
 @if_absent_option
 @click.argument("collection")
 @click.argument("id")
 @click.argument("document", metavar="JSON")
 def put_command(
-    *, as_json: bool, if_entry: str | None, if_absent: bool, collection: str, id: str, document: str
+    *,
+    as_json: bool,
+    expires: str | None,
+    if_entry: str | None,
+    if_absent: bool,
+    collection: str,
+    id: str,
+    document: str,
 ) -> None:
     """Write a document: a JSON object, or - to read it from standard input."""
-    _write("PUT", collection, id, _read_json(document), _if_parameters(if_entry, if_absent=if_absent), as_json=as_json)
+    parameters = expires_parameters(expires) + _if_parameters(if_entry, if_absent=if_absent)
+    _write("PUT", collection, id, _read_json(document), parameters, as_json=as_json)
 
 
 @click.command("patch")
 @client_options
+@expires_option
 @if_entry_option
 @if_absent_option
 @click.argument("collection")
 @click.argument("id")
 @click.argument("fields", metavar="JSON")
 def patch_command(
-    *, as_json: bool, if_entry: str | None, if_absent: bool, collection: str, id: str, fields: str
+    *,
+    as_json: bool,
+    expires: str | None,
+    if_entry: str | None,
+    if_absent: bool,
+    collection: str,
+    id: str,
+    fields: str,
 ) -> None:
-    """Set some fields of a document; null removes one.  - reads the fields from standard input."""
-    _write("PATCH", collection, id, _read_json(fields), _if_parameters(if_entry, if_absent=if_absent), as_json=as_json)
+    """Set some fields of a document; null removes one.  - reads the fields from standard input.
+
+    Without --expires, the document expires when it did before.
+    """
+    parameters = expires_parameters(expires) + _if_parameters(if_entry, if_absent=if_absent)
+    _write("PATCH", collection, id, _read_json(fields), parameters, as_json=as_json)
 
 
 @click.command("rm")
@@ -91,6 +116,11 @@ def patch_command(
 def rm_command(*, as_json: bool, if_entry: str | None, collection: str, id: str) -> None:
     """Delete a document.  Exits with 1 where there is none."""
     _write("DELETE", collection, id, None, _if_parameters(if_entry, if_absent=False), as_json=as_json)
+
+
+def expires_parameters(expires: str | None) -> list[tuple[str, str]]:
+    """What `--expires` asks of the API."""
+    return [] if expires is None else [("expires", expires)]
 
 
 def _if_parameters(if_entry: str | None, *, if_absent: bool) -> list[tuple[str, str]]:

@@ -38,7 +38,8 @@ def history_command(*, as_json: bool, diff: bool, collection: str, id: str) -> N
 def _print_past_write(write: Mapping[str, Any], *, diff: bool) -> None:
     mark = "*" if write["visible"] else " "
     content = "" if diff or write["set"] is None else f"  {to_json(write['set'])}"
-    write_line(f"{mark} {_origin(write)}{content}")
+    expires = "" if write["expires"] is None else f"  expires {write['expires']}"
+    write_line(f"{mark} {_origin(write)}{content}{expires}")
     for change in write.get("changes", ()):
         for sign, key, name in (("-", "before", "red"), ("+", "after", "green")):
             if key in change:
@@ -63,6 +64,8 @@ def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -
         return
     if found["deleted"] is not None:
         write_line(f"deleted  {_origin(found['deleted'])}")
+    if (expiry := found["expiry"]) is not None:
+        write_line(f"{'expired' if expiry['passed'] else 'expires'} {expiry['expires']}  {_origin(expiry)}")
     for origin in found["fields"]:
         write_line(f"{_field_and_value(origin['field'], origin)}  {_origin(origin)}")
         for one in origin["beside"]:

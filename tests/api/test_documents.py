@@ -28,6 +28,7 @@ async def test_a_document_is_written_read_changed_and_deleted(served: Served) ->
         "entry": written["entry"],
         "conflict": False,
         "revision": written["entry"],
+        "expires": None,
     }
 
     await served.client.patch(N1, content=b'{"title":null,"x":[1]}')

@@ -97,6 +97,7 @@ def running(
     collections: tuple[str, ...] = ("notes",),
     listen: str | None = "127.0.0.1:0",
     on: Machine | None = None,
+    clock_offset_s: int = 0,
 ) -> Iterator[RunningNode]:
     """Start a node, on loopback of this machine unless said otherwise, and wait until it is ready."""
     command = [*COMMAND, "node", "--data-dir", str(data_dir), "--log-format", "json"]
@@ -111,7 +112,11 @@ def running(
     with (
         log.open("a") as errors,
         subprocess.Popen(
-            [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment()
+            [*command, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(MESHSYNC_CLOCK_OFFSET=str(clock_offset_s)),
         ) as process,
     ):
         try:
