@@ -86,7 +86,8 @@ def _join(
 ) -> None:
     """Replicate a collection from now on, also after a restart.
 
-    With --where only the documents that match are fetched, and shown; joining again changes which.
+    With --where only the documents that match are fetched, and shown; joining again changes which, and without
+    --where all are.  Where the configuration, or --collection, names it, that counts again at the next start.
 
     --conflicts is part of what the collection is: `latest` shows the write with the latest clock, `greatest` and
     `least` the greatest and least value of each field, `manual` all values, as {"$conflict": […]}, until someone who

@@ -110,6 +110,8 @@ def group() -> None:
 
 def run(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code of the interface."""
+    if sys.stdout is None:  # it was closed (`>&-`), and whoever did so wants to hear nothing
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     sys.exit(_run(arguments))
 
 

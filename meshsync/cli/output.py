@@ -43,14 +43,21 @@ def write_line(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes to standard output, flushed.  Where nobody reads any more (`| head`) the command is done."""
+    """Bytes to standard output, flushed.  Where nobody reads any more (`| head`) the command is done.
+
+    CommandError: it ends there; what was printed before may be a part of the whole.
+    """
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more when it ends, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CommandError(Exit.DONE, "") from None
+        if isinstance(error, BrokenPipeError):
+            raise CommandError(Exit.DONE, "") from None
+        raise CommandError(
+            Exit.NOT_SO, f"standard output: {error.strerror}; what was printed before it is not the whole"
+        ) from None
 
 
 def styled() -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from meshsync.cli.durations import Duration
 from meshsync.cli.main import _run
 from meshsync.cli.output import counted, duration, printable, size, to_json
 from meshsync.cli.status import find_faults
+from tests.cli.processes import COMMAND, environment
 
 UNSAFE = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u200e\u200f\u202a\u202e\u2066\u2069"}
 
@@ -108,3 +111,23 @@ def test_the_check_of_status_finds_that_entries_of_others_are_held_back() -> Non
     """Otherwise the owner of a relay does not learn that it is full."""
     status = {"store": {"fault": None}, "peers": [], "collections": [], "relay": {"fault": "raise limits.relay_bytes"}}
     assert find_faults(status) == ["raise limits.relay_bytes"]
+
+
+def test_a_disk_that_is_full_ends_what_is_printed_with_a_word() -> None:
+    """A backup by `dump >file` that is not whole has to say so, and not where in the program it noticed."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "version"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "meshsync: standard output: No space left on device; what was printed before it is not the whole\n"
+    )
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "version"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
