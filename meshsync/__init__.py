@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.config import Config
+    from meshsync.core.history import History
     from meshsync.core.policy import Policy
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
@@ -59,6 +60,7 @@ __all__ = [
     "FieldChange",
     "FieldConflict",
     "FieldOrigin",
+    "History",
     "Index",
     "LocalError",
     "LogId",
@@ -105,6 +107,7 @@ _HOMES = {
     "meshsync.launch": ("open_node",),
     "meshsync.node": ("Node",),
     "meshsync.sync.engine": ("SyncEngine",),
+    "meshsync.core.history": ("History",),
     "meshsync.core.policy": ("Policy",),
     "meshsync.core.priority": ("Priority",),
     "meshsync.past.conflicts": ("Conflict", "FieldConflict"),

@@ -13,6 +13,7 @@ from meshsync.addresses import parse_address
 from meshsync.collection import Collection
 from meshsync.config import Config
 from meshsync.core import cbor
+from meshsync.core.history import History
 from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.priority import Priority
@@ -43,7 +44,7 @@ from meshsync.verification import Fault, Finding, verify
 
 _JOINED = "joined"
 """Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority, policy, query,
-retention], …]."""
+retention, history or null], …]."""
 PREFIX_DIGITS_MIN = 8
 
 
@@ -133,25 +134,28 @@ class Node:
         priority: Priority = Priority.MEDIUM,
         conflicts: Policy | str | None = None,
         retain: Retention | str | None = None,
+        history: History | str | None = None,
     ) -> None:
         """Replicate a collection from now on, also after a restart; or change what part of it, and its priority.
 
         `conflicts`: its policy, see `SyncEngine.subscribe`.  `retain`: what is kept here of what was overwritten, such
-        as "30d", see `meshsync.core.retention`; None: as before, which for a new one is all.  LocalError: it was joined
-        with another policy, or the query is too large, or nobody knows what is to be kept.  Done before the first
-        wait: cancelling stops only the waiting for the disk.
+        as "30d", see `meshsync.core.retention`; None: as before, which for a new one is all.  `history`: how much of
+        the past is fetched, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy, or the query is
+        too large, or nobody knows what is to be kept, or fetched.  Done before the first wait: cancelling stops only
+        the waiting for the disk.
         """
         query = query or Query()
         kept = Retention.parse(retain) if isinstance(retain, str) else retain
         if name in self._joined:
-            self.sync.subscribe(name, query, conflicts=conflicts)  # refuses another policy
+            wish = self.sync.subscribe(name, query, conflicts=conflicts, history=history)  # refuses another policy
+            self._joined[name].history = wish.history
             self._joined[name].choose(query)
             if kept is not None:
                 self._joined[name].keep(kept)
             self.sync.set_priority(name, priority)
             self._remember_joined()
         else:
-            self._join(name, query, priority, conflicts, kept or ALL)
+            self._join(name, query, priority, conflicts, kept or ALL, history)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
@@ -175,9 +179,15 @@ class Node:
         await self.store.synced()
 
     def _join(
-        self, name: str, query: Query, priority: Priority, conflicts: Policy | str | None, retain: Retention
+        self,
+        name: str,
+        query: Query,
+        priority: Priority,
+        conflicts: Policy | str | None,
+        retain: Retention | str,
+        history: History | str | None,
     ) -> None:
-        subscription = self.sync.subscribe(name, query, priority, conflicts, retain)
+        subscription = self.sync.subscribe(name, query, priority, conflicts, retain, history)
         subscription.open()
         self._joined[name] = subscription
 
@@ -186,31 +196,30 @@ class Node:
 
         LocalError: with those that were declared in earlier runs there are too many indexes.
         """
-        for collection in self.config.collections:
-            priority = Priority[collection.priority.upper()]
-            retain = Retention.parse(collection.retain)
-            self._join(collection.name, Query.parse(collection.where), priority, collection.conflicts, retain)
-            for field in collection.indexes:
-                self.sync.replica(collection.name).indexes.add(field)
+        for one in self.config.collections:
+            priority = Priority[one.priority.upper()]
+            self._join(one.name, Query.parse(one.where), priority, one.conflicts, one.retain, one.history)
+            for field in one.indexes:
+                self.sync.replica(one.name).indexes.add(field)
         remembered = self.store.meta(_JOINED)
-        # Earlier versions knew no policies, no queries, and kept everything.
+        # Earlier versions knew no policies, no queries, and kept and fetched everything.
         for name, urgency, *more in cbor.decode_trusted(remembered) if remembered else ():
             if name not in self._joined:
-                query = Query.from_json(more[1]) if len(more) > 1 else Query()
-                retain = Retention.parse(more[2]) if len(more) > 2 else ALL
-                self._join(name, query, Priority(urgency), more[0] if more else None, retain)
+                rest: list[Any] = [*more, *[None, None, str(ALL), None][len(more) :]]
+                query = Query() if rest[1] is None else Query.from_json(rest[1])
+                self._join(name, query, Priority(urgency), rest[0], *rest[2:])
         self.relay.load()
 
     def _remember_joined(self) -> None:
         # What the configuration names is left to it: it may name other collections the next time.
         configured = {collection.name for collection in self.config.collections}
-        rows = [
-            [name, int(one.priority), self.sync.replica(name).policy.value, one.query.to_json(), str(one.retain)]
-            for name, one in self._joined.items()
-            if name not in configured
-        ]
+        rows = [[name, *self._remembered(one)] for name, one in self._joined.items() if name not in configured]
         with self.store.transaction():
             self.store.set_meta(_JOINED, cbor.encode(rows))
+
+    def _remembered(self, one: Subscription) -> list[Any]:
+        policy, history = self.sync.replica(one.collection).policy, one.history and one.history.value
+        return [int(one.priority), policy.value, one.query.to_json(), str(one.retain), history]
 
     def _open_named(self, name: str, policy: Policy | None) -> Replica:
         if policy is None:

@@ -145,6 +145,8 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "query": None if replica.interest is None else replica.interest.query.to_json(),
         "settled": replica.is_settled,
         "conflicts": replica.policy.value,
+        "history": replica.history.value,
+        "superseded": replica.tables.marked(),
         "retain": str(replica.retaining.retention),
         "let_go": _let_go(replica),
         "differing": _differing(node, replica),

@@ -29,7 +29,7 @@ def test_short_forms_mean_what_the_long_forms_say() -> None:
     short = Config(name="n", collections=["notes"], peers=[f"{A}@[::1]:4433"], listen=["127.0.0.1:0"])
     long = Config(
         name="n",
-        collections=[CollectionConfig(name="notes", priority="medium", where=(), history="full")],
+        collections=[CollectionConfig(name="notes", priority="medium", where=(), history=None)],
         peers=[PeerConfig(id=EndpointId.parse(A), addresses=(HostPort("::1", 4433),), name="")],
         listen=[HostPort("127.0.0.1", 0)],
     )
@@ -91,7 +91,7 @@ def test_the_typed_constructor_names_every_key() -> None:
         ({"collections": ["é" * 65]}, "is no name; expected 1 to 128 bytes of UTF-8"),
         ({"collections": [" n"]}, "collections[0].name: ' n' has control characters or outer blanks"),
         ({"collections": [{"name": "n", "where": ["a"]}]}, "collections[0].where: "),
-        ({"collections": [{"name": "n", "history": "latest"}]}, "history: other histories are not available yet"),
+        ({"collections": [{"name": "n", "history": "some"}]}, "collections[0].history: "),
         (
             {"collections": [{"name": "n", "retain": "30"}]},
             "retain: '30' does not say what to keep; expected",

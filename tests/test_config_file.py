@@ -104,7 +104,7 @@ peers:
   - {{id: {DIGITS}, addresses: ["10.0.12.2"]}}
 collections:
   - {{name: notes, where: ["team=="]}}
-  - {{name: maps, history: latest}}
+  - {{name: maps, history: some}}
   - notes
 name: a
 name: b
@@ -124,7 +124,7 @@ discovery: {{mdns: 1}}
         "11: peers: has an empty list item",
         "12: peers[5].addresses[0]:",
         "14: collections[0].where: query",
-        "15: collections[1].history: other histories are not available yet",
+        "15: collections[1].history:",
         "16: collections[2]: the same collection as collections[0]",
         "18: name: the key",
         "19: discovery.mdns:",

@@ -16,7 +16,7 @@ from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, find_collection, path_text, read_object, refuse_unknown, whole_number
 from meshsync.api.responses import Lines, Write, answer, line, while_connected
 from meshsync.core.limits import INT_MAX
-from meshsync.errors import LocalError, RefusedError
+from meshsync.errors import LocalError
 
 if TYPE_CHECKING:
     from meshsync.ids import EndpointId
@@ -141,7 +141,8 @@ async def join_collection(node: Node, request: Request) -> Response:
     """Replicate a collection from now on, also after a restart.
 
     `conflicts` is its policy for writes that did not know of each other; with another one it is another collection.
-    `retain` is what is kept here of what was overwritten; where it is left out, as before.
+    `retain` is what is kept here of what was overwritten; where it is left out, as before.  `history` is how much of
+    the past is fetched: where it is left out, `full`, or `latest` where nothing is kept.
     """
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
@@ -149,15 +150,14 @@ async def join_collection(node: Node, request: Request) -> Response:
     body = await read_object(request, "name", "priority", "conflicts", "where", "history", "retain", required=("name",))
     name = _text(body, "name")
     query = Query.parse(_texts(body, "where"))
-    if body.get("history", "full") != "full":
-        raise RefusedError("only the full history can be replicated for now; leave out `history`")
     wanted = body.get("priority", "medium")
     names = {priority.name.lower(): priority for priority in Priority}
     if wanted not in names:
         raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
     conflicts = _text(body, "conflicts") if body.get("conflicts") is not None else None
     retain = _text(body, "retain") if body.get("retain") is not None else None
-    await node.join(name, query, priority=names[wanted], conflicts=conflicts, retain=retain)
+    history = _text(body, "history") if body.get("history") is not None else None
+    await node.join(name, query, priority=names[wanted], conflicts=conflicts, retain=retain, history=history)
     return answer(collection=name)
 
 

@@ -73,6 +73,7 @@ _WRITE: dict[str, Any] = {
 _VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 
 _RETAIN: dict[str, Any] = _said(_TEXT, "what is kept here of what was overwritten: all, latest, 30d, 10000 entries")
+_HISTORY: dict[str, Any] = {"enum": ["full", "latest"]}
 _POLICY: dict[str, Any] = {"enum": ["latest", "greatest", "least", "manual"]}
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -111,6 +112,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "query": _maybe({"type": "object"}),
             "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
             "conflicts": _POLICY,
+            "history": _said(_HISTORY, "how much of the past is fetched"),
+            "superseded": _said(_COUNT, "payloads that are not here and that no document needs any more"),
             "retain": _RETAIN,
             "let_go": _said(
                 _object({"payloads": _COUNT, "bytes": _COUNT, "waiting": _COUNT}),
@@ -205,7 +208,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Verify": _object({}, repair=_FLAG),
     "Collections": _answer(collections=_list(_ref("Collection"))),
     "Join": _object(
-        {"name": _TEXT}, priority={"enum": ["critical", "high", "medium", "low"]}, conflicts=_POLICY, retain=_RETAIN
+        {"name": _TEXT},
+        priority={"enum": ["critical", "high", "medium", "low"]},
+        conflicts=_POLICY,
+        retain=_RETAIN,
+        history=_HISTORY,
     ),
     "Joined": _answer(collection=_TEXT),
     "Index": _object({"field": _said(_TEXT, "the dotted path of a field")}),

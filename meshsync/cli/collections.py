@@ -35,6 +35,7 @@ def _list(*, as_json: bool) -> None:
         print_json(answer)
     elif answer["collections"]:
         limited = [one for one in answer["collections"] if one["retain"] != "all"]
+        latest = [one for one in answer["collections"] if one["history"] != "full"]
         rows = [
             (
                 one["name"],
@@ -42,13 +43,14 @@ def _list(*, as_json: bool) -> None:
                 one["entries"],
                 one["priority"],
                 one["conflicts"],
+                *([one["history"]] if latest else []),
                 *([one["retain"]] if limited else []),
                 query_text(one),
             )
             for one in answer["collections"]
         ]
-        retain = ("RETAIN",) if limited else ()
-        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS", *retain, "WHERE"), rows)
+        history, retain = ("HISTORY",) if latest else (), ("RETAIN",) if limited else ()
+        print_table(("NAME", "DOCUMENTS", "ENTRIES", "PRIORITY", "CONFLICTS", *history, *retain, "WHERE"), rows)
     else:
         write_line("no collections; meshsync collections join NAME")
 
@@ -56,7 +58,11 @@ def _list(*, as_json: bool) -> None:
 @collections_command.command("join")
 @client_options
 @where_option
-@click.option("--history", type=click.Choice(["full", "latest"]), default="full", help="Which history to fetch.")
+@click.option(
+    "--history",
+    type=click.Choice(["full", "latest"]),
+    help="How much of the past to fetch: all, or what documents are made of now.  [full; latest with --retain latest]",
+)
 @click.option(
     "--priority",
     type=click.Choice(["critical", "high", "medium", "low"]),
@@ -78,7 +84,7 @@ def _join(
     *,
     as_json: bool,
     where: tuple[str, ...],
-    history: str,
+    history: str | None,
     priority: str,
     conflicts: str | None,
     retain: str | None,
@@ -89,6 +95,9 @@ def _join(
     With --where only the documents that match are fetched, and shown; joining again changes which, and without
     --where all are.  Where the configuration, or --collection, names it, that counts again at the next start.
 
+    With --history latest nothing is fetched that was overwritten before it came.  Joining again with --history full
+    fetches it, as far as a peer has it.
+
     --conflicts is part of what the collection is: `latest` shows the write with the latest clock, `greatest` and
     `least` the greatest and least value of each field, `manual` all values, as {"$conflict": […]}, until someone who
     saw them writes the field.  Where peers have another one, status says so, and nothing is replicated with them.
@@ -96,7 +105,9 @@ def _join(
     --retain lets older payloads go that no document shows any more, on this node only; nothing can be read of them
     here then.  What was written here stays until a peer that replicates all of the collection has it.
     """
-    body: dict[str, Any] = {"name": name, "priority": priority, "history": history}
+    body: dict[str, Any] = {"name": name, "priority": priority}
+    if history is not None:
+        body["history"] = history
     if conflicts is not None:
         body["conflicts"] = conflicts
     if retain is not None:

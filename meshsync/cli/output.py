@@ -106,6 +106,15 @@ def query_text(collection: Mapping[str, Any]) -> str:
     return "" if collection["query"] is None else _condition_text(collection["query"])
 
 
+def past_text(collection: Mapping[str, Any]) -> str:
+    """What is not here of the past though it is wanted; nothing where it is all here."""
+    if collection["history"] != "full" or collection["retain"] != "all" or not collection["superseded"]:
+        return ""
+    text = f"{printable(collection['name'])} lacks {counted(collection['superseded'], 'payload')} of its past"
+    is_synced = all(session["state"] == "synced" for session in collection["peers"])
+    return f"{text}, which no connected peer has" if is_synced and collection["peers"] else text
+
+
 def retained_text(collection: Mapping[str, Any]) -> str:
     """What a collection keeps of its past, and what went."""
     went = collection["let_go"]

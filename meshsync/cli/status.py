@@ -16,6 +16,7 @@ from meshsync.cli.output import (
     colour,
     counted,
     duration,
+    past_text,
     print_json,
     print_table,
     printable,
@@ -122,6 +123,8 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line("")
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
     for collection in status["collections"]:
+        if text := past_text(collection):
+            write_line(f"\n{text}")
         if collection["retain"] != "all":
             write_line(f"\n{retained_text(collection)}")
     relay = status["relay"]
@@ -144,6 +147,8 @@ def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[
     documents = relayed_text(collection) or collection["documents"]
     if query := query_text(collection):
         documents = f"{documents} where {query}"
+    if collection["history"] != "full":
+        documents = f"{documents}, without their past"
     return [(collection["name"], documents, *rows[0][2:]), *rows[1:]]
 
 

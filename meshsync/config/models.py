@@ -37,17 +37,6 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _not_yet(what: str, instead: str) -> After:
-    """Refuse all but the default.  Whoever makes it available removes this, and nothing else."""
-
-    def refuse(value: T) -> T:
-        if value not in (False, (), "full"):
-            raise ValueError(f"{what} not available yet; expected {instead}")
-        return value
-
-    return After(refuse)
-
-
 class PeerConfig(_Model):
     """A peer that is trusted, and dialled where it has addresses.  HEX@HOST:PORT in short."""
 
@@ -89,8 +78,9 @@ class CollectionConfig(_Model):
     retain: Annotated[str, After(values.retention)] = "all"
     """What is kept here of what was overwritten: `all`, `latest`, what was written within a time such as `30d` or
     `12h`, or what arrived last, as `10000 entries`."""
-    history: Annotated[History, _not_yet("other histories are", "`full`: the whole history")] = "full"
-    """Whether superseded payloads are fetched too; only `full` is available yet."""
+    history: History | None = None
+    """How much of the past is fetched: `full`, or `latest` for only what the documents are made of now.  Without it,
+    `full`, or `latest` where `retain` is."""
 
     @model_validator(mode="before")
     @classmethod

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from meshsync.addresses import HostPort, parse_address
+from meshsync.core.history import History
 from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.rebuild import Skip
 from meshsync.core.retention import ALL, Retention
-from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError, StoreError, TransportLost
 from meshsync.events import EventLog
 from meshsync.identity import Identity
@@ -119,21 +119,20 @@ class SyncEngine:
         priority: Priority = Priority.MEDIUM,
         conflicts: Policy | str | None = None,
         retain: Retention | str = ALL,
+        history: History | str | None = None,
     ) -> Subscription:
         """A handle that replicates a collection while it is open.
 
         With a query only the payloads of documents that match are fetched, now and whenever one begins to match; and
         only those are shown here.  `conflicts`: the policy that decides between writes that did not know of each other,
         see `meshsync.core.policy`; it is part of what the collection is.  None: as it is held here, or else `latest`.
-        `retain`: what is kept here of what was overwritten, see `meshsync.core.retention`.
+        `retain`: what is kept here of what was overwritten, see `meshsync.core.retention`.  `history`: `full`, or
+        `latest` to fetch only what the documents are made of now; None: full, or latest where nothing is kept.
         LocalError: it is subscribed with another policy, or the query is too large.
         """
-        query = query or Query()
-        encode_query(query)
-        policy = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
-        self._subscriptions.check_policy(collection, policy)
-        kept = Retention.parse(retain) if isinstance(retain, str) else retain
-        return Subscription(self, collection, query, Priority(priority), policy, kept)
+        handle = Subscription(self, collection, query or Query(), Priority(priority), conflicts, retain, history)
+        self._subscriptions.check_policy(collection, handle.conflicts)
+        return handle
 
     def set_priority(self, collection: str, priority: Priority) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
@@ -248,7 +247,7 @@ class SyncEngine:
         self._choose(self.replica(subscription.collection))
 
     def _choose(self, replica: Replica) -> None:
-        self.parts.choose(replica, self._subscriptions.query(replica.id))
+        self.parts.choose(replica, self._subscriptions.query(replica.id), self._subscriptions.history(replica.id))
         self._subscriptions.keep(replica)
 
     def _replicates_no_longer(self, replica: Replica) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshsync.core.history import History
 from meshsync.core.query import Query
 from meshsync.notifier import Notifier
 from meshsync.store.replica import Replica
@@ -21,9 +22,12 @@ class Parts:
         self._engine = engine
         self._chosen = Notifier()
 
-    def choose(self, replica: Replica, query: Query | None) -> None:
-        """Want the documents that match, or all: peers are told.  LocalError: the query is more than a peer takes."""
-        if replica.choose(query):
+    def choose(self, replica: Replica, query: Query | None, history: History) -> None:
+        """Want the documents that match, or all, and so much of their past: peers are told.
+
+        LocalError: the query is more than a peer takes.
+        """
+        if replica.choose(query, history):
             self._engine.watcher(replica).notify()
             for exchange in self._engine.exchanges(replica):
                 exchange.choose()

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from meshsync.core.history import History
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
-from meshsync.core.retention import ALL, Retention
+from meshsync.core.retention import ALL, LATEST, Retention
 from meshsync.core.sieve import encode_query
 from meshsync.errors import LocalError
 
@@ -27,20 +28,29 @@ class Subscription:
         name: str,
         query: Query,
         priority: Priority,
-        conflicts: Policy | None = None,
-        retain: Retention = ALL,
+        conflicts: Policy | str | None = None,
+        retain: Retention | str = ALL,
+        history: History | str | None = None,
     ) -> None:
+        encode_query(query)
         self._engine = engine
         self.collection = name
         self.query = query
         """Which documents it brings; of several handles of one collection, what any of them wants."""
         self.priority = priority
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
-        self.conflicts = conflicts
+        self.conflicts = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
         """How it decides conflicts; None: as it is held here, or else by default."""
-        self.retain = retain
+        self.retain = Retention.parse(retain) if isinstance(retain, str) else retain
         """What is kept of the past; of several handles of one collection, all that any of them keeps."""
+        self.history = History.parse(history) if isinstance(history, str) else history
+        """How much of the past it brings; None: all, or where nothing is kept of it the latest only."""
         self._is_open = False
+
+    @property
+    def wanted_history(self) -> History:
+        """How much of the past it brings; of several handles of one collection, all that any of them wants."""
+        return self.history or (History.LATEST if self.retain == LATEST else History.FULL)
 
     async def __aenter__(self) -> Self:
         """Begin to replicate."""
@@ -69,9 +79,14 @@ class Subscription:
             self._is_open = False
             self._engine.remove(self)
 
-    def choose(self, query: Query) -> None:
-        """Want other documents from now on, on the connections as they stand.  LocalError: it is too large."""
+    def choose(self, query: Query | None = None, *, history: History | str | None = None) -> None:
+        """Want other documents, or more or less of their past, from now on, on the connections as they stand.
+
+        None: as before.  What was brought stays.  LocalError: the query is too large, or there is no such history.
+        """
+        query = self.query if query is None else query
         encode_query(query)
+        self.history = History.parse(history) if isinstance(history, str) else history or self.history
         self.query = query
         if self._is_open:
             self._engine.chosen(self)

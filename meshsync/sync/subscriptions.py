@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import or_
 
+from meshsync.core.history import History
 from meshsync.core.naming import check_collection_name
 from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
@@ -104,6 +105,12 @@ class Subscriptions:
             wishes.append(ALL)  # others may want what this node would drop
         if wishes:
             replica.retaining.set(reduce(Retention.or_else, wishes))
+
+    def history(self, id: CollectionId) -> History:
+        """How much of the past is wanted of a collection: of one that is carried all, as others want who have it."""
+        wishes = [handle.wanted_history for handle in self._handles.get(id, ())]
+        is_all = id in self._carried or not wishes or History.FULL in wishes
+        return History.FULL if is_all else History.LATEST
 
     def _prioritise(self, id: CollectionId) -> None:
         self._priorities[id] = min(handle.priority for handle in self._handles[id])

@@ -51,7 +51,7 @@ async def test_collections_are_joined_and_left(served: Served) -> None:
     ("body", "status", "expected"),
     [
         ({"name": "x", "where": ["team"]}, 400, "team"),
-        ({"name": "x", "history": "latest"}, 403, "only the full history"),
+        ({"name": "x", "history": "some"}, 400, "there is no history 'some'"),
         ({"name": "x", "priority": "urgent"}, 400, "there is no priority 'urgent'"),
         ({"name": 7}, 400, "name is a string"),
         ({}, 400, "lacks the key 'name'"),

@@ -199,7 +199,6 @@ def test_what_was_joined_is_remembered_and_what_was_left_is_not(tmp_path: Path) 
         (["collections", "join", "x\x1b[2J"], 2, "has control characters"),
         (["collections", "join", "x" * 129], 2, "is no name; expected 1 to 128 bytes"),
         (["collections", "join", "x", "--where", "a"], 2, "a"),
-        (["collections", "join", "x", "--history", "latest"], 4, "only the full history"),
         (["connect", f"{NOBODY}@127.0.0.1:1"], 5, ""),
     ],
 )
