@@ -8,6 +8,7 @@ from typing import Any
 from meshsync.core import cbor
 from meshsync.core.entry import KINDS
 from meshsync.core.hlc import to_datetime
+from meshsync.moments import moment_text
 from meshsync.store.replica import Replica
 
 
@@ -23,7 +24,7 @@ def log_entries(replica: Replica) -> Iterator[dict[str, Any]]:
             "incarnation": log.incarnation.hex(),
             "seq": row.seq,
             "height": row.height,
-            "time": to_datetime(row.hlc).isoformat(),
+            "time": moment_text(to_datetime(row.hlc)),
             "prev": prev.hex() or None,
             "parents": [id.hex() for id in replica.parent_ids(row.parents)],
             "size": len(row.payload) if row.payload is not None else None,

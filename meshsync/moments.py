@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import overload
 
 from meshsync.errors import LocalError
 from meshsync.quantities import parse_duration
@@ -25,6 +26,15 @@ def milliseconds_of(time: datetime) -> int:
 def time_of(milliseconds: int) -> datetime:
     """The time in UTC of milliseconds since the Unix epoch that a document can have (EXPIRES_MS_MAX)."""
     return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+@overload
+def moment_text(time: datetime) -> str: ...
+@overload
+def moment_text(time: datetime | None) -> str | None: ...
+def moment_text(time: datetime | None) -> str | None:
+    """A time in UTC: RFC 3339, milliseconds; None for none."""
+    return None if time is None else time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_expires(text: str) -> datetime | timedelta:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +13,7 @@ from meshsync.api.requests import collection_of, flag, path_text, read_body, ref
 from meshsync.api.responses import answer
 from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError, NotInPartError
+from meshsync.moments import moment_text
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
@@ -128,15 +128,6 @@ def describe_write(write: WriteInfo) -> dict[str, Any]:
 def time_text(of: Document | Change | WriteInfo) -> str:
     """The time of a document, a change or a write: RFC 3339, UTC, milliseconds."""
     return moment_text(of.time)
-
-
-@overload
-def moment_text(time: datetime) -> str: ...
-@overload
-def moment_text(time: datetime | None) -> str | None: ...
-def moment_text(time: datetime | None) -> str | None:
-    """A time in UTC: RFC 3339, milliseconds; None for none."""
-    return None if time is None else time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _written(collection: str, id: str, entry: EntryId) -> Response:

@@ -10,11 +10,12 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api.documents import describe_write, moment_text, no_document
+from meshsync.api.documents import describe_write, no_document
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
 from meshsync.api.responses import Lines, Write, answer, line
 from meshsync.errors import LocalError
+from meshsync.moments import moment_text
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection

@@ -138,6 +138,7 @@ async def test_the_log_and_the_check_of_the_store_are_streams(served: Served) ->
     first, second = await served.lines("/v1/collections/notes/log")
     assert set(first) >= {"v", "entry", "author", "incarnation", "seq", "height", "time", "parents", "size", "ops"}
     assert (first["ops"], second["ops"]) == ([["put", "n1"]], [["delete", "n1"]])
+    assert first["time"].endswith("Z"), "as every other time"
     assert len(await served.lines("/v1/collections/notes/log", limit=1)) == 1
     response = await served.client.post("/v1/verify", json={})
     assert response.json() == {"v": 1, "done": True, "faults": 0}
