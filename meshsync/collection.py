@@ -26,8 +26,8 @@ from meshsync.past.history import PastWrite, history
 from meshsync.past.origins import Why, why
 from meshsync.past.outside import Outside, look_outside
 from meshsync.past.snapshots import Snapshot, take_snapshot
+from meshsync.store.drafts import MergedDocument
 from meshsync.store.listing import After, Listing
-from meshsync.store.merge import MergedDocument
 from meshsync.store.past import Past
 from meshsync.store.replica import Applied, Replica
 from meshsync.store.rows import DocumentRow

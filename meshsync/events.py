@@ -40,7 +40,7 @@ EVENT_TYPES: Mapping[str, str] = {
     "relay_ended": "this node no longer carries a collection for others; `reason` says why",
     "relay_full": "what others ask this node to carry is more than it may: `reason` says what to do",
     "relay_has_room": "entries that others ask this node to carry are taken again",
-    "payloads_dropped": "superseded payloads of a collection were let go, `entries` of them, with `bytes` in all",
+    "payloads_dropped": "payloads that are superseded, or not wanted, were dropped: `entries` of them, `bytes` in all",
     "damaged": "bits flipped in a stored entry or document; `meshsync verify --repair` restores it from the peers",
     "repaired": "damaged entries were restored from what a peer sent",
     "store_failed": "the disk did not take a write; entries of peers are refused until it does",

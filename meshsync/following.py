@@ -35,7 +35,7 @@ from meshsync.ids import EndpointId
 from meshsync.moments import time_of
 from meshsync.notifier import Notifier
 from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
-from meshsync.store.merge import State
+from meshsync.store.drafts import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 from meshsync.store.rows import DocumentRow, EntryRow, Moment

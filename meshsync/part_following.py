@@ -32,6 +32,7 @@ from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
 from meshsync.store.changes import ChangeRow
+from meshsync.store.husks import is_husk, was_deleted
 from meshsync.store.part_changes import is_shown, was_shown_between
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
@@ -194,7 +195,8 @@ class PartFollower:
         matches = body is not None and self._query.matches(body, document.id)
         # Whether the reader was told that it expired is not known.
         has_expired = document.expires_ms is not None and not document.live
-        is_as_it_was = document.arrival < since[0] and (row is None or not row.late) and not has_expired
+        is_late = is_husk(document.state) or (row is not None and bool(row.late))
+        is_as_it_was = document.arrival < since[0] and not is_late and not has_expired
         if is_as_it_was:
             has = matches
         else:
@@ -211,7 +213,7 @@ class PartFollower:
         stamp = self._replica.merger.stamp(document)
         if body is None:
             # What has expired was not deleted by anybody.
-            kind = "removed" if document.live or document.expires_ms is not None else "delete"
+            kind = "delete" if was_deleted(document) else "removed"
         author, time = EndpointId(stamp.author), to_datetime(stamp.hlc)
         return self._replica.name, document.id, body, author, time, kind, document.conflict
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -17,6 +18,7 @@ from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.history import History
 from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
+from meshsync.errors import StoreError
 from meshsync.store.contributing import contributing
 from meshsync.store.listing import Listing
 from tests.meshoracle import Write, document_of
@@ -126,12 +128,16 @@ class ChoosyMesh:
             eager_subscribers_max=rng.choice((0, 0, 2, 8)),
             bulk_entries=rng.choice((4, 64, 64)),
             part_slice_documents=rng.choice((1, 3, 256)),
+            unwanted_seconds=rng.choice((1.0, 5.0)),
+            receipt_seconds=rng.choice((2.0, 10.0)),
         )
         self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.4))
         self.full = rng.randrange(1, 3)
         for number in range(self.full + rng.randrange(1, 5)):
             node = self.mesh.add_node()
             node.choose(random_query(rng) if number >= self.full else None, self._random_history())
+        self.readers = {node.number for node in self.mesh.nodes[self.full :] if rng.random() < 0.5}
+        """Parts that never write: what a node wrote ties what it may not drop."""
         self._weights = {
             self._write: 12,
             self._connect: 7,
@@ -143,6 +149,20 @@ class ChoosyMesh:
             self._wait: 6,
         }
 
+        self.mesh.after(rng.random(), self._tidy)
+
+    def _tidy(self) -> None:
+        """Each node drops what it does not want, a little at a time."""
+        for node in self.mesh.nodes:
+            unwanted = node.replica.unwanted
+            if node.running:
+                with suppress(StoreError):
+                    self.mesh.stats["payloads dropped"] += unwanted.step(self.mesh.now).entries
+            if unwanted.is_waiting:
+                for end in node.ends:
+                    end.give_ready()
+        self.mesh.after(self.rng.choice((0.1, 1.0)), self._tidy)
+
     def step(self) -> None:
         """One event, and a moment."""
         (action,) = self.rng.choices(list(self._weights), list(self._weights.values()))
@@ -150,6 +170,8 @@ class ChoosyMesh:
         self.mesh.run(self.rng.choice((0.0, 0.005, 0.02)))
 
     def _write(self, node: Node) -> None:
+        if node.number in self.readers:
+            return
         for _ in range(self.rng.choice((1, 1, 2, 10))):
             node.write(random_operations(self.rng))
 
@@ -201,10 +223,11 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
         choosy.step()
         check_looked_through(choosy.mesh)
     choosy.heal()
-    choosy.mesh.run(2.0)
-    assert choosy.mesh.is_level()
-    check_views(choosy.mesh)
-    check_histories(choosy.mesh)
+    for _ in range(2):
+        choosy.mesh.run(20.0)
+        assert choosy.mesh.is_level()
+        check_views(choosy.mesh)
+        check_histories(choosy.mesh)
     mesh = choosy.mesh
     mesh.stats["payloads that stayed away"] += sum(node.replica.tables.counts()[2] for node in mesh.nodes)
     mesh.stats["superseded"] += sum(node.replica.tables.marked() for node in mesh.nodes)

@@ -64,6 +64,14 @@ class Retaining(Protocol):
     def kept_elsewhere(self, cursor: int) -> None: ...
 
 
+class Dropping(Protocol):
+    """What is dropped because it is not wanted; see meshsync.store.unwanted."""
+
+    @property
+    def is_waiting(self) -> bool: ...
+    def kept_elsewhere(self, cursor: int) -> None: ...
+
+
 class Selecting(Protocol):
     """Which documents match a query; see meshsync.store.selection.Selection."""
 
@@ -155,6 +163,8 @@ class Holding(Protocol):
     def confirmed(self, peer: EndpointId, epoch: bytes, cursor: int) -> None: ...
     @property
     def retaining(self) -> Retaining: ...
+    @property
+    def unwanted(self) -> Dropping: ...
 
     # In
     def cursor_for(self, peer: EndpointId) -> tuple[bytes, int] | None: ...

@@ -71,6 +71,10 @@ class Limits:
     """So long others have to send a payload, before a peer is asked that did not bring it up."""
     match_slice_documents: int = 64
     """Documents, or entries, that are looked at for a peer's query at a time: at most MATCH_TAGS_MAX names."""
+    unwanted_seconds: float = 60.0
+    """So long payloads stay that are not wanted, and at most twice as long."""
+    receipt_seconds: float = 10.0
+    """So long a peer that has everything has to ask for what it lacks after all, before it is asked for a receipt."""
     bookmark_entries: int = 4096
     """So many that are looked at for a peer's query, and name nothing, may have to be looked at once more."""
     part_slice_documents: int = 256

@@ -107,6 +107,13 @@ class Pusher:
             explicit=self.explicit or held.has_forks(),
         )
 
+    def nothing(self, answers: int, cursor: int) -> Batch:
+        """A batch without entries: the peer confirms once more what it has."""
+        self._sent = max(self._sent, cursor)
+        self._awaited = max(self._awaited, cursor)
+        logs = self._own_logs.take()
+        return build_batch([], {}, answers=answers, logs=logs, cursor=cursor, root=None, explicit=False)
+
     def _batch_bytes(self, bytes_per_second: float) -> float:
         """How long the next batch may be.  What a connection had not carried to its end is lost with it."""
         limits = self._limits

@@ -53,7 +53,6 @@ from meshsync.core.messages import (
 )
 from meshsync.core.opening import opening
 from meshsync.core.session_events import (
-    Answered,
     Changed,
     Check,
     Chosen,
@@ -70,16 +69,14 @@ from meshsync.core.session_events import (
     SessionState,
     Start,
     StateChanged,
-    Stored,
-    Sync,
     WakeAt,
 )
-from meshsync.core.session_parts import SessionParts
+from meshsync.core.session_payloads import SessionPayloads
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import LogId
 
 
-class Session(SessionParts):
+class Session(SessionPayloads):
     """One collection, one peer, one stream.  Not reusable: a new stream is a new session."""
 
     # The machine
@@ -235,6 +232,7 @@ class Session(SessionParts):
         self._pusher.begin_anew(message.flags)
         self._sieve.opened(message)
         self._wants.renew()
+        self._receipt = None
         if message.cursor is not None and message.cursor[0] == self.held.epoch:
             self._is_kept(message.cursor[1])
         forked = self._view.opened(message.tips)
@@ -340,24 +338,6 @@ class Session(SessionParts):
         # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.
         return (self._want() if self.pulled.entries > before else []) + effects
 
-    # Payloads that stayed away
-
-    def _want(self) -> list[Effect]:
-        want = self._wants.ask()
-        return [] if want is None else [Send(want)]
-
-    def _on_match(self, message: Match) -> list[Effect]:
-        self._asking.named(message, self._puller.round)
-        self._pasts.named(message.tags)
-        self._wants.renew()  # there is news of payloads
-        return self._want()
-
-    def _on_payloads(self, message: Payloads, now: float) -> list[Effect]:
-        stored = [Stored(applied) for applied in self._wants.take(message)]
-        want = self._want()
-        wakes = [] if (again := self._wants.look_on(now)) is None else [WakeAt(again)]
-        return [*want, *stored, *wakes, Answered()]
-
     # Ready
 
     def _ready(self, now: float, bytes_per_second: float) -> list[Effect]:
@@ -377,15 +357,8 @@ class Session(SessionParts):
         if isinstance(turn, Batch | Have):
             return [Send(turn)]
         self.stall = self._pusher.stall or self.stall
-        answer: Payloads | Match | float | None = self._wants.answer()
-        if answer is None and (self.is_lazy or not (self._view.dirty or self._view.locating)):
-            answer = self._sieve.name(now, is_lazy=self.is_lazy)
-        effects: list[Effect] = [Send(answer)] if isinstance(answer, Payloads | Match) else []
-        want = self._wants.ask_besides(now)
-        effects += [Send(want)] if isinstance(want, Want) else [WakeAt(want)] if want is not None else []
-        effects += [Sync()] if self._sieve.awaits_disk else []
-        times = (turn, resync.at, answer if isinstance(answer, float) else None)
-        return effects + [WakeAt(time) for time in times if time is not None]
+        times = (turn, resync.at)
+        return self._besides(now) + [WakeAt(time) for time in times if time is not None]
 
     def _announcement(self, now: float) -> Have | float | None:
         """What a lazy link carries now, or when it will carry something."""

@@ -11,7 +11,7 @@ from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.locating import Locator
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
-from meshsync.core.messages import FLAG_COMPLETE, Open
+from meshsync.core.messages import Open
 from meshsync.core.pasts import Pasts
 from meshsync.core.peerview import PeerView
 from meshsync.core.pulling import Pulled, Puller
@@ -57,6 +57,9 @@ class SessionParts:
         self._silent_until = 0.0
         """Nothing is pushed before, unless the peer says something."""
         self._pulled_at_check = 0
+        self._receipt: tuple[int, float] | None = None
+        """The peer is to confirm all below this cursor, and is asked at this time."""
+        self._receipt_is_asked = False
 
     # What a status shows
 
@@ -122,9 +125,3 @@ class SessionParts:
         """Whether something that only an OPEN tells is another now."""
         is_full = bool(self.held.full) is not self._said_full
         return is_full or (self._is_whole and not self._said_whole) or self._asking.is_news
-
-    def _is_kept(self, cursor: int) -> None:
-        """The peer has stored what arrived here before: with all payloads, where it wants everything."""
-        wants_all = self._sieve.query is None and not self._sieve.is_latest
-        if wants_all and self._peer_open is not None and self._peer_open.flags & FLAG_COMPLETE:
-            self.held.retaining.kept_elsewhere(cursor)

@@ -11,7 +11,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.core.siblings import SiblingState
 from meshsync.moments import time_of
 from meshsync.past.facts import Said, WriteInfo
-from meshsync.store.merge import State
+from meshsync.store.drafts import State
 from meshsync.store.past import Past, Write
 
 

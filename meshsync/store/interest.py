@@ -83,6 +83,7 @@ class Interest:
             found = next(self._scan, None)
             if found is None:
                 self._scan = None
+                self._replica.unwanted.begin()
                 break
             for (row, _), _ in found:
                 self._place(row.id, is_in_view=True)
@@ -128,6 +129,10 @@ class Interest:
                 assert entry is not None
                 found.append((self._replica.branches[entry.branch].log, entry.seq))
         return found
+
+    def wants(self, id: str, tag: bytes) -> bool:
+        """Whether a document is in the view, or one with its tag is, or was named."""
+        return id in self._view or tag in self._tags or tag in self._named
 
     def named(self, tags: Iterable[bytes]) -> None:
         """A peer named documents that match there."""
@@ -193,6 +198,8 @@ class Interest:
         is_in_view = self._matches(row)
         self._place(row.id, is_in_view=is_in_view)
         if was_in_view:
+            if not is_in_view:
+                self._replica.unwanted.note(row.id)
             return  # what is lacking of it was found when it entered, and each bare entry since then when it came
         tag = document_tag(self._replica.id, row.id)
         if not is_in_view:
@@ -200,6 +207,7 @@ class Interest:
             self._want(bare)
             if not bare:
                 self._named.discard(tag)  # it is here whole, and does not match
+                self._replica.unwanted.note(row.id)
 
     def _matches(self, row: DocumentRow) -> bool:
         body = None

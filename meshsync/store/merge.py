@@ -9,9 +9,9 @@ Damage does not keep entries from being stored: where what was there before cann
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
@@ -21,7 +21,8 @@ from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT, Operation, document_tag, said_expiry
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import DamagedError
-from meshsync.ids import EntryId
+from meshsync.store.drafts import Draft, MergedDocument, State
+from meshsync.store.husks import is_husk, stamp_of
 from meshsync.store.rows import LOST_STATE, DocumentPayload, DocumentRow, EntryRow
 
 if TYPE_CHECKING:
@@ -29,63 +30,6 @@ if TYPE_CHECKING:
 
 FRONTIER_MAX = 256
 """Of so many writers that did not know of each other the latest are remembered."""
-
-
-State = DocumentState | SiblingState
-"""The merged state of a document: which of the two follows from the policy of its collection."""
-
-
-@dataclass(frozen=True, slots=True)
-class MergedDocument:
-    """A document as it stands, and the write that contributed last."""
-
-    body: dict[str, Any] | None
-    stamp: Stamp
-    conflict: bool
-    expires_ms: int | None
-
-    @property
-    def entry(self) -> EntryId:
-        """The entry of that write."""
-        return EntryId(self.stamp.entry)
-
-
-class _Draft:
-    """A document while a batch is merged: decoded once, and encoded once."""
-
-    __slots__ = ("arrival", "conflict", "encoded", "expires_ms", "is_lost", "live", "op", "state", "was_live")
-
-    def __init__(self, stored: DocumentRow | None, now: DocumentRow | None = None) -> None:
-        self.state: State | None = None
-        self.encoded: bytes | None = None
-        self.is_lost = False
-        self.arrival = self.op = 0
-        self.live = self.conflict = False
-        self.expires_ms: int | None = None
-        if (row := now or stored) is not None:
-            _, self.arrival, self.op, self.live, self.conflict, self.encoded, self.expires_ms = row
-            self.is_lost = self.encoded == LOST_STATE
-        self.was_live = stored is not None and stored.live
-
-    @property
-    def has_state(self) -> bool:
-        """Whether the document is more than one operation."""
-        return self.state is not None or self.encoded is not None
-
-    def point_at(self, arrival: int, op: int, expires_ms: int | None, *, exists: bool) -> None:
-        """The document is what one operation says."""
-        self.arrival, self.op, self.live, self.expires_ms = arrival, op, exists, expires_ms
-        self.conflict, self.state, self.encoded = False, None, None
-
-    def lose(self, arrival: int) -> None:
-        """What the document was cannot be read."""
-        self.arrival, self.op, self.live, self.conflict = arrival, 0, True, False
-        self.state, self.encoded, self.is_lost, self.expires_ms = None, LOST_STATE, True, None
-
-    def row(self, id: str) -> DocumentRow:
-        """The document as it is stored."""
-        encoded = self.encoded if self.state is None else self.state.encode()
-        return DocumentRow(id, self.arrival, self.op, self.live, self.conflict, encoded, self.expires_ms)
 
 
 class DocumentMerger:
@@ -118,7 +62,7 @@ class DocumentMerger:
         known = tables.documents(ids)
         fresh: dict[str, DocumentRow] = {}
         """The most frequent case, kept cheap: documents that were never written before."""
-        drafts: dict[str, _Draft] = {}
+        drafts: dict[str, Draft] = {}
         conflicts = 0
         self._touches = []
         self._left = set()
@@ -138,7 +82,7 @@ class DocumentMerger:
                         live = kind == PUT and not (expires_ms is not None and self._has_passed(expires_ms))
                         fresh[id] = DocumentRow(id, row.arrival, number, live, False, None, expires_ms)
                         continue
-                    draft = drafts[id] = _Draft(before, fresh.pop(id, None))
+                    draft = drafts[id] = Draft(before, fresh.pop(id, None))
                 had_conflict = draft.conflict
                 try:
                     merge_one(draft, row, number, operation, late=late)
@@ -166,12 +110,23 @@ class DocumentMerger:
         self._recent = {}
         return conflicts
 
+    def made_of(self, id: str, entries: Iterable[EntryRow]) -> DocumentRow | None:
+        """A document as these entries alone make it, which come by arrival; None where none of them touches it."""
+        draft = Draft(None)
+        self._touches = []
+        for row in entries:
+            for number, operation in enumerate(cbor.decode_trusted(row.payload or b"")):
+                if operation[1] == id:
+                    self._merge_one(draft, row, number, operation, late=False)
+        draft.live &= not self._replica.expiries.is_past(draft.expires_ms)
+        return draft.row(id) if draft.arrival else None
+
     def _bodies_of(
         self,
         changed: Sequence[DocumentRow],
         rows: Sequence[EntryRow],
         operations: Sequence[Any],
-        drafts: Mapping[str, _Draft],
+        drafts: Mapping[str, Draft],
     ) -> list[dict[str, Any] | None]:
         """The fields of documents that were just merged; None of one that is deleted, or lost."""
         by_arrival = {row.arrival: ops for row, ops in zip(rows, operations, strict=True)}
@@ -194,14 +149,14 @@ class DocumentMerger:
             return self.body(row, None)
         return None
 
-    def _merge_noting_what_left(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
+    def _merge_noting_what_left(self, draft: Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
         before = self._contributing(draft)
         self._merge_one(draft, row, number, operation, late=late)
         if left := before - self._contributing(draft):
             tag = document_tag(self._replica.id, operation[1])
             self._left.update((tag, one.hlc) for one in left)
 
-    def _contributing(self, draft: _Draft) -> set[Stamp | Place]:
+    def _contributing(self, draft: Draft) -> set[Stamp | Place]:
         """What names the writes that a document is made of (`meshsync.store.contributing`)."""
         if draft.is_lost or not draft.arrival:
             return set()
@@ -210,7 +165,7 @@ class DocumentMerger:
         state = self._state(draft)
         return {*state.stamps(), *state.frontier}
 
-    def _merge_one(self, draft: _Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
+    def _merge_one(self, draft: Draft, row: EntryRow, number: int, operation: Any, *, late: bool) -> None:
         kind = operation[0]
         if draft.is_lost:
             return
@@ -245,7 +200,7 @@ class DocumentMerger:
             frontier.append(here)
         if len(frontier) > FRONTIER_MAX:
             # Whoever has seen the others wrote later than the earliest, whose fields are then below its clear stamp.
-            frontier.remove(min(frontier, key=_hlc))
+            frontier.remove(min(frontier, key=attrgetter("hlc")))
         state.frontier = frontier
         draft.live, draft.conflict, draft.expires_ms = state.exists is not None, len(frontier) > 1, state.expires_ms
 
@@ -293,14 +248,16 @@ class DocumentMerger:
 
     def decode_state(self, state: bytes) -> State:
         """Read an encoded state."""
+        if is_husk(state):
+            return self.new_state()
         policy = self._replica.policy
         return SiblingState.decode(state, policy) if policy.keeps_all else DocumentState.decode(state)
 
     def state(self, row: DocumentRow) -> State:
         """The merged state of a stored document.  DamagedError: it is not known."""
-        return self._state(_Draft(row)) if row.state is None else self._decoded(row.id, row.state)
+        return self._state(Draft(row)) if row.state is None else self._decoded(row.id, row.state)
 
-    def _state(self, draft: _Draft) -> State:
+    def _state(self, draft: Draft) -> State:
         """The merged state of a document, also where its row only points at an operation."""
         if draft.state is None:
             if draft.encoded is not None:
@@ -328,7 +285,8 @@ class DocumentMerger:
         """The document of a row.  `payload`: of the row's entry, where the caller has it at hand."""
         if row.state is not None:
             state = self._decoded(row.id, row.state)
-            return MergedDocument(state.visible(), state.last(), row.conflict, row.expires_ms)
+            stamp = stamp_of(row.state) if is_husk(row.state) else state.last()
+            return MergedDocument(state.visible(), stamp, row.conflict, row.expires_ms)
         entry = self._entry(row.arrival)
         operation = cbor.decode_trusted(payload or entry.payload or b"")[row.op]
         body = operation[2] if operation[0] == PUT else None
@@ -336,7 +294,9 @@ class DocumentMerger:
 
     def stamp(self, row: DocumentRow) -> Stamp:
         """Of the write that contributed last.  DamagedError: it is not known."""
-        return self._stamp(self._entry(row.arrival)) if row.state is None else self._decoded(row.id, row.state).last()
+        if row.state is None:
+            return self._stamp(self._entry(row.arrival))
+        return stamp_of(row.state) if is_husk(row.state) else self._decoded(row.id, row.state).last()
 
     def body(self, row: DocumentRow, payload: bytes | None) -> dict[str, Any] | None:
         """Only the fields of a document: what a listing needs, without a look at the entry where `payload` is given."""
@@ -389,7 +349,3 @@ class DocumentMerger:
 def _touches_of(rows: Sequence[EntryRow]) -> list[tuple[bytes, int, int]]:
     """What entries without payload touch."""
     return [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
-
-
-def _hlc(place: Place) -> int:
-    return place.hlc

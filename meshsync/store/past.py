@@ -23,7 +23,7 @@ from meshsync.ids import EndpointId
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
-    from meshsync.store.merge import State
+    from meshsync.store.drafts import State
     from meshsync.store.replica import Replica
 
 _PAGE = 64

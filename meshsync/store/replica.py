@@ -45,6 +45,7 @@ from meshsync.store.retaining import Retaining
 from meshsync.store.rows import CursorRow, EntryRow
 from meshsync.store.selection import Selection
 from meshsync.store.superseded import Superseded
+from meshsync.store.unwanted import Unwanted
 
 __all__ = ["Applied", "Branch", "Cursor", "Replica"]
 
@@ -75,6 +76,7 @@ class Replica(Branches):
         self.superseded = Superseded(self)
         self.own = OwnLog(self)
         self.retaining = Retaining(self)
+        self.unwanted = Unwanted(self)
         self._confirmed: dict[tuple[EndpointId, bytes], int] = {}
         """By peer and epoch of its store: it has stored all that arrived here before."""
 

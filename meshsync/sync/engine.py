@@ -87,7 +87,6 @@ class SyncEngine:
         self._totals = Totals()
         self.spreads = Spreads(self)
         self.parts = Parts(self)
-        """What is wanted of collections; run where the node is composed."""
 
     # What the owner asks for
 
@@ -343,6 +342,7 @@ class SyncEngine:
             self._health.worked()
             self.spreads.grew(replica, tips)
             self.carrier.grew(replica)
+            self.parts.look(replica)
             self.summaries.look_soon()
             if self._holds:
                 self._holds.release(replica, tips)

@@ -294,6 +294,8 @@ class Exchange:
         self._handle(Received(message))
         if not isinstance(message, Batch):  # `Arrived` tells of those
             self._spread.heard()
+        if isinstance(message, Have):
+            self._engine.parts.look(self.replica)
 
     async def _wait_answers_read(self) -> None:
         """Read no more questions of a peer that does not read the answers.  PeerError: it never does."""

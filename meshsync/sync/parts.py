@@ -1,18 +1,23 @@
-"""Finds what of the documents here is wanted, beside everything else, where a subscription chooses."""
+"""Finds what of the documents here is wanted, where a subscription chooses, and drops what is not, beside all else."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
 
 from meshsync.core.history import History
 from meshsync.core.query import Query
+from meshsync.errors import StoreError
 from meshsync.notifier import Notifier
 from meshsync.store.replica import Replica
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
+
+_RETRY_SECONDS = 5.0
+"""After the disk did not take a step."""
 
 
 class Parts:
@@ -34,23 +39,51 @@ class Parts:
         if not replica.is_settled:
             self._chosen.notify()
 
+    def look(self, replica: Replica) -> None:
+        """Something may be to be dropped: entries came, or a peer has confirmed that it has them."""
+        if replica.interest is not None:
+            self._chosen.notify()
+
     async def run(self) -> None:
         """Work for ever, a few milliseconds at a time.  Cancelling loses nothing."""
         while True:
-            await self._chosen.wait_until(lambda: self._next() is not None)
-            replica = self._next()
-            while replica is not None and not self._step(replica):
-                await trio.lowlevel.checkpoint()
-                replica = self._next()
+            with trio.CancelScope(deadline=self._due()):
+                await self._chosen.wait()
+            while self._due() <= trio.current_time():
+                for replica in self._engine.subscribed():
+                    try:
+                        self._step(replica)
+                    except StoreError as error:
+                        self._engine.store_failed(error)
+                        await trio.sleep(_RETRY_SECONDS)
+                    await trio.lowlevel.checkpoint()
 
-    def _next(self) -> Replica | None:
-        return next((one for one in self._engine.subscribed() if not one.is_settled), None)
+    def _due(self) -> float:
+        """When there is something to do, as far as is known."""
+        now, due = trio.current_time(), math.inf
+        for replica in self._engine.subscribed():
+            at = replica.unwanted.due(now) if replica.is_settled else now
+            due = due if at is None else min(at, due)
+        return due
 
-    def _step(self, replica: Replica) -> bool:
-        if replica.interest is None or not replica.interest.step():
-            return False
+    def _step(self, replica: Replica) -> None:
+        if replica.is_settled:
+            self._drop(replica)
+            return
+        assert replica.interest is not None
+        if not replica.interest.step():
+            return
         for exchange in self._engine.exchanges(replica):
             exchange.resume()  # it may be synced now, or have something to ask for
         self._engine.watcher(replica).notify()
         self._engine.progressed.notify()
-        return True
+
+    def _drop(self, replica: Replica) -> None:
+        was_waiting = replica.unwanted.is_waiting
+        dropped = replica.unwanted.step(trio.current_time())
+        if dropped.entries:
+            facts = {"entries": dropped.entries, "bytes": dropped.bytes}
+            self._engine.events.emit("payloads_dropped", collection=replica.name, **facts)
+        if replica.unwanted.is_waiting and not was_waiting:
+            for exchange in self._engine.exchanges(replica):
+                exchange.resume()  # a peer may confirm that it has them

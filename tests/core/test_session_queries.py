@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.limits import LIMITS
 from meshsync.core.messages import Match, Open, decode_untrusted, encode_message
 from meshsync.core.query import Query
 from meshsync.core.session_events import Changed, Chosen, Start
@@ -238,6 +239,51 @@ def test_a_bookmark_that_says_nothing_is_as_good_as_none() -> None:
     assert [selection.since(one) for one in forged] == [None] * len(forged)
     selection.renew()
     assert selection.since(mark) is None
+
+
+def drop(replica: Replica) -> int:
+    """Drop what is not wanted, as far as it may go; how many payloads went."""
+    before, now = replica.unwanted.dropped.entries, 0.0
+    while (due := replica.unwanted.due(now)) is not None:
+        now = max(due, now)
+        replica.unwanted.step(now)
+    return replica.unwanted.dropped.entries - before
+
+
+def test_a_payload_is_dropped_when_a_peer_that_has_everything_gave_a_receipt() -> None:
+    """Otherwise nothing ever goes at a node that never writes; or what goes may have been the last copy."""
+    whole, part = new_replica(11), choosing(12, Query.parse("team=red"))
+    write(whole, PUT, "r", team="red")
+    duo = Duo(part, whole)
+    duo.run(1)
+    part.choose(BLUE)
+    duo.handle(duo.a, Chosen())
+    duo.run(1)
+    assert drop(part) == 0
+    duo.run(LIMITS.receipt_seconds / 2)
+    assert drop(part) == 0
+    duo.run(LIMITS.receipt_seconds)
+    assert drop(part) == 1
+    assert duo.states == BOTH_SYNCED
+    assert part.tables.counts()[2] == 1
+    sent_before = len(duo.a.sent)
+    duo.run(3 * LIMITS.receipt_seconds)
+    assert len(duo.a.sent) == sent_before
+
+
+def test_a_peer_that_wants_a_part_gives_no_receipt() -> None:
+    """Otherwise two nodes each take it that the other one keeps a payload, and both drop it."""
+    author, one, two = new_replica(11), choosing(12, Query.parse("team=red")), choosing(13, Query.parse("team=red"))
+    write(author, PUT, "r", team="red")
+    Duo(one, author).run(1)
+    Duo(two, author).run(1)
+    one.choose(BLUE)
+    two.choose(BLUE)
+    duo = Duo(one, two)
+    duo.run(1)
+    assert (drop(one), drop(two)) == (0, 0)
+    duo.run(3 * LIMITS.receipt_seconds)
+    assert (drop(one), drop(two)) == (0, 0)
 
 
 def test_a_query_changes_while_connected() -> None:

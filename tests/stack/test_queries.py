@@ -160,6 +160,45 @@ def test_nothing_is_synced_while_documents_are_looked_through() -> None:
     simulate(scenario)
 
 
+def test_what_is_not_wanted_any_more_is_dropped_and_told() -> None:
+    """Otherwise whoever moves its window keeps all that it ever looked at, until its disk is full."""
+
+    async def scenario(world: World) -> None:
+        limits = replace(LIMITS, unwanted_seconds=1.0, receipt_seconds=1.0)
+        a = await world.start(1)
+        await write(a, *(f"b{number}" for number in range(20)), team="blue")
+        await write(a, "r", team="red")
+        b = await world.start(2, peers=[1], collections=[], limits=limits)
+        await b.join("notes", Query.parse("team=blue"))
+        await write(b, "own", team="blue")
+        await level(a, b)
+        events, cursor = b.events.next, b.collection("notes").cursor()
+        await b.join("notes", Query.parse("team=red"))
+        await level(a, b)
+        assert ids(b) == {"r"}
+        dropped = 0
+        with trio.fail_after(60):
+            async with aclosing(b.events.follow(events)) as follow:
+                async for event in follow:
+                    if event.type == "payloads_dropped":
+                        dropped += event.facts["entries"]
+                    if dropped == 20:
+                        break
+        async with aclosing(b.collection("notes").changes(since=cursor)) as changes:
+            told = [await anext(changes) for _ in range(22)]
+        assert {(change.id, change.kind) for change in told} == {
+            ("r", "put"),
+            ("own", "removed"),
+            *((f"b{number}", "removed") for number in range(20)),
+        }
+        await b.join("notes", Query.parse("team=blue"))
+        await level(a, b)
+        assert ids(b) == {"own", *(f"b{number}" for number in range(20))}
+        assert len(ids(a)) == 22
+
+    simulate(scenario)
+
+
 def test_a_reader_of_a_part_begins_with_all_of_it() -> None:
     """Otherwise whoever follows a large part from its beginning right after a start misses most of it."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from meshsync.core.document import DocumentState
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.errors import DamagedError, StoreError
-from meshsync.store.merge import State
+from meshsync.store.drafts import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
 from meshsync.store.rows import LOST_STATE
