@@ -11,7 +11,7 @@ Either way others are told that it is superseded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from meshsync.core import cbor
 from meshsync.core.entry import TAG_BYTES, describe_payload, document_tag, document_tags
@@ -26,6 +26,7 @@ _HASH_HEAD = b"\x58\x20"
 _ONE_TAG_HEAD = b"\x81\x48"
 _ONE_TAG_BYTES = 34 + 10
 """What hash and a single tag take of a description, besides the size."""
+_ONE_TAG_BARE_BYTES_MAX = 1 + _ONE_TAG_BYTES + 5
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
 
@@ -49,6 +50,11 @@ def is_lacking(bare: bytes | None) -> bool:
 def is_marked(bare: bytes | None) -> bool:
     """Whether a payload is not here and is not needed."""
     return bare is not None and bare.startswith(_WITH_MARK)
+
+
+def count_marked(bares: Iterable[bytes]) -> int:
+    """How many of these payloads are not needed."""
+    return sum([bare[0] == _WITH_MARK[0] for bare in bares])
 
 
 def mark_of(bare: bytes) -> int | None:
@@ -95,6 +101,6 @@ def check_described_untrusted(described: bytes) -> None:
 
 def tags_of(bare: bytes) -> list[bytes]:
     """The tags of the documents alone.  Of one document, as most are, the tag stands at the end."""
-    if len(bare) <= 1 + _ONE_TAG_BYTES + 5 and not is_marked(bare):
+    if len(bare) <= _ONE_TAG_BARE_BYTES_MAX and bare[0] == _WITHOUT_MARK[0]:
         return [bare[-TAG_BYTES:]]
     return description(bare)[2]

@@ -228,7 +228,7 @@ class _Rebuilder:
                 self.skipped[log_index] = Skip.CLOCK
                 return
             height += 1
-            named: list[Anchor] = []
+            named: Sequence[Anchor] = ()
             if k in parents_at:
                 found = self._parents(log_index, parents_at[k])
                 if found is None:

@@ -83,6 +83,8 @@ class CollectionTables(Protocol):
     is_named: bool
     """Whether its name is known.  One that is only carried for others is known by its id."""
     id: CollectionId
+    document_changes: int
+    """Rises with each change of documents."""
     found_damage: Callable[[DamagedError], None]
     """Told of every damaged row that is met, whatever the reader makes of it.  Set by whoever keeps count."""
 

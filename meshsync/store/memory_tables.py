@@ -70,6 +70,7 @@ class MemoryTables(MemoryDocumentReads):
         for part in (self.touches, self.keys, self.changes, self.superseded):
             part.changed = changed
         self._require_transaction = require_transaction
+        self.document_changes = 0
         self.found_damage = lambda error: None  # noqa: ARG005
 
     def copy(self) -> MemoryTables:
@@ -276,6 +277,7 @@ class MemoryTables(MemoryDocumentReads):
 
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
+        self.document_changes += 1
         before = [(row.id, self._documents.get(row.id)) for row in rows]
         self._changed(partial(self._put_back_documents, before, live_change, self._rotten_documents))
         self._live += live_change
@@ -306,6 +308,7 @@ class MemoryTables(MemoryDocumentReads):
 
     def forget_documents(self, ids: Sequence[bytes]) -> None:
         self._require_transaction()
+        self.document_changes += 1
         gone = [id.decode() for id in ids]
         before = [(id, self._documents.get(id)) for id in gone]
         self._changed(partial(self._put_back_documents, before, 0, self._rotten_documents))

@@ -16,6 +16,7 @@ from meshsync.core.hints import Hint
 from meshsync.core.query import Query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
+from meshsync.store.matches import Matches
 from meshsync.store.rows import DocumentRow, EntryRow
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Selection:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._matches_by_index = Matches(replica)
         self._late: deque[int] = deque(maxlen=_LATE_MAX)
         """The last entries that got their payloads late."""
         self.renew()
@@ -143,7 +145,9 @@ class Selection:
         return [document_tag(self._replica.id, id) for id in ids if matching is None or id in matching]
 
     def _matching(self, query: Query, rows: Sequence[EntryRow], touched: Sequence[Sequence[str]]) -> set[str]:
-        """Of the documents that these entries touch those that match as they stand now."""
+        """Of the documents that these entries touch, and maybe of all, those that match as they stand now."""
+        if (known := self._matches_by_index.ids(query, len(rows))) is not None:
+            return known
         ids = list(dict.fromkeys(chain.from_iterable(touched)))
         at_hand = {row.arrival: row.payload for row in rows if row.payload is not None}
         found = self._replica.tables.document_payloads(ids, self._hint(query), at_hand)

@@ -16,6 +16,7 @@ from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
 from meshsync.store.base import Store
 from meshsync.store.headers import rebuilt_id
+from meshsync.store.matches import Matches
 from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author
 from tests.choosy import QUERIES, random_operations
@@ -34,12 +35,19 @@ def matching(replica: Replica, query: Query) -> set[str]:
 
 @pytest.mark.parametrize("policy", [Policy.LATEST, Policy.GREATEST])
 @pytest.mark.parametrize("seed", range(3))
-def test_payloads_go_along_for_documents_that_match_now(store: Store, policy: Policy, seed: int) -> None:
+@pytest.mark.parametrize("indexed", [False, True])
+def test_payloads_go_along_for_documents_that_match_now(
+    store: Store, policy: Policy, seed: int, *, indexed: bool
+) -> None:
     """A look at the bytes of an entry says nothing of what its documents have become since then."""
     rng = random.Random(seed)
     replica = new(store, policy)
     for _ in range(120):
         replica.append(random_operations(rng), START_MS)
+    for field in ("team", "n") if indexed else ():
+        replica.indexes.add(field)
+    while not replica.indexes.step():
+        pass
     rows = replica.tables.entries_from(1, 1000)
     for text in QUERIES:
         query = Query.parse(text.split(" "))
@@ -88,3 +96,36 @@ def test_a_batch_of_headers_is_long_and_reads_only_so_much(store: Store) -> None
     first = replica.parcel({}, replica.numbers(), 0, 64 * 1024, choose)
     assert first is not None
     assert len(first.rows) == 50
+
+
+def test_an_index_tells_all_that_matches_until_a_document_changes(store: Store) -> None:
+    """With an index, a peer that wants little is not to cost a look at each document; and what the index said must not
+    keep a payload back that it wants by now.
+    """
+    replica = new(store)
+    matches = Matches(replica)
+    for number in range(300):
+        replica.append([Operation(PUT, f"d{number}", {"team": "blue" if number % 5 else "red", "n": number})], START_MS)
+    assert matches.ids(BLUE, 1000) is None, "there is no index"
+    assert replica.indexes.add("team")
+    while not replica.indexes.step():
+        pass
+
+    def known(query: Query, count: int) -> set[str] | None:
+        """What is told after so many pages."""
+        return [matches.ids(query, 100) for _ in range(count)][-1]
+
+    red = Query.parse("team=red")
+    assert matches.ids(red, 1) is None, "not worth it for a single entry"
+    assert known(red, 5) == matching(replica, red)
+    replica.append([Operation(PUT, "d1", {"team": "red"})], START_MS)
+    assert matches.ids(red, 100) is None
+    assert known(red, 5) == matching(replica, red)
+    assert "d1" in matching(replica, red)
+    assert matches.ids(BLUE, 100) is None, "another query"
+    low = Query.parse(["team=red", "n<50"])
+    assert known(low, 5) == matching(replica, low) < matching(replica, red)
+
+    assert matches.ids(red, 100) is None
+    assert replica.indexes.remove("team")
+    assert known(red, 5) is None, "the index names nothing any more"

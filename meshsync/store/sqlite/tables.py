@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from meshsync.core.bare import is_lacking, is_marked
+from meshsync.core.bare import count_marked, is_lacking, is_marked
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError, LocalError
 from meshsync.ids import CollectionId
@@ -73,6 +73,7 @@ class SqliteTables(SqliteDocumentReads):
         self.id = id
         self.call(name)
         super().__init__(database, number)
+        self.document_changes = 0
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         self.touches = SqliteTouches(database, number)
         self.keys = SqliteKeys(database, number)
@@ -204,7 +205,7 @@ class SqliteTables(SqliteDocumentReads):
         self._database.write_many(self._insert_entry, rows_with_crcs(rows))
         size = sum([len(row.payload) for row in rows if row.payload is not None])
         bares = [row.bare for row in rows if row.bare is not None]
-        marked = sum(map(is_marked, bares))
+        marked = count_marked(bares)
         self._count(len(rows), 0, len(bares) - marked, marked, size)
 
     def entry_at(self, branch: int, seq: int) -> EntryHead | None:
@@ -286,12 +287,14 @@ class SqliteTables(SqliteDocumentReads):
 
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         self._require_transaction()
+        self.document_changes += 1
         self._database.write_many(self._put_document, [(*row, document_crc(*row)) for row in rows])
         if live_change:
             self._count(0, live_change, 0, 0, 0)
 
     def forget_documents(self, ids: Sequence[bytes]) -> None:
         self._require_transaction()
+        self.document_changes += 1
         delete = f"DELETE FROM documents_{self.number} WHERE id = CAST(? AS TEXT)"
         self._database.write_many(delete, [(id,) for id in ids])
         self.keys.forget(ids)

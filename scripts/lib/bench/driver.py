@@ -197,6 +197,11 @@ class Driver:
             "documents_read": listing.documents_read,
         }
 
+    async def durable(self) -> Answer:
+        """Wait until all that was written survives a power cut."""
+        await self._node.sync.store.synced()
+        return {}
+
     async def verify(self, count: int, kind: str = "document", update: int = 0) -> Answer:
         """How many of the first documents are here exactly as they were written."""
         bodies = dict(self._notes.bodies())

@@ -21,18 +21,27 @@ _PART: dict[str, Any] = {"collections": [{"name": COLLECTION, "where": [CHOSEN]}
 
 
 async def bootstrap(stage: Stage, n: int) -> list[Row]:
-    """Q1: from the connect call of an empty node until it has its part of A's n documents; then another gets all."""
+    """Q1: from the connect call of an empty node until it has its part of A's n documents; then the same for another
+    one, with an index of what its query looks at; then another one gets all.
+    """
     matching = len(range(0, n, MEMBERS_PER_CHOSEN))
     async with _source() as (a, directory):
         for first in range(0, n, _WRITES_PER_CALL):
             some = min(_WRITES_PER_CALL, n - first)
             await a.call("write", first=first, count=some, kind="member", in_flight=FILL_IN_FLIGHT)
         rows = []
-        for wanted, configuration in ((matching, _PART), (n, {})):
-            async with _empty(a, directory / f"{wanted}", configuration, stage) as pair:
-                row = await _pull(pair, f"Q1 {n}", {"count": n, "kind": "member"}, wanted)
+        kinds: tuple[tuple[str, int, dict[str, Any]], ...] = (
+            ("a part", matching, _PART),
+            ("a part, by an index", matching, _PART),
+            ("all", n, {}),
+        )
+        for number, (what, wanted, configuration) in enumerate(kinds):
+            if "index" in what:
+                await a.call("index", field=CHOSEN.partition("=")[0])
+            async with _empty(a, directory / f"b{number}", configuration, stage) as pair:
+                row = await _pull(pair, f"Q1 {n}: {what}", {"count": n, "kind": "member"}, wanted)
             beyond = ((row.bytes or 0) - wanted * MESSAGE_BYTES) / n
-            notes = f"{wanted:,} of them wanted; {beyond:.1f} bytes a header beyond the payloads wanted; {row.notes}"
+            notes = f"{what}: {wanted:,} wanted; {beyond:.1f} bytes a header beyond the payloads wanted; {row.notes}"
             rows.append(replace(row, workload="Q1", n=n, notes=notes))
     return rows
 
@@ -73,6 +82,7 @@ async def _empty(a: Worker, directory: Path, configuration: dict[str, Any], stag
 
 async def _pull(pair: Pair, title: str, documents: dict[str, Any], wanted: int) -> Row:
     """Bring an empty node what it wants of certain documents, and compare them."""
+    await pair.a.call("durable")  # a header leaves without its payload only when that is
     before_a, before = await pair.a.call("usage"), await pair.usage()
     async with pair.profiled(title):
         pulled = await pair.pull()
