@@ -8,6 +8,9 @@ That a document expires is not an entry.  A position holds how far the time was 
 and the time goes on once all entries are told: so documents are told to be removed in the order in which they expire,
 once, whether the reader was there or not.
 
+Entries whose payloads were let go, or never came because later ones supersede them, are passed over, and the other
+changes of their documents show these as they stand now: so whoever applies them all holds what there is.
+
 There is no queue: a reader is a position, and what it has yet to read is in the store.  A follower remembers how the
 documents that it met last stood at its position, because making that anew means reading their writes; it remembers so
 much of them and no more (`Limits.follower_documents_max`, `Limits.follower_bytes_max`).
@@ -26,7 +29,8 @@ from typing import Any
 import trio
 
 from meshsync.core import cbor
-from meshsync.core.entry import KINDS
+from meshsync.core.bare import is_marked
+from meshsync.core.entry import DELETE, KINDS, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
@@ -118,6 +122,8 @@ class Follower:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         """By id, those met last at the end."""
         self._known_bytes = 0
+        self._may_have_any = cursor != "0"
+        """Whether the reader may have documents that are not remembered here."""
         self._steps = 0
 
     async def changes(self) -> AsyncGenerator[Change, None]:
@@ -125,9 +131,9 @@ class Follower:
         tables, page = self._replica.tables, _PAGE_FIRST
         arrival, number = self._next
         while self._replica.interest is None:
-            rows = list(takewhile(_has_payload, tables.entries_from(arrival, page)))
+            rows = list(takewhile(_is_here, tables.entries_from(arrival, page)))
             for row in rows:
-                operations = cbor.decode_trusted(row.payload or b"")
+                operations = [] if row.payload is None else cbor.decode_trusted(row.payload)
                 documents = tables.documents([operation[1] for operation in operations[number:]])
                 for position, operation in enumerate(operations[number:], number):
                     last = position + 1 == len(operations)
@@ -152,8 +158,7 @@ class Follower:
             else:
                 await self._watcher.wait_until(lambda at=arrival: self._has_news(at))  # type: ignore[misc]
         # From now on this node has a part: what the reader has is made into that, and the part is followed.
-        since = (0, 0) if (arrival, number) == (1, 0) else (arrival, arrival + min(number, 1))
-        start = position_of_all(self._replica, since)
+        start = position_of_all(self._replica, (0, 0) if (arrival, number) == (1, 0) else (arrival, number))
         async with aclosing(PartFollower(self._replica, self._watcher, self._query, start).changes()) as going_on:
             async for told in going_on:
                 yield told
@@ -162,7 +167,7 @@ class Follower:
         if self._replica.interest is not None or self._is_time(arrival):
             return True
         entry = self._replica.tables.entry(arrival)
-        return entry is not None and _has_payload(entry)
+        return entry is not None and _is_here(entry)
 
     def _is_time(self, arrival: int) -> bool:
         """Whether the time went on for the documents that are there once all entries before this one are told."""
@@ -203,7 +208,8 @@ class Follower:
         author = self._replica.branches[row.branch].log.author
         await self._step()
         matched: bool | None = None
-        if document.arrival == row.arrival:
+        is_gone = document.arrival != row.arrival and self._past.is_gone(id)
+        if document.arrival == row.arrival or is_gone:
             encoded, expires_ms = None, document.expires_ms
             body = self._replica.merger.body(document, None) if document.live or expires_ms is not None else None
         else:
@@ -212,6 +218,8 @@ class Follower:
             self._past.apply(state, Write.of(row, bytes(author), operation))
             encoded = state.encode()
             body, expires_ms = state.visible(), state.expires_ms
+        if is_gone and (body is None) is not (kind == DELETE):
+            kind = DELETE if body is None else PUT
         told = KINDS[kind]
         matches = self._matches(id, body, expires_ms)
         if not matches and (body is not None or not self._query.is_everything):
@@ -235,6 +243,8 @@ class Follower:
         known = self._known.get(document.id)
         if known is not None:
             return known.matches
+        if self._past.is_gone(document.id):
+            return self._may_have_any
         if document.state is None and document.arrival == arrival and not self._past.is_noted(document.id):
             return False  # it was never written before, which is so for most
         state = await self._state_before(document, arrival)
@@ -264,11 +274,14 @@ class Follower:
         limits = self._replica.limits
         while len(self._known) > limits.follower_documents_max or self._known_bytes > limits.follower_bytes_max:
             self._known_bytes -= _size(*self._known.popitem(last=False))
+            self._may_have_any = True
 
 
-def _has_payload(row: EntryRow) -> bool:
-    """Whether an entry can be told: who would not wait for one that came without its payload would never tell of it."""
-    return row.payload is not None
+def _is_here(row: EntryRow) -> bool:
+    """Whether an entry can be told, or need not be: who would not wait for one that came without its payload would
+    never tell of it.
+    """
+    return row.payload is not None or is_marked(row.bare)
 
 
 def _size(id: str, known: _Known) -> int:

@@ -66,8 +66,8 @@ class Position:
     """The next change is the one after this number."""
     told: Told
     since: tuple[int, int] = (0, 0)
-    """Whoever is being told of all documents has them as they were in a whole collection before the entry with the
-    first arrival number came, or, as far as it was told of that, before the second; 0: has nothing."""
+    """Whoever is being told of all documents has them as they were in a whole collection before this operation of the
+    entry with this arrival number; 0: has nothing."""
     after: str | None = None
     """All documents up to this id were told; None: there is no need to tell of all of them."""
 
@@ -189,24 +189,36 @@ class PartFollower:
 
     def _listed(self, document: DocumentRow) -> tuple[Any, ...] | None:
         """What a document is told as to somebody who is told of all of them."""
-        since, row = self._at.since, self._changes.row(document.id)
+        since, row = self._since(document.id), self._changes.row(document.id)
         body = self._replica.merger.body(document, None) if document.live else None
         shown = body is not None and self._changes.shows(document.id, body)
         matches = body is not None and self._query.matches(body, document.id)
         # Whether the reader was told that it expired is not known.
         has_expired = document.expires_ms is not None and not document.live
         is_late = is_husk(document.state) or (row is not None and bool(row.late))
-        is_as_it_was = document.arrival < since[0] and not is_late and not has_expired
+        is_as_it_was = document.arrival < since and not is_late and not has_expired
         if is_as_it_was:
             has = matches
         else:
-            has = since[0] > 0 and self._may_have_matched(document, row, 0, *since)
+            has = since > 0 and self._may_have_matched(document, row, 0, since, since)
         if shown and matches and not is_as_it_was:
             return self._tell(document, body, "put")
         if has and not (shown and matches):
             return self._tell(document, None, "")
         self._remember(document.id, has=shown and matches)
         return None
+
+    def _since(self, id: str) -> int:
+        """The arrival number of the first entry that the reader, who was told of a whole collection, does not know of
+        a document; see `Position.since`.
+        """
+        arrival, number = self._at.since
+        if not number:
+            return arrival
+        entry = self._replica.tables.entry(arrival)
+        payload = None if entry is None else entry.payload
+        told = [] if payload is None else [one[1] for one in cbor.decode_trusted(payload)[:number]]
+        return arrival + (id in told)
 
     def _tell(self, document: DocumentRow, body: dict[str, Any] | None, kind: str) -> tuple[Any, ...]:
         self._remember(document.id, has=body is not None)

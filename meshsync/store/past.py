@@ -140,6 +140,8 @@ class Past:
         """The writes to a document in the order of their arrival; None where they are more than `limit`, or not all
         of them are here.  DamagedError: as `writes`.
         """
+        if self.is_gone(row.id):
+            return None
         found: list[Write] = []
         for count, touch in enumerate(self._touches(row, reverse=False)):
             entry = self._replica.tables.entry(touch.arrival)
@@ -171,6 +173,11 @@ class Past:
         noted = self._noted(row.id, reverse=reverse)
         for touch, _ in groupby(merge(noted, pointed, reverse=reverse)):
             yield touch
+
+    def is_gone(self, id: str) -> bool:
+        """Whether writes to a document were let go, or never came because later ones supersede them."""
+        tables = self._replica.tables
+        return tables.marked() > 0 and tables.touches.gone(document_tag(self._replica.id, id)) is not None
 
     def is_noted(self, id: str) -> bool:
         """Whether the index knows a write to a document: False for one that was written once at most."""
