@@ -242,7 +242,7 @@ class Collection:
     ) -> Listing:
         """A run of a query in steps, for whoever shares an event loop with others, and what it looked at."""
         by = None if order is None else Order.parse(order)
-        return Listing(self._replica, query or Query(), order=by, after=after, limit=limit)
+        return Listing(self._replica, Query() if query is None else query, order=by, after=after, limit=limit)
 
     # Indexes
 

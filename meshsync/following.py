@@ -116,7 +116,7 @@ class Follower:
         self._replica = replica
         self._past = Past(replica)
         self._watcher = watcher
-        self._query = query or Query()
+        self._query = Query() if query is None else query
         arrival, number, self._moment = parse_cursor(replica, cursor)
         self._next = arrival, number
         self._known: OrderedDict[str, _Known] = OrderedDict()

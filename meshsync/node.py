@@ -144,7 +144,7 @@ class Node:
         too large, or nobody knows what is to be kept, or fetched.  Done before the first wait: cancelling stops only
         the waiting for the disk.
         """
-        query = query or Query()
+        query = Query() if query is None else query
         kept = Retention.parse(retain) if isinstance(retain, str) else retain
         if name in self._joined:
             wish = self.sync.subscribe(name, query, conflicts=conflicts, history=history)  # refuses another policy

@@ -107,7 +107,7 @@ class PartFollower:
         self._changes = replica.part_changes
         self._past = Past(replica)
         self._watcher = watcher
-        self._query = query or Query()
+        self._query = Query() if query is None else query
         self._at = position
         self._known: OrderedDict[str, bool] = OrderedDict()
         """Whether the reader has a document, of those that it was told of last."""

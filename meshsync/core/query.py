@@ -138,6 +138,10 @@ class Query:
     def __invert__(self) -> Query:
         return Query(Not(self.condition))
 
+    def __bool__(self) -> bool:
+        """LocalError always: Python's own words would drop one side of `a and b`, and of `1 < field < 5`."""
+        raise LocalError("a query is neither true nor false: combine queries with & | ~ in place of and, or, not")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Query) and self._text == other._text
 
@@ -181,7 +185,9 @@ class Field:
         return Query(Compare(self.path, ">=", value))
 
     def one_of(self, values: Sequence[Any]) -> Query:
-        """The field equals one of `values`."""
+        """The field equals one of `values`.  LocalError: they are one text, which is a sequence of its characters."""
+        if isinstance(values, str):
+            raise LocalError(f"one_of takes several values: one_of([{values!r:.80}])")
         return Query(In(self.path, tuple(values)))
 
     def prefix(self, text: str) -> Query:

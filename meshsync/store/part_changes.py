@@ -79,7 +79,7 @@ class PartChanges:
 
     def choose(self, query: Query | None) -> None:
         """The node wants the documents that match, or all."""
-        query = query or Query()
+        query = Query() if query is None else query
         if self._kept is not None and self._kept.query != query:
             # Written with the first document that changes, or is looked at: until then it can be found anew.
             self._kept = _Kept(self._kept.base, query, "")

@@ -129,7 +129,7 @@ class SyncEngine:
         `latest` to fetch only what the documents are made of now; None: full, or latest where nothing is kept.
         LocalError: it is subscribed with another policy, or the query is too large.
         """
-        handle = Subscription(self, collection, query or Query(), Priority(priority), conflicts, retain, history)
+        handle = Subscription(self, collection, query, Priority(priority), conflicts, retain, history)
         self._subscriptions.check_policy(collection, handle.conflicts)
         return handle
 

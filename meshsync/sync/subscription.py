@@ -26,12 +26,13 @@ class Subscription:
         self,
         engine: SyncEngine,
         name: str,
-        query: Query,
+        query: Query | None,
         priority: Priority,
         conflicts: Policy | str | None = None,
         retain: Retention | str = ALL,
         history: History | str | None = None,
     ) -> None:
+        query = Query() if query is None else query
         encode_query(query)
         self._engine = engine
         self.collection = name

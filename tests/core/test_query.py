@@ -108,6 +108,21 @@ def test_the_id_of_a_document_is_a_field() -> None:
     assert not Query.parse("at.id=n1").matches({"at": {}}, id="n1")
 
 
+def test_what_python_would_read_otherwise_is_refused() -> None:
+    """`a and b` would be b, and `not a` nothing at all: the wrong documents, without a word."""
+    age = Query.field("age")
+    for slip in (
+        lambda: (age >= 18) and (age < 65),
+        lambda: 18 <= age < 65,
+        lambda: not (age >= 18),
+        lambda: (age < 18) or (age > 65),
+    ):
+        with pytest.raises(LocalError, match="combine queries with"):
+            slip()
+    with pytest.raises(LocalError, match=r"one_of\(\['blue'\]\)"):
+        Query.field("team").one_of("blue")
+
+
 def test_queries_are_built_in_python() -> None:
     """The Python API of queries would differ from the expressions."""
     age, team = Query.field("age"), Query.field("team")
