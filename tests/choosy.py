@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any
 
 from meshsync.core import cbor
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.core.history import History
 from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
@@ -34,13 +34,13 @@ def random_query(rng: random.Random) -> Query:
     return Query.parse(rng.choice(QUERIES).split(" "))
 
 
-def random_operations(rng: random.Random) -> list[Operation]:
-    """One entry's worth, mostly of one operation, on documents that wander between the parts."""
-    operations = {one.id: one for one in (_random_operation(rng) for _ in range(rng.choice((1, 1, 1, 3))))}
+def random_operations(rng: random.Random, now_ms: int) -> list[Operation]:
+    """One entry's worth, mostly of one operation, on documents that wander between the parts and may expire."""
+    operations = {one.id: one for one in (_random_operation(rng, now_ms) for _ in range(rng.choice((1, 1, 1, 3))))}
     return list(operations.values())
 
 
-def _random_operation(rng: random.Random) -> Operation:
+def _random_operation(rng: random.Random, now_ms: int) -> Operation:
     id = f"doc{rng.randrange(20)}"
     kind = rng.choice((PUT, PATCH, PATCH, PATCH, DELETE))
     if kind == DELETE:
@@ -51,22 +51,30 @@ def _random_operation(rng: random.Random) -> Operation:
         "at": rng.choice("xyz") + "." * 40,
     }
     names = rng.sample(sorted(values), rng.randrange(1, 3))
-    return Operation(kind, id, {name: values[name] for name in names})
+    expires_ms = rng.choice((None, None, NEVER, now_ms + rng.randrange(1, 200_000)))
+    return Operation(kind, id, {name: values[name] for name in names}, expires_ms)
 
 
 def full_state(mesh: SimMesh) -> dict[str, dict[str, Any]]:
-    """Every document as all writes that are anywhere make it."""
+    """Every document as all writes that are anywhere make it, as long as it has not expired by the time of all."""
     writes: dict[str, list[Write]] = {}
+    said: dict[str, list[tuple[Any, ...]]] = {}
     seen: set[bytes] = set()
     for node in mesh.nodes:
         for row in node.replica.scan_entries():
             if row.payload is not None and row.id not in seen:
                 seen.add(row.id)
                 author = bytes(node.replica.branches[row.branch].log.author)
-                for kind, id, *body in cbor.decode_trusted(row.payload):
-                    writes.setdefault(id, []).append(((row.hlc, author, row.id), kind, body[0] if body else None))
+                for kind, id, *content in cbor.decode_trusted(row.payload):
+                    stamp = (row.hlc, author, row.id)
+                    writes.setdefault(id, []).append((stamp, kind, content[0] if content else None))
+                    if kind != PATCH or len(content) > 1:
+                        said.setdefault(id, []).append((stamp, content[1] if len(content) > 1 else None))
+    (present_ms,) = {node.replica.expiries.present_ms(node.wall_ms) for node in mesh.nodes}
+    expired = {id for id, found in said.items() if (expires_ms := max(found)[1]) and expires_ms <= present_ms}
+    mesh.stats["expired"] += len(expired)
     documents = {id: document_of(found) for id, found in writes.items()}
-    return {id: body for id, body in documents.items() if body is not None}
+    return {id: body for id, body in documents.items() if body is not None and id not in expired}
 
 
 def shown(node: Node) -> dict[str, dict[str, Any]]:
@@ -97,7 +105,7 @@ def check_looked_through(mesh: SimMesh) -> None:
 
 
 def check_views(mesh: SimMesh) -> None:
-    """The oracle."""
+    """The oracle.  The clocks must say the same."""
     state = full_state(mesh)
     for node in mesh.nodes:
         wanted = {id: body for id, body in state.items() if node.query is None or node.query.matches(body, id)}
@@ -136,6 +144,7 @@ class ChoosyMesh:
         for number in range(self.full + rng.randrange(1, 5)):
             node = self.mesh.add_node()
             node.choose(random_query(rng) if number >= self.full else None, self._random_history())
+            node.skew_ms = rng.choice((0, 0, -40_000, 40_000))
         self.readers = {node.number for node in self.mesh.nodes[self.full :] if rng.random() < 0.5}
         """Parts that never write: what a node wrote ties what it may not drop."""
         self._weights = {
@@ -167,13 +176,15 @@ class ChoosyMesh:
         """One event, and a moment."""
         (action,) = self.rng.choices(list(self._weights), list(self._weights.values()))
         action(self.rng.choice(self.mesh.nodes))
+        if self.rng.random() < 0.3:
+            self._look_at_clock(self.rng.choice(self.mesh.nodes))
         self.mesh.run(self.rng.choice((0.0, 0.005, 0.02)))
 
     def _write(self, node: Node) -> None:
         if node.number in self.readers:
             return
         for _ in range(self.rng.choice((1, 1, 2, 10))):
-            node.write(random_operations(self.rng))
+            node.write(random_operations(self.rng, node.wall_ms))
 
     def _connect(self, node: Node) -> None:
         other = self.rng.choice(self.mesh.nodes)
@@ -193,6 +204,11 @@ class ChoosyMesh:
         if self.mesh.links:
             self.mesh.cut(self.rng.choice(self.mesh.links))
 
+    def _look_at_clock(self, node: Node) -> None:
+        with suppress(StoreError):
+            while node.replica.expiries.step(node.wall_ms):
+                self.mesh.stats["looks at the clock"] += 1
+
     def _kill(self, node: Node) -> None:
         self.mesh.kill(node)
 
@@ -209,11 +225,17 @@ class ChoosyMesh:
         """Everything works again, and each node is connected with all: payloads pass one link only."""
         for node in self.mesh.nodes:
             node.mend_disk()
+            node.skew_ms = 40_000
         for a, b in combinations(self.mesh.nodes, 2):
             self.mesh.link(a, b)
         level = self.mesh.run(HEAL_SECONDS_MAX, self.mesh.is_level)
         ends = [(end, end.session.state, end.session.stall) for link in self.mesh.links for end in link.ends]
         assert level, [one for one in ends if one[1] != "synced"]
+
+    def look_at_clocks(self) -> None:
+        """All of them, which show the same time."""
+        for node in self.mesh.nodes:
+            self._look_at_clock(node)
 
 
 def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
@@ -226,6 +248,7 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     for _ in range(2):
         choosy.mesh.run(20.0)
         assert choosy.mesh.is_level()
+        choosy.look_at_clocks()
         check_views(choosy.mesh)
         check_histories(choosy.mesh)
     mesh = choosy.mesh

@@ -118,6 +118,7 @@ class Node:
 
     def write(self, operations: Sequence[Operation], *, durable: bool = False) -> EntryId | None:
         """Write one entry; None where the disk refused.  `durable`: wait for the disk, and remember the promise."""
+        operations = self.replica.expiries.as_meant(operations, self.wall_ms)
         try:
             applied, id = self.replica.append(operations, self.wall_ms)
         except StoreError:

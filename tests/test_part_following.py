@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.errors import StoreError
@@ -48,6 +48,8 @@ class Model:
         self.made: dict[tuple[LogId, int], Made] = {}
         self.part = rng.choice(PARTS)
         self.bare_rate = rng.choice((0.0, 0.5))
+        self.expires = rng.choice((False, True))
+        self.now_ms = START_MS
         self.open()
         self.readers = [Reader(rng.choice(WISHES)) for _ in range(3)]
         self.events = {
@@ -59,6 +61,7 @@ class Model:
             self.restart: rng.choice((0, 1, 3)),
             self.break_disk: rng.choice((0, 1)),
             self.let_go: rng.choice((0, 0, 2)),
+            self.pass_time: 3,
         }
 
     def open(self) -> None:
@@ -76,9 +79,9 @@ class Model:
         if kind == DELETE:
             return Operation(DELETE, id)
         fields = {"team": self.rng.choice(("blue", "red")), "n": self.rng.randrange(8)}
-        return Operation(
-            kind, id, {name: fields[name] for name in self.rng.sample(sorted(fields), 2 - (kind == PATCH))}
-        )
+        body = {name: fields[name] for name in self.rng.sample(sorted(fields), 2 - (kind == PATCH))}
+        expires_ms = self.now_ms + self.rng.randrange(1, 200_000)
+        return Operation(kind, id, body, self.rng.choice((None, None, NEVER, expires_ms)) if self.expires else None)
 
     def deliver(self) -> None:
         """A peer sends entries, some of them without payload."""
@@ -94,7 +97,15 @@ class Model:
         apply(self.notes.replica, *batch_of(entries, bare=bare))
 
     def write(self) -> None:
-        self.notes.replica.append(self.operations(), START_MS)
+        replica = self.notes.replica
+        replica.append(replica.expiries.as_meant(self.operations(), self.now_ms), self.now_ms)
+
+    def pass_time(self) -> None:
+        """Time goes on, or the clock is set back, and documents expire or come back."""
+        self.now_ms += self.rng.choice((1, 10_000, 100_000, -200_000))
+        while self.notes.replica.expiries.step(self.now_ms):
+            if self.rng.random() < 0.3:
+                self.read()
 
     def fill(self, most: int = 2) -> None:
         """A payload comes that is wanted."""
@@ -166,7 +177,7 @@ def test_nothing_is_told_twice_to_who_reads_all(seed: int) -> None:
     model.limits = LIMITS
     model.restart()
     for _ in range(40):
-        model.rng.choice((model.deliver, model.write, model.choose, model.restart))()
+        model.rng.choice((model.deliver, model.write, model.choose, model.restart, model.pass_time))()
         for reader in model.readers:
             had = dict(reader.has)
             for change in reader.read(model.notes.replica):

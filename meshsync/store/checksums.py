@@ -67,7 +67,8 @@ def document_crc(
 
 def expiry_crc(expires_ms: int, crc: int) -> int:
     """The checksum of a document that expires, going on from that of the rest.  TypeError: as `head_crc`."""
-    return (crc + expires_ms * ODD_1) % PRIME
+    # One bit in the record makes a zero of NULL, which is not to look like it.
+    return (crc + 1 + expires_ms * ODD_1) % PRIME
 
 
 def branch_crc(author: bytes, incarnation: bytes, base: int | None, number: int, first_seq: int) -> int:

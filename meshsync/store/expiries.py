@@ -42,7 +42,7 @@ class Expiries:
         self._todo: tuple[Moment, Moment] | None = None
         """What is left of a step on."""
         self.comes_earlier: Callable[[], None] = _nothing
-        """Told when something expires earlier than `next_ms` said."""
+        """Told when something expires earlier than `next_ms` and the clock say."""
         self.next_ms: int | None = None
         """Nothing expires before this moment; None: nothing does at all."""
         self._look()
@@ -74,6 +74,8 @@ class Expiries:
 
         A patch of a document that has expired to this node is a put: nothing of what was comes back.
         """
+        if self.next_ms is None and not self.passed_ms:
+            return operations  # nothing ever expired, nor will
         patched = [operation.id for operation in operations if operation.kind == PATCH]
         rows = self._replica.tables.documents(patched).values()
         expired = {row.id for row in rows if self.has_expired(row.expires_ms, now_ms)}
@@ -85,6 +87,11 @@ class Expiries:
         """A document that expires then is stored."""
         if expires_ms > self.passed_ms and (self.next_ms is None or expires_ms < self.next_ms):
             self.next_ms = expires_ms
+            self.comes_earlier()
+
+    def stamped(self) -> None:
+        """Entries were stored, and their stamps may tell of a later time."""
+        if self.next_ms is not None and self.next_ms <= milliseconds(self._replica.latest):
             self.comes_earlier()
 
     def step(self, now_ms: int) -> bool:

@@ -342,6 +342,7 @@ class Replica(Branches):
                 self.branches[number].covered_seq = seq
             for number in grown.keys() | covered.keys():
                 self._settle(self.branches[number])
+            self.expiries.stamped()
             if self.tails:
                 for number in grown:
                     self.tails.grew(self.branches[number])

@@ -45,7 +45,7 @@ def summary(replica: Replica) -> object:
         return None
     state = replica.merger.state(row)
     # A damaged row, and one that was made anew, may hold the same things in another order.
-    return row.live, row.conflict, state.visible(), sorted(state.stamps()), sorted(state.frontier)
+    return row.live, row.expires_ms, row.conflict, state.visible(), sorted(state.stamps()), sorted(state.frontier)
 
 
 @given(st.sampled_from(Policy), st.data())

@@ -155,6 +155,10 @@ def test_what_comes_first_is_told(notes: Replica) -> None:
     for expires_ms in (LATER_MS, LATER_MS + 1, SOON_MS, None, SOON_MS):
         write(notes, PUT, f"{expires_ms}", expires_ms)
     assert told == [LATER_MS, SOON_MS]
+    give(notes, Author(1).write([Operation(PUT, "other", {})], hlc=(SOON_MS << 16) - 1))
+    assert told == [LATER_MS, SOON_MS]
+    give(notes, Author(2).write([Operation(PUT, "other", {})], hlc=SOON_MS << 16))
+    assert told == [LATER_MS, SOON_MS, SOON_MS]
 
 
 def test_a_document_that_comes_late_was_never_shown(notes: Replica) -> None:

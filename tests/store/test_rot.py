@@ -214,6 +214,8 @@ DOCUMENT_DAMAGE = [
     "UPDATE documents_1 SET arrival = 5 WHERE id = 'd6'",
     "UPDATE documents_1 SET op = 1 WHERE id = 'd6'",
     "UPDATE documents_1 SET conflict = 0 WHERE id = 'd6'",
+    "UPDATE documents_1 SET expires = 1000 WHERE id = 'd6'",
+    "UPDATE documents_1 SET expires = 0 WHERE id = 'd6'",
     "UPDATE documents_1 SET crc = crc + 1 WHERE id = 'd6'",
 ]
 

@@ -43,7 +43,9 @@ def test_payloads_go_along_for_documents_that_match_now(
     rng = random.Random(seed)
     replica = new(store, policy)
     for _ in range(120):
-        replica.append(random_operations(rng), START_MS)
+        replica.append(random_operations(rng, START_MS), START_MS)
+    while replica.expiries.step(START_MS + 100_000):
+        pass
     for field in ("team", "n") if indexed else ():
         replica.indexes.add(field)
     while not replica.indexes.step():
