@@ -42,7 +42,7 @@ class FollowedMesh(ChoosyMesh):
         for node in self.mesh.nodes:
             reader = self.followers[node.number]
             reader.read(node.replica)
-            wish = reader.wish or Query()
+            wish = Query() if reader.wish is None else reader.wish
             assert reader.has == {id: body for id, body in shown(node).items() if wish.matches(body, id)}, f"{node}"
 
 

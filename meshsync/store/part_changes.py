@@ -109,11 +109,13 @@ class PartChanges:
         before: Mapping[str, DocumentRow] | None,
         *,
         late: bool,
+        dropped: bool = False,
     ) -> None:
         """Note documents as they stand now, in the transaction that changed them.
 
         `bodies` may be left out where nobody ever followed.  `before`: how they stood; None where they are made anew,
-        and nobody knows.  `late`: a payload changed them that came after its entry.
+        and nobody knows.  `late`: a payload changed them that came after its entry.  `dropped`: they are what is left
+        of documents that are not in the part, whatever that says.
         """
         if self._kept is None:
             return
@@ -130,7 +132,7 @@ class PartChanges:
                 was_shown = is_shown(noted)
             else:
                 was_shown = before is None or (old is not None and self._was_shown(old))
-            matches = body is not None and self._kept.query.matches(body, document.id)
+            matches = not dropped and body is not None and self._kept.query.matches(body, document.id)
             if (was_shown or matches) and (old is None or not _stands_as(document, old)):
                 number += 1
                 rows.append(_next(noted, document.id, number, was_shown=was_shown, shown=matches, late=late))

@@ -200,7 +200,7 @@ class Unwanted:
             after.append(made or husk_of(document, replica.merger.stamp(document)))
         bodies = [replica.merger.body(row, None) if row.live else None for row in after]
         with replica.store.transaction():
-            replica.part_changes.follow(after, bodies, before, late=True)
+            replica.part_changes.follow(after, bodies, before, late=True, dropped=True)
             replica.indexes.follow(after, bodies)
             tables.put_documents(after, sum(row.live for row in after) - sum(row.live for row in before.values()))
             for row in goes:
