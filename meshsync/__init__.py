@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from meshsync.past.conflicts import Conflict, FieldConflict
     from meshsync.past.facts import Said, WriteInfo
     from meshsync.past.history import FieldChange, PastWrite
-    from meshsync.past.origins import FieldOrigin, Overridden, Why
+    from meshsync.past.origins import Expiry, FieldOrigin, Overridden, Why
     from meshsync.past.outside import Outside
     from meshsync.past.snapshots import PastDocument, Snapshot
     from meshsync.sync.engine import SyncEngine
@@ -57,6 +57,7 @@ __all__ = [
     "Document",
     "EndpointId",
     "EntryId",
+    "Expiry",
     "FieldChange",
     "FieldConflict",
     "FieldOrigin",
@@ -113,7 +114,7 @@ _HOMES = {
     "meshsync.past.conflicts": ("Conflict", "FieldConflict"),
     "meshsync.past.facts": ("Said", "WriteInfo"),
     "meshsync.past.history": ("FieldChange", "PastWrite"),
-    "meshsync.past.origins": ("FieldOrigin", "Overridden", "Why"),
+    "meshsync.past.origins": ("Expiry", "FieldOrigin", "Overridden", "Why"),
     "meshsync.past.outside": ("Outside",),
     "meshsync.past.snapshots": ("PastDocument", "Snapshot"),
     "meshsync.writes": ("Batch",),

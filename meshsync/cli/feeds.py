@@ -25,6 +25,7 @@ def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, c
     """Print every change of a collection, a line each, until interrupted.
 
     With --where, the changes after which a document matches, and `removed` or `delete` where it does not any more.
+    A document that expires is told as `removed`, too.
     --json has a cursor in each line: --since with the last one goes on without loss or repeat, also after a restart of
     the node.  A reader may be slow: what it has not read yet stays in the store.
 
