@@ -144,11 +144,13 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "priority": node.sync.priority(replica).name.lower(),
         "query": None if replica.interest is None else replica.interest.query.to_json(),
         "settled": replica.is_settled,
+        "certain": node.sync.sharing.is_certain(replica),
         "conflicts": replica.policy.value,
         "history": replica.history.value,
         "superseded": replica.tables.marked(),
         "retain": str(replica.retaining.retention),
         "let_go": _let_go(replica),
+        "unwanted": _unwanted(replica),
         "differing": _differing(node, replica),
         "peers": [_session(node, replica, peer) for peer in partners],
         "subscribers": node.sync.subscribers(replica.id),
@@ -162,6 +164,12 @@ def _let_go(replica: Replica) -> dict[str, int]:
     """What was dropped of the past, and what waits until someone else has it."""
     payloads, size = replica.retaining.dropped
     return {"payloads": payloads, "bytes": size, "waiting": replica.retaining.waiting}
+
+
+def _unwanted(replica: Replica) -> dict[str, int]:
+    """What was dropped since the start because it is not wanted, and what waits until someone else has it."""
+    dropped = replica.unwanted.dropped
+    return {"payloads": dropped.entries, "bytes": dropped.bytes, "documents_waiting": replica.unwanted.waiting}
 
 
 def _differing(node: Node, replica: Replica) -> list[dict[str, Any]]:

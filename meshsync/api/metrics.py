@@ -62,6 +62,12 @@ def _collections(collections: list[dict[str, Any]]) -> Iterator[Metric]:
         for collection in collections:
             counter.add_metric([collection["name"]], collection["let_go"][key])
         yield counter
+    for key, text in (("payloads", "Payloads"), ("bytes", "Bytes of payloads")):
+        name, what = f"meshsync_unwanted_{key}", f"{text} that the query does not want and that were dropped."
+        counter = Counter(name, what, labels=["collection"])
+        for collection in collections:
+            counter.add_metric([collection["name"]], collection["unwanted"][key])
+        yield counter
     synced = Gauge("meshsync_synced", "1 where a collection equals the peer's.", labels=_BY_PEER)
     missing = Gauge("meshsync_missing_entries", "Entries that a peer has and this node lacks.", labels=_BY_PEER)
     unsent = Gauge("meshsync_unsent_entries", "Entries that a peer has yet to confirm.", labels=_BY_PEER)

@@ -110,6 +110,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
+            "certain": _said(_FLAG, "a node with all payloads has named what the query wants, or it is this one"),
             "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
             "conflicts": _POLICY,
             "history": _said(_HISTORY, "how much of the past is fetched"),
@@ -118,6 +119,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "let_go": _said(
                 _object({"payloads": _COUNT, "bytes": _COUNT, "waiting": _COUNT}),
                 "superseded payloads that were dropped here, and those that wait until a peer has them",
+            ),
+            "unwanted": _said(
+                _object({"payloads": _COUNT, "bytes": _COUNT, "documents_waiting": _COUNT}),
+                "payloads that were dropped since the start because the query does not want them; documents of which "
+                "some would be, once a peer that has everything has confirmed that",
             ),
             "differing": _said(
                 _list(_object({"id": _HEX, "conflicts": _POLICY})),

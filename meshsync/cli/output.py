@@ -115,6 +115,18 @@ def past_text(collection: Mapping[str, Any]) -> str:
     return f"{text}, which no connected peer has" if is_synced and collection["peers"] else text
 
 
+def part_text(collection: Mapping[str, Any]) -> str:
+    """What is to be known of a part besides its query; nothing where all is well."""
+    name, went = printable(collection["name"]), collection["unwanted"]
+    texts = []
+    if any(session["state"] == "synced" for session in collection["peers"]) and not collection["certain"]:
+        texts.append(f"{name}: no connected peer has all of it, so what only others can tell to match may be missing")
+    if went["payloads"]:
+        dropped = f"{counted(went['payloads'], 'payload')} that are not wanted"
+        texts.append(f"{name} dropped {dropped}, {size(went['bytes'])}")
+    return "\n".join(texts)
+
+
 def retained_text(collection: Mapping[str, Any]) -> str:
     """What a collection keeps of its past, and what went."""
     went = collection["let_go"]

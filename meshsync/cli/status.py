@@ -16,6 +16,7 @@ from meshsync.cli.output import (
     colour,
     counted,
     duration,
+    part_text,
     past_text,
     print_json,
     print_table,
@@ -124,6 +125,8 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
     for collection in status["collections"]:
         if text := past_text(collection):
+            write_line(f"\n{text}")
+        if text := part_text(collection):
             write_line(f"\n{text}")
         if collection["retain"] != "all":
             write_line(f"\n{retained_text(collection)}")

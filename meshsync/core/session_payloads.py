@@ -46,17 +46,17 @@ class SessionPayloads(SessionParts):
     # Receipts
 
     @property
-    def _has_everything(self) -> bool:
+    def has_everything(self) -> bool:
         """Whether the peer wants everything, and said that it has it."""
         wants_all = self._sieve.query is None and not self._sieve.is_latest
         return wants_all and self._peer_open is not None and bool(self._peer_open.flags & FLAG_COMPLETE)
 
     def _is_kept(self, cursor: int) -> None:
         """The peer has stored what arrived here before: with all payloads, where it wants everything."""
-        if self._has_everything:
+        if self.has_everything:
             self.held.retaining.kept_elsewhere(cursor)
         if self._receipt is not None and cursor >= self._receipt[0] and self._receipt_is_asked:
-            if self._has_everything:
+            if self.has_everything:
                 self.held.unwanted.kept_elsewhere(self._receipt[0])
             self._receipt = None
 
@@ -69,7 +69,7 @@ class SessionPayloads(SessionParts):
         if self._receipt is None:
             view = self._view
             is_level = not (view.dirty or view.locating or view.assumed)
-            if not (self.held.unwanted.is_waiting and self._has_everything and is_level):
+            if not (self.held.unwanted.is_waiting and self.has_everything and is_level):
                 return None
             self._receipt = (self.held.next_arrival(), now + self.limits.receipt_seconds)
             self._receipt_is_asked = False

@@ -20,6 +20,7 @@ from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.ids import EndpointId
+from meshsync.store.husks import is_husk
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ class Past:
         self._replica = replica
 
     def row(self, id: str) -> DocumentRow | None:
-        """The row of a document that was ever written."""
-        return self._replica.tables.documents([id]).get(id)
+        """The row of a document that was ever written, as far as it is known here."""
+        row = self._replica.tables.documents([id]).get(id)
+        return None if row is None or is_husk(row.state) else row
 
     def state(self, row: DocumentRow) -> State:
         """The present state of a document.  DamagedError: it is not known."""

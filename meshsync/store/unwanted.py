@@ -89,6 +89,11 @@ class Unwanted:
         """Whether something would go if it were known to be elsewhere."""
         return bool(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """Of how many documents something would go if it were known to be elsewhere."""
+        return len(self._waiting)
+
     def due(self, now: float) -> float | None:
         """From when on there is something to do, in the seconds of a monotonic clock; None: nothing as things stand.
 

@@ -9,6 +9,7 @@ import trio
 
 from meshsync.core.session_events import SessionState
 from meshsync.ids import CollectionId, EndpointId
+from meshsync.store.replica import Replica
 from meshsync.sync.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -81,6 +82,19 @@ class Sharing:
             return False
         exchange.absorb()
         return exchange.session.state is SessionState.SYNCED
+
+    def is_certain(self, replica: Replica) -> bool:
+        """Whether no document can be wanted that is not here, as far as its entries are known here.
+
+        Whether a document matches is known to whoever has its payloads.  So either all payloads are here, or a peer
+        that has all of them has named what matches.  Where no such peer is connected nobody can tell: the payloads of a
+        document may be scattered over nodes that do not want it, and only a third node sees what they come to.  To
+        deny that such nodes are synced would keep those that meet without a third one waiting for ever.
+        """
+        return replica.complete or any(
+            exchange.session.has_everything and self.is_level(replica.id, exchange.link.peer)
+            for exchange in self._engine.sessions(replica)
+        )
 
     def is_synced(self, names: Iterable[str] | None, peers: Iterable[EndpointId] | None) -> bool:
         """See `SyncEngine.wait_synced`."""

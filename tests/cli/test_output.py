@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshsync.cli.durations import Duration
 from meshsync.cli.main import _run
-from meshsync.cli.output import counted, duration, printable, size, to_json
+from meshsync.cli.output import counted, duration, part_text, printable, size, to_json
 from meshsync.cli.status import find_faults
 from tests.cli.processes import COMMAND, environment
 
@@ -105,6 +105,16 @@ def test_the_check_of_status_finds_what_the_interface_promises(
     """`status --check` is what a monitor asks: it must fail exactly when something is wrong."""
     status = {"store": {"fault": fault}, "peers": peers, "collections": collections, "relay": {"fault": None}}
     assert find_faults(status) == expected
+
+
+def test_a_part_says_what_it_may_miss_and_what_it_dropped() -> None:
+    """Otherwise an owner takes what few peers know for all that there is, or wonders where documents went."""
+    part = {**collection("synced"), "certain": True, "unwanted": {"payloads": 0, "bytes": 0}}
+    assert part_text(part) == ""
+    assert "no connected peer has all of it" in part_text({**part, "certain": False})
+    assert part_text({**collection("pulling"), "certain": False, "unwanted": part["unwanted"]}) == ""
+    dropped = part_text({**part, "unwanted": {"payloads": 2, "bytes": 300}})
+    assert dropped == "notes dropped 2 payloads that are not wanted, 300 B"
 
 
 def test_the_check_of_status_finds_that_entries_of_others_are_held_back() -> None:

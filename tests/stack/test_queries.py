@@ -184,6 +184,8 @@ def test_what_is_not_wanted_any_more_is_dropped_and_told() -> None:
                         dropped += event.facts["entries"]
                     if dropped == 20:
                         break
+        unwanted = b.status()["collections"][0]["unwanted"]
+        assert (unwanted["payloads"], unwanted["documents_waiting"]) == (20, 0)
         async with aclosing(b.collection("notes").changes(since=cursor)) as changes:
             told = [await anext(changes) for _ in range(22)]
         assert {(change.id, change.kind) for change in told} == {
@@ -195,6 +197,27 @@ def test_what_is_not_wanted_any_more_is_dropped_and_told() -> None:
         await level(a, b)
         assert ids(b) == {"own", *(f"b{number}" for number in range(20))}
         assert len(ids(a)) == 22
+
+    simulate(scenario)
+
+
+def test_it_is_known_whether_somebody_saw_all_that_a_part_is_made_of() -> None:
+    """Otherwise who meets others that have parts, too, takes what it shows for all that there is."""
+
+    async def scenario(world: World) -> None:
+        whole = await world.start(1)
+        await write(whole, "d", team="blue")
+        red = await world.start(2, peers=[1], collections=[RED])
+        await level(whole, red)
+        blue = await world.start(3, peers=[2], collections=[BLUE])
+        await level(red, blue)
+        assert ids(blue) == set()  # red has the header alone, and cannot know
+        assert [node.status()["collections"][0]["certain"] for node in (whole, red, blue)] == [True, True, False]
+        assert blue.sync.is_synced()
+        await blue.connect(whole.id, [world.machine(1).address])
+        await level(whole, red, blue)
+        assert ids(blue) == {"d"}
+        assert blue.status()["collections"][0]["certain"]
 
     simulate(scenario)
 

@@ -13,6 +13,7 @@ from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.store.base import Store
 from meshsync.store.husks import is_husk, was_deleted
+from meshsync.store.past import Past
 from meshsync.store.replica import Replica
 from meshsync.store.unwanted import Dropped
 from tests.authors import COLLECTION, START_MS, Author, Made
@@ -74,6 +75,9 @@ def test_what_was_never_wanted_goes_once_somebody_else_has_it(store: Store) -> N
     assert shown(replica) == {"b": {"team": "blue"}}
     assert {id for id, row in replica.tables.documents(["b", "r1", "r2"]).items() if is_husk(row.state)} == {"r1", "r2"}
     assert list(store.verify()) == []
+    past = Past(replica)
+    assert past.row("r1") is None
+    assert [header.is_lacking for header in past.headers("r1")] == [True]
 
 
 def test_what_was_dropped_comes_back_with_its_past(store: Store) -> None:
