@@ -211,6 +211,18 @@ def test_bench_measures_a_part_beside_the_whole(temporary: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_measures_the_latest_beside_the_history(temporary: Path) -> None:
+    """What it saves to leave the past out could not be measured again."""
+    done = run(temporary, "bench", "--workload", "Q2", "--n", "50", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    latest, full = rows_of(done.stdout)
+    assert latest["notes"].startswith("latest, 10 updates each; ")
+    assert full["notes"].startswith("full, 10 updates each; ")
+    assert latest["bytes"] < full["bytes"] * 2 / 3, "superseded payloads went along"
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_bench_measures_a_live_query(temporary: Path) -> None:
     """Who follows a query is told by one way from all documents, and by another one from a part of them."""
     done = run(temporary, "bench", "--workload", "Q4", "--n", "50")
