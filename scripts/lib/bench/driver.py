@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import cProfile
+import gc
 import hashlib
 import io
 import json
@@ -270,6 +271,7 @@ async def main(configuration: Answer) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     began = now()
     async with meshsync.open_node(config) as node, trio.open_nursery() as nursery:
+        gc.freeze()  # as `meshsync node` does
         driver = Driver(node, nursery)
         opened = {"id": node.id.hex(), "address": node.listen[0], "seconds": now() - began}
         await write_line(standard_output, opened)
