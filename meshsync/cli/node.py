@@ -94,8 +94,8 @@ async def _node(config: Config, ready_fd: int | None) -> None:
             node = await stack.enter_async_context(open_node(config))
             api = await stack.enter_async_context(serve_api(node, DataDir(config.data_dir), config.http))
             nursery.start_soon(log_events, node.events)
-            # What a start has made stays until the end.  To look through it for garbage, again and again, took a tenth of
-            # the time in which many headers are received.
+            # What a start has made stays until the end.  To look through it for garbage, again and again, took a tenth
+            # of the time in which many headers are received.
             gc.freeze()
             node.events.emit("ready", listen=node.listen)
             _announce(node, api, ready_fd, as_json=config.log_format == "json")

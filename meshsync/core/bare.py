@@ -49,7 +49,7 @@ def is_lacking(bare: bytes | None) -> bool:
 
 def is_marked(bare: bytes | None) -> bool:
     """Whether a payload is not here and is not needed."""
-    return bare is not None and bare.startswith(_WITH_MARK)
+    return bare is not None and bare[:1] == _WITH_MARK
 
 
 def count_marked(bares: Iterable[bytes]) -> int:
@@ -75,7 +75,7 @@ def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:
 
 def described_by(bare: bytes) -> bytes:
     """What the header says of a payload, as it stands there (`describe_payload`)."""
-    return bare[1:-1] if is_marked(bare) else bare[1:]
+    return bare[1:] if bare[:1] == _WITHOUT_MARK else bare[1:-1]
 
 
 def check_described_untrusted(described: bytes) -> None:

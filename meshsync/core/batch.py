@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from meshsync.core.anchor import PARENT
-from meshsync.core.bare import described_by, is_marked
+from meshsync.core.bare import count_marked, described_by, is_marked
 from meshsync.core.holding import Holding, StoredEntry
 from meshsync.core.messages import Batch
 from meshsync.ids import LogId
@@ -117,7 +117,7 @@ def build_batch(
         ],
         payloads=[entry.payload for entry in entries],
         bare=[described_by(one) for one in bare.values()],
-        superseded=[k for k, one in bare.items() if is_marked(one)],
+        superseded=[k for k, one in bare.items() if is_marked(one)] if count_marked(bare.values()) else [],
         seals=sorted(seals.items()),
         cursor=cursor,
         root=root,

@@ -220,6 +220,8 @@ class HeaderBuilder:
         self, seq: int, prev: bytes | None, parents: Sequence[bytes], height: int, hlc: int, described: bytes
     ) -> bytes:
         uint = cbor.encode_uint
+        # Where there is one author both are the same; and a stamp of our times takes eight bytes.
+        place = uint(seq)
         if parents:
             named = bytes((0x80 + len(parents),)) + b"".join([_BYTES32 + parent for parent in parents])
         else:
@@ -227,11 +229,11 @@ class HeaderBuilder:
         return b"".join(
             (
                 self._prefix,
-                uint(seq),
+                place,
                 _NULL if prev is None else _BYTES32 + prev,
                 named,
-                uint(height),
-                uint(hlc),
+                place if height == seq else uint(height),
+                b"\x1b" + hlc.to_bytes(8, "big") if hlc >> 32 else uint(hlc),
                 described,
             )
         )
