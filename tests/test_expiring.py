@@ -11,16 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshsync.core.entry import NEVER, PATCH, PUT, Operation
 from meshsync.core.limits import EXPIRES_MS_MAX
+from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
-from meshsync.moments import time_of
+from meshsync.moments import moment_text, time_of
+from meshsync.past.conflicts import conflicts
 from meshsync.past.facts import WriteInfo
 from meshsync.store.memory import MemoryStore
-from tests.authors import Made
+from meshsync.store.past import Past
+from tests.authors import Author, Made
 from tests.histories import LATER_MS, SOON_MS, in_any_order
-from tests.replicas import give
+from tests.replicas import give, new_replica
 from tests.test_collection import NOW_MS, Notes
 from tests.test_following import QUERIES, fold, histories_of_two, new_notes, stored
 
@@ -187,6 +191,33 @@ async def test_the_past_is_as_of_its_time(notes: Notes) -> None:
     at = time_of(notes.now_ms)
     await notes.put("n2", {"n": 2})
     assert await notes.restore("n2", at) is not None
+
+
+@pytest.mark.parametrize("policy", [Policy.LATEST, Policy.MANUAL])
+def test_what_authors_said_of_an_expiry_unseen_is_shown(policy: Policy) -> None:
+    """Otherwise a document goes, or stays, against the will of somebody who wrote it, and nobody hears of it."""
+    collection = collection_id("notes", policy)
+    a, b, c = Author(1, collection), Author(2, collection), Author(3, collection)
+    first = a.write([Operation(PUT, "d", {"n": 1}, SOON_MS)])
+    ends = [b.write([Operation(PATCH, "d", {}, NEVER)], [first], hlc=first.hlc + 1)]
+    ends.append(c.write([Operation(PATCH, "d", {}, LATER_MS)], [first], hlc=first.hlc + 2))
+    replica = new_replica(collection=collection)
+    give(replica, first, *ends)
+    (conflict,) = conflicts(Past(replica))
+    assert (conflict.fields, conflict.expires is None) == ([], False)
+    assert conflict.expires is not None
+    assert conflict.expires.winner is not None
+    shown = [conflict.expires.winner, *conflict.expires.losers]
+    stay, go = (None, bytes(b.log.author)), (moment_text(time_of(LATER_MS)), bytes(c.log.author))
+    expected = [go, stay] if policy is Policy.LATEST else [stay, go]
+    assert [(one.value, bytes(one.write.author)) for one in shown] == expected
+    assert replica.tables.documents(["d"])["d"].expires_ms == (LATER_MS if policy is Policy.LATEST else None)
+    give(replica, a.write([Operation(PATCH, "d", {}, SOON_MS)], ends))
+    assert list(conflicts(Past(replica))) == []
+    replica = new_replica(collection=collection)
+    give(replica, first, *ends, Author(4, collection).write([Operation(PATCH, "d", {"n": 2})], [ends[0]]))
+    (conflict,) = conflicts(Past(replica))
+    assert conflict.expires is not None
 
 
 # Following

@@ -20,7 +20,7 @@ from meshsync.moments import moment_text
 if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.node import Node
-    from meshsync.past.conflicts import Conflict
+    from meshsync.past.conflicts import Conflict, FieldConflict
     from meshsync.past.facts import Said
     from meshsync.past.history import FieldChange, PastWrite
     from meshsync.past.origins import Expiry, FieldOrigin
@@ -153,13 +153,15 @@ def _describe_conflict(collection: str, conflict: Conflict) -> dict[str, Any]:
         "collection": collection,
         "id": conflict.id,
         "writes": [describe_write(write) for write in conflict.writes],
-        "fields": [
-            {
-                "field": one.field,
-                "winner": None if one.winner is None else _describe_said(one.winner),
-                "losers": [_describe_said(loser) for loser in one.losers],
-            }
-            for one in conflict.fields
-        ],
+        "fields": [_describe_field(one) for one in conflict.fields],
+        "expires": None if conflict.expires is None else _describe_field(conflict.expires),
         "complete": conflict.complete,
+    }
+
+
+def _describe_field(conflict: FieldConflict) -> dict[str, Any]:
+    return {
+        "field": conflict.field,
+        "winner": None if conflict.winner is None else _describe_said(conflict.winner),
+        "losers": [_describe_said(loser) for loser in conflict.losers],
     }

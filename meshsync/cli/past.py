@@ -122,7 +122,7 @@ def _print_conflict(conflict: Mapping[str, Any]) -> None:
     write_line(f"{collection} {id}: {what}")
     for write in conflict["writes"]:
         write_line(f"    {_origin(write)}")
-    for one in conflict["fields"]:
+    for one in [*conflict["fields"], *([conflict["expires"]] if conflict["expires"] else [])]:
         if one["winner"] is None:
             write_line(f"  {printable(one['field'], characters_max=1000)}: to be decided")
         else:

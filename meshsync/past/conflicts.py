@@ -16,14 +16,16 @@ from operator import attrgetter
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
 from meshsync.core.document import REMOVED, Stamp
-from meshsync.core.entry import PATCH
+from meshsync.core.entry import NEVER, PATCH
 from meshsync.core.limits import LIMITS
 from meshsync.core.siblings import SiblingState, Side
+from meshsync.moments import moment_text, time_of
 from meshsync.past.facts import Said, WriteInfo
 from meshsync.store.past import Past, Write
 from meshsync.store.rows import DocumentRow
 
 _CHUNK = 64
+_EXPIRES = "expires"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Conflict:
     """The last write of each side, the latest first."""
     fields: list[FieldConflict]
     """By name.  None where the sides agree on every field."""
+    expires: FieldConflict | None
+    """The same of when the document expires; the values are texts, and without one it is to stay."""
     complete: bool
     """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
 
@@ -68,6 +72,8 @@ class _Side:
     floor: _Stand | None = None
     """The put or delete below which nothing counts."""
     fields: dict[str, _Stand] = field(default_factory=dict)
+    expiry: _Stand | None = None
+    """When the document expires."""
 
     def take(self, write: Write) -> None:
         """Take the next earlier write that this side has seen."""
@@ -77,6 +83,9 @@ class _Side:
         self.last = self.last or stand
         for name in write.body or ():
             self.fields.setdefault(name, _Stand(write.stamp, write.place, Said.of(write, name)))
+        if write.expires_ms is not None and self.expiry is None:
+            said = _said_expiry(write.expires_ms, stand.said.write)
+            self.expiry = _Stand(write.stamp, write.place, said)
         if write.kind != PATCH:
             self.floor = stand
 
@@ -98,18 +107,38 @@ def _conflict_of(past: Past, row: DocumentRow) -> Conflict:
     sides = [_Side(place) for place in state.frontier]
     complete = _read_sides(past, row, sides)
     stands = {name: [side.shows(name) for side in sides] for name in sorted({n for side in sides for n in side.fields})}
-    places = {stand.place for found in stands.values() for stand in found if stand is not None}
+    expiries = [side.expiry or side.floor for side in sides] if any(side.expiry for side in sides) else []
+    places = {stand.place for found in (*stands.values(), expiries) for stand in found if stand is not None}
     seen = [past.seen_by(side.place, places) for side in sides]
+    expires = _field_conflict(_EXPIRES, expiries, seen) if expiries else None
     found = [_field_conflict(name, stands[name], seen) for name in stands]
     last = sorted((side.last for side in sides if side.last is not None), key=attrgetter("stamp"), reverse=True)
-    return Conflict(row.id, [stand.said.write for stand in last], [one for one in found if one is not None], complete)
+    fields = [one for one in found if one is not None]
+    return Conflict(row.id, [stand.said.write for stand in last], fields, expires, complete)
 
 
 def _conflict_of_siblings(past: Past, id: str, state: SiblingState) -> Conflict:
     """The same under the policies that keep all sides of a field."""
     ends = sorted(state.ends, key=attrgetter("stamp"), reverse=True)
     found = (_sibling_conflict(past, state, name) for name in state.names())
-    return Conflict(id, [WriteInfo.of(mark) for mark in ends], [one for one in found if one is not None], complete=True)
+    fields = [one for one in found if one is not None]
+    return Conflict(id, [WriteInfo.of(mark) for mark in ends], fields, _sibling_expiry(past, state), complete=True)
+
+
+def _sibling_expiry(past: Past, state: SiblingState) -> FieldConflict | None:
+    sides = state.expiries
+    if len({side.value for side in sides}) < 2:
+        return None
+    winner, *others = sides
+    places = {side.mark.place for side in sides}
+    seen = [past.seen_by(end, places) for end in state.frontier]
+    losers = [
+        _said_expiry(side.value, WriteInfo.of(side.mark))
+        for side in others
+        if side.value != winner.value and not any({side.mark.place, winner.mark.place} <= knows for knows in seen)
+    ]
+    said = _said_expiry(winner.value, WriteInfo.of(winner.mark))
+    return FieldConflict(_EXPIRES, said, losers) if losers else None
 
 
 def _sibling_conflict(past: Past, state: SiblingState, name: str) -> FieldConflict | None:
@@ -171,6 +200,10 @@ def _field_conflict(name: str, stands: Sequence[_Stand | None], seen: Sequence[s
     winner, *losers = contenders
     different = [loser.said for loser in losers if not _is_same(loser.said, winner.said)]
     return FieldConflict(name, winner.said, different) if different else None
+
+
+def _said_expiry(expires_ms: int, write: WriteInfo) -> Said:
+    return Said(expires_ms != NEVER, None if expires_ms == NEVER else moment_text(time_of(expires_ms)), write)
 
 
 def _is_same(one: Said, other: Said) -> bool:
