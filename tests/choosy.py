@@ -104,6 +104,22 @@ def check_looked_through(mesh: SimMesh) -> None:
             assert end.session.state is not SessionState.SYNCED, end
 
 
+def merged(node: Node) -> dict[str, dict[str, Any] | None]:
+    """The documents as their writes make them, also where they have expired."""
+    rows = node.replica.tables.document_rows("", 1000)
+    return {row.id: body for row in rows if (body := node.replica.merger.state(row).visible()) is not None}
+
+
+def check_agreement(mesh: SimMesh) -> None:
+    """Two that want all documents, and say that they are in sync, have the same ones, whatever their clocks say."""
+    for link in mesh.links:
+        if all(end.session.state is SessionState.SYNCED and end.node.query is None for end in link.ends):
+            one, other = (end.node for end in link.ends)
+            if one.replica.root() == other.replica.root():
+                mesh.stats["agreements"] += 1
+                assert merged(one) == merged(other), f"{one}, {one.history}, and {other}, {other.history}"
+
+
 def check_views(mesh: SimMesh) -> None:
     """The oracle.  The clocks must say the same."""
     state = full_state(mesh)
@@ -244,6 +260,7 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     for _ in range(steps):
         choosy.step()
         check_looked_through(choosy.mesh)
+        check_agreement(choosy.mesh)
     choosy.heal()
     for _ in range(2):
         choosy.mesh.run(20.0)

@@ -98,6 +98,10 @@ class Puller:
         few = reached if count < self._limits.bulk_entries else {}
         return {self._held.branch(number).log: seq for number, seq in few.items()}
 
+    def has_all_until(self, message: Batch) -> bool:
+        """Whether nothing was left out since the peer was told the tips that this batch builds on."""
+        return message.round == self.round and not self.left_out
+
     def note(self, message: Batch) -> None:
         """Whatever becomes of a batch, the peer has these entries."""
         for index, first, count, _ in message.runs:

@@ -105,7 +105,7 @@ class Session(SessionPayloads):
                 effects = self._check()
             case Lost() | Chosen():
                 self._asking.forget()
-                self._pasts.begin_anew()
+                self._wants.begin_anew()
                 effects = self._open_again() if self._peer_open is not None else []
             case MakeLazy():
                 effects = [Send(Prune())]
@@ -142,17 +142,18 @@ class Session(SessionPayloads):
             self.stall = None
             if not self._puller.left_out:
                 self._puller.resync.forget()
-        if state is self.state:
-            return []
-        self.state = state
-        return [StateChanged(state)]
+        effects: list[Effect] = [WakeAt(now)] if self._wants.can_ask_of_doubts else []
+        if state is not self.state:
+            self.state = state
+            effects.append(StateChanged(state))
+        return effects
 
     def _state(self) -> SessionState:
         if self._peer_open is None:
             return SessionState.IDLE
         if self._roots.are_equal:
             self._view.level()
-            if self._asking.is_answered and self.held.is_satisfied and self._pasts.is_over:
+            if self._asking.is_answered and self.held.is_satisfied and self._pasts.is_over and self._doubts.is_over:
                 return SessionState.SYNCED
             self.stall = self.held.shortage
             return SessionState.PULLING
@@ -288,6 +289,8 @@ class Session(SessionPayloads):
 
     def _on_have(self, message: Have, epoch: bytes, now: float) -> list[Effect]:
         self._roots.peers = message.root
+        if self._roots.are_equal:
+            self._doubts.has_sent_all()
         if message.cursor is not None:
             if self._pusher.confirm(message.cursor):
                 self.held.confirmed(self.peer, epoch, message.cursor)
@@ -329,12 +332,15 @@ class Session(SessionPayloads):
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
         self._roots.peers = message.root or self._roots.peers
         before, arrival = self.pulled.entries, self.held.selection.end()
+        self._doubts.brings(message, arrival)
         effects = self._puller.take(message, epoch, now, wall_ms)
         if self._puller.left_out:
             self._asking.left_out(self._puller.round)
+        self._doubts.brought(message, self.pulled.entries - before, is_whole=self._puller.has_all_until(message))
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
-        self._pasts.told(arrival, self.held.selection.end())
+        if message.round == self._puller.round:  # the peer knows how much of the past is wanted
+            self._pasts.told(arrival, self.held.selection.end())
         # What others do about the rest may send something in its turn, and logs are numbered in the order of sending.
         return (self._want() if self.pulled.entries > before else []) + effects
 

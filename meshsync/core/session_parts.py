@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from meshsync.core.announcing import Announcer
 from meshsync.core.asking import Asking
 from meshsync.core.comparing import Roots
+from meshsync.core.doubts import Doubts
 from meshsync.core.holding import Holding
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.locating import Locator
@@ -47,7 +48,8 @@ class SessionParts:
         self._asking = Asking(held, peer)
         self._sieve = Sieve(held, self._view, limits)
         self._pasts = Pasts(held, peer, limits)
-        self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, self._pasts, limits)
+        self._doubts = Doubts(held, self._roots)
+        self._wants = Wants(held, self._own_logs, self._peer_logs, self._sieve, self._pasts, self._doubts, limits)
         self._pusher = Pusher(held, self._view, self._own_logs, self._sieve, limits)
         self._puller = Puller(held, self._view, self._peer_logs, peer, limits)
         self._announcer = Announcer(held, self._view, self._own_logs, limits)

@@ -131,10 +131,12 @@ class Sieve:
         it, is not durable here: the header would outlive a power cut, after which nobody might have that.
         `awaits_disk` is set then.
         """
-        return None if self.query is None and not self.is_latest else self._choose
+        takes_all = self.query is None and not self.is_latest and not self._held.superseded.words()
+        return None if takes_all else self._choose
 
     def _choose(self, rows: Sequence[StoredEntry]) -> Sequence[StoredEntry]:
         durable_next = self._held.durable_next
+        rows = self._held.superseded.without_doubts(rows)
         chosen, waits = self._without_superseded(rows) if self.is_latest else (rows, set[int]())
         if self.query is not None:
             chosen = self._held.selection.part(self.query, chosen)
@@ -169,6 +171,7 @@ class Sieve:
 
         Where the payload is here, that is said to a peer that wants the latest only.  None: not yet, `awaits_disk`.
         """
+        rows = self._held.superseded.without_doubts(rows)
         found = self._held.superseded.among(rows) if self.is_latest else set[int]()
         if self._wait(rows, found, self._asked_at):
             self.awaits_disk = True

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from meshsync.core.doubts import Doubts
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
@@ -35,6 +36,7 @@ class Wants:
         peer_logs: PeerLogTable,
         sieve: Sieve,
         pasts: Pasts,
+        doubts: Doubts,
         limits: Limits,
     ) -> None:
         self._held = held
@@ -42,10 +44,11 @@ class Wants:
         self._peer_logs = peer_logs
         self._sieve = sieve
         self._pasts = pasts
+        self._doubts = doubts
         self._limits = limits
         self._asked: deque[Place] = deque()
-        self._is_past = False
-        """What was asked for is of the past."""
+        self._asks_of: Pasts | Doubts | None = None
+        """Why that was asked for; None: because it is lacking."""
         self._in_vain = -1
         """When nothing more was found to ask for, what `Holding.wishes` was."""
         self._noticed = -1
@@ -58,12 +61,14 @@ class Wants:
     # Asking
 
     def ask(self) -> Want | None:
-        """A request for payloads that are lacking, or of the past; None where there is none to make now."""
+        """A request for payloads that are lacking, in doubt, or of the past; None where there is none to make now."""
         if self._asked:
             return None
-        places = self._lacking()
-        self._is_past = not places
-        self._asked.extend(places or self._pasts.take(self._limits.want_entries_max))
+        self._asks_of, places = None, self._lacking()
+        for other in (self._doubts, self._pasts):
+            if not places:
+                self._asks_of, places = other, other.take(self._limits.want_entries_max)
+        self._asked.extend(places)
         entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
         return Want(self._own_logs.take(), entries) if entries else None
 
@@ -96,12 +101,22 @@ class Wants:
 
     def look_on(self, now: float) -> float | None:
         """When to look for more of the past to ask for, None where there is no more."""
-        return now if self._pasts.has_more and not self._asked else None
+        return now if (self._pasts.has_more or self._doubts.has_more) and not self._asked else None
+
+    @property
+    def can_ask_of_doubts(self) -> bool:
+        """Whether the next thing to ask for is what is in doubt."""
+        return self._doubts.has_more and self._is_idle and not self._asked
 
     @property
     def is_asking(self) -> bool:
         """Whether the peer has yet to answer."""
         return bool(self._asked)
+
+    def begin_anew(self) -> None:
+        """Something else is wanted than before."""
+        self._pasts.begin_anew()
+        self._doubts.begin_anew()
 
     def renew(self) -> None:
         """Ask the peer again for what it did not have, or what was not stored."""
@@ -128,17 +143,23 @@ class Wants:
                     lacked.discard(place)
                 elif self._is_here(place):
                     lacked.discard(place)
-            if self._is_past:
-                self._pasts.answered([place not in lacked for place in answered])
-                lacked.clear()
+            came = set(answered) - lacked
             for position, id in message.superseded:
                 # Where there are several by a fork, and this one was not lacking, the place counts as not answered.
                 if (applied := self._held.superseded.told(*answered[position], id)) is not None:
+                    self._doubts.said(applied.filled[0])
                     changes.append(applied)
                     lacked.discard(answered[position])
+            if self._asks_of is self._pasts:
+                self._pasts.answered([place in came for place in answered])
+            elif self._asks_of is self._doubts:
+                known = came | {answered[position] for position, _ in message.superseded}
+                self._doubts.answered([place in known for place in answered])
+            if self._asks_of is not None:
+                lacked.clear()
         except StoreError:
-            if self._is_past:
-                self._pasts.put_off()
+            if self._asks_of is not None:
+                self._asks_of.put_off()
             raise
         finally:
             self._lacked |= lacked

@@ -11,8 +11,19 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
-from meshsync.core.bare import SUPERSEDED, described, is_lacking, is_marked, tags_of, with_mark
+from meshsync.core.bare import (
+    SUPERSEDED,
+    bare_of,
+    described,
+    described_by,
+    is_lacking,
+    is_marked,
+    mark_of,
+    tags_of,
+    with_mark,
+)
 from meshsync.core.entry import touched_documents
 from meshsync.core.history import History
 from meshsync.core.holding import StoredEntry
@@ -26,6 +37,9 @@ from meshsync.store.rows import EntryRow
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
+_EARLIER = object()
+"""The words that were in doubt when an earlier process ended."""
+
 
 class Superseded:
     """The superseded payloads of one replica.  Implements `meshsync.core.holding.Superseding`."""
@@ -33,6 +47,12 @@ class Superseded:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.starts: dict[EndpointId, int] = {}
+        self._doubts: dict[object, int] = {}
+        """By whose word: from which arrival on marks are in doubt."""
+        self._doubted: int | None = None
+        """The least of them, as the disk has it, or one below."""
+        if (stored := replica.store.meta(self._key)) is not None:
+            self._doubted = self._doubts[_EARLIER] = cbor.decode_trusted(stored)
 
     def among(self, entries: Sequence[StoredEntry]) -> set[int]:
         """The arrivals of those of some entries that are superseded here."""
@@ -71,7 +91,7 @@ class Superseded:
         """Mark entries of which a peer says that their payloads are superseded; the arrivals of those that lacked them.
 
         A lie keeps a payload away that the same peer could also have kept back by silence, but for one difference:
-        while this node wants the latest only it does not ask others for it.
+        while this node wants the latest only, it does not ask others for it once it has all that the peer has.
         """
         replica = self._replica
         heads = [replica.tables.entry_at(one.branch, one.seq) for one in anchors]
@@ -84,6 +104,63 @@ class Superseded:
             if replica.interest is not None:
                 replica.interest.superseded([row.arrival for row in rows])
         return [row.arrival for row in rows]
+
+    # Marks in doubt; see meshsync.core.doubts
+
+    @property
+    def _key(self) -> str:
+        return f"doubted {self._replica.id.hex()}"
+
+    def doubt(self, word: object, arrival: int) -> None:
+        """Somebody calls payloads superseded from an arrival on, and has yet to send what supersedes them."""
+        self._doubts[word] = min(arrival, self._doubts.get(word, arrival))
+        if self._doubted is None or arrival < self._doubted:
+            self._keep(arrival)
+
+    def trust(self, words: Collection[object]) -> None:
+        """What was in doubt by these words is not any more."""
+        for word in words:
+            self._doubts.pop(word, None)
+        if not self._doubts and self._doubted is not None:
+            self._keep(None)
+
+    def _keep(self, arrival: int | None) -> None:
+        with self._replica.store.transaction():
+            self._replica.store.set_meta(self._key, None if arrival is None else cbor.encode(arrival))
+        self._doubted = arrival
+
+    def without_doubts(self, entries: Sequence[EntryRow]) -> Sequence[EntryRow]:
+        """Entries as others may be told of them: what is in doubt is lacking."""
+        if not self._doubts:
+            return entries
+        first = min(self._doubts.values())
+        return [self._doubtful(row) if row.arrival >= first and row.bare is not None else row for row in entries]
+
+    def _doubtful(self, row: EntryRow) -> EntryRow:
+        bare = row.bare or b""
+        return row._replace(bare=bare_of(described_by(bare))) if mark_of(bare) == SUPERSEDED else row
+
+    def words(self) -> set[object]:
+        """By whose words something is in doubt."""
+        return set(self._doubts)
+
+    def doubted(self, but: object) -> int | None:
+        """From which arrival on something is in doubt by other words than this; None where nothing is.
+
+        Who wants the whole history asks everybody for everything.
+        """
+        if self._replica.history is History.FULL:
+            return None
+        return min((arrival for word, arrival in self._doubts.items() if word is not but), default=None)
+
+    def said_from(self, arrival: int, limit: int) -> tuple[list[tuple[LogId, int]], int]:
+        """Where, among the next `limit` entries with marks from an arrival on, those stand that a peer called
+        superseded; and where to go on.
+        """
+        rows = self._replica.tables.marked_entries(arrival, limit)
+        said = [row for row in rows if mark_of(row.bare or b"") == SUPERSEDED]
+        places = [(self._replica.branches[row.branch].log, row.seq) for row in said]
+        return places, rows[-1].arrival + 1 if rows else self._replica.tables.next_arrival()
 
     # The past, for who wants it all the same
 

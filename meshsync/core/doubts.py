@@ -1,0 +1,95 @@
+"""Marks in doubt: what a peer called superseded before it had sent what supersedes it.
+
+Where the peer is gone before it has sent all that it held, nobody may ever bring that, and a document here would lack
+what it shows elsewhere, with equal roots.  So the word of a peer counts once this side holds all that the peer held
+when it gave it.  What is in doubt after its session is asked of any peer with equal roots: that one has the payload,
+or says that it is superseded by what is here as well.
+
+Until then the payload is lacking, for whoever asks here.  Who wants the whole history asks every peer for everything,
+and so has nothing to ask of its doubts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshsync.core.comparing import Roots
+from meshsync.core.holding import Holding
+from meshsync.core.messages import Batch
+from meshsync.ids import LogId
+
+
+class Doubts:
+    """For one peer: its own word, and what it is asked of the words of others."""
+
+    def __init__(self, held: Holding, roots: Roots) -> None:
+        self._held = held
+        self._roots = roots
+        self._word = object()
+        self._others: set[object] = set()
+        """Whose words the peer is being asked of."""
+        self._next = 0
+        """The next entry to ask for, by arrival; 0 where asking has yet to begin."""
+        self._is_unsure = self._is_done = False
+
+    # The peer's own word
+
+    def said(self, arrival: int) -> None:
+        """The peer calls payloads superseded of entries that arrive, or arrived, here from a number on."""
+        self._held.superseded.doubt(self._word, arrival)
+
+    def brings(self, message: Batch, arrival: int) -> None:
+        """A batch is about to be stored, whose entries arrive from this number on."""
+        if message.superseded and message.root is None:
+            self.said(arrival)
+
+    def brought(self, message: Batch, new: int, *, is_whole: bool) -> None:
+        """So many entries of a batch were new; `is_whole`: nothing was left out since the peer was told the tips."""
+        if message.root is not None and is_whole:
+            self.has_sent_all()
+        elif message.superseded and (new < len(message.hlcs) or message.root is not None):
+            self.said(1)  # of what was here before
+
+    def has_sent_all(self) -> None:
+        """This side holds all that the peer held when it last said something."""
+        self._held.superseded.trust({self._word})
+
+    # The words of others
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to ask the peer of what others said."""
+        return self._is_done or self._held.superseded.doubted(self._word) is None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` may have more to ask for now."""
+        return not self.is_over and self._roots.are_equal
+
+    def begin_anew(self) -> None:
+        """Something else is wanted than before."""
+        self._next, self._is_unsure, self._is_done = 0, False, False
+
+    def put_off(self) -> None:
+        """What came was not stored: the doubts remain."""
+        self._is_unsure = True
+
+    def take(self, limit: int) -> list[tuple[LogId, int]]:
+        """The next entries to ask for, at most `limit`; [] where there are none now."""
+        superseded = self._held.superseded
+        first = superseded.doubted(self._word)
+        if first is None or not self.has_more:
+            return []
+        if not self._next:
+            self._next, self._others = first, superseded.words() - {self._word}
+        found, after = superseded.said_from(self._next, limit)
+        if after == self._next:
+            self._is_done = True
+            if not self._is_unsure:
+                superseded.trust(self._others)
+        self._next = after
+        return found
+
+    def answered(self, knows: Iterable[bool]) -> None:
+        """The peer dealt with some of the entries; whether it had the payload, or called it superseded."""
+        self._is_unsure |= not all(knows)
