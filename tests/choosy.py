@@ -141,6 +141,14 @@ def check_histories(mesh: SimMesh) -> None:
             assert contributing(whole.replica, marked) == set(), f"{node} has marks that are wrong"
 
 
+def declare_indexes(node: Node) -> None:
+    """Have what is sent to peers chosen by indexes where they serve."""
+    for field in ("team", "n"):
+        node.replica.indexes.add(field)
+    while not node.replica.indexes.step():
+        pass
+
+
 class ChoosyMesh:
     """Each seed has a taste of its own."""
 
@@ -161,6 +169,8 @@ class ChoosyMesh:
             node = self.mesh.add_node()
             node.choose(random_query(rng) if number >= self.full else None, self._random_history())
             node.skew_ms = rng.choice((0, 0, -40_000, 40_000))
+            if number % 2 == 0:
+                declare_indexes(node)
         self.readers = {node.number for node in self.mesh.nodes[self.full :] if rng.random() < 0.5}
         """Parts that never write: what a node wrote ties what it may not drop."""
         self._weights = {
