@@ -191,7 +191,7 @@ class PartFollower:
         """What a document is told as to somebody who is told of all of them."""
         since, row = self._since(document.id), self._changes.row(document.id)
         body = self._replica.merger.body(document, None) if document.live else None
-        shown = body is not None and self._changes.shows(document.id, body)
+        shown = body is not None and self._changes.shows(document.id, body, row)
         matches = body is not None and self._query.matches(body, document.id)
         # Whether the reader was told that it expired is not known.
         has_expired = document.expires_ms is not None and not document.live

@@ -46,7 +46,7 @@ class FollowedMesh(ChoosyMesh):
             assert reader.has == {id: body for id, body in shown(node).items() if wish.matches(body, id)}, f"{node}"
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(8))
 def test_readers_have_what_their_nodes_show(seed: int) -> None:
     """Otherwise a reader believes in what its node does not hold any more, or misses what it got late."""
     mesh = FollowedMesh(seed)
@@ -54,4 +54,5 @@ def test_readers_have_what_their_nodes_show(seed: int) -> None:
         mesh.step()
     mesh.heal()
     mesh.mesh.run(2.0)
+    mesh.look_at_clocks()
     mesh.check()

@@ -92,9 +92,11 @@ class PartChanges:
         """At most `limit` documents that changed after a number, by the numbers of their last changes."""
         return self._tables.after(number, limit)
 
-    def shows(self, id: str, body: Mapping[str, Any]) -> bool:
-        """Whether a document that stands so is in the part that is wanted now."""
-        return self._kept is not None and self._kept.query.matches(body, id)
+    def shows(self, id: str, body: Mapping[str, Any], row: ChangeRow | None) -> bool:
+        """Whether a document that stands so, and of which that is kept, is in the part, once all is settled."""
+        if row is not None:
+            return is_shown(row)
+        return self._kept is not None and self._kept.base.matches(body, id)
 
     def row(self, id: str) -> ChangeRow | None:
         """What is kept of a document."""
