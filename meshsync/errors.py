@@ -79,6 +79,16 @@ class NotInPartError(LocalError):
     """The document is outside of the part of the collection that this node holds, and may exist elsewhere."""
 
 
+class LetGoError(LocalError):
+    """What was asked for lies in a part of the past that is not kept here."""
+
+    def __init__(self, document: str, until: str) -> None:
+        super().__init__(
+            f"not all that was written to document {document!r:.80} until {until} is kept here; ask for a later time,"
+            " or a node that retains all"
+        )
+
+
 class StoreError(MeshsyncError):
     """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
 

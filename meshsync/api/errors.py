@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from meshsync.errors import (
+    LetGoError,
     LocalError,
     MeshsyncError,
     MovedOnError,
@@ -36,6 +37,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "no_peer": 404,
     "no_route": 404,
     "bad_method": 405,
+    "let_go": 410,
     "moved_on": 412,
     "too_large": 413,
     "internal": 500,
@@ -73,6 +75,8 @@ def code_of(error: Exception) -> str:
             return "moved_on"
         case NotInPartError():
             return "not_in_part"
+        case LetGoError():
+            return "let_go"
         case RefusedError():
             return "refused"
         case LocalError():

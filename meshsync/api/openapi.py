@@ -68,7 +68,7 @@ _WRITE: dict[str, Any] = {
     "entry": _HEX,
     "author": _HEX,
     "time": _TIME,
-    "kind": {"enum": ["put", "patch", "delete"]},
+    "kind": {"enum": ["put", "patch", "delete", "let go"]},
 }
 _VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 
@@ -118,7 +118,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "retain": _RETAIN,
             "let_go": _said(
                 _object({"payloads": _COUNT, "bytes": _COUNT, "waiting": _COUNT}),
-                "superseded payloads that were dropped here, and those that wait until a peer has them",
+                "superseded payloads that were dropped here, and those that wait for a peer, or a decision",
             ),
             "unwanted": _said(
                 _object({"payloads": _COUNT, "bytes": _COUNT, "documents_waiting": _COUNT}),
@@ -276,6 +276,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         expiry=_maybe_ref("Expiry"),
         fields=_list(_ref("FieldOrigin")),
         complete=_said(_FLAG, "false: not all writes could be looked at"),
+        let_go=_said(_maybe(_TEXT), "until then not all that was overwritten is kept here, and none is told"),
     ),
     "Expiry": _object(
         {"expires": _said(_TIME, "from when on the document is not shown"), "passed": _FLAG, **_WRITE},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from meshsync.errors import (
+    LetGoError,
     LocalError,
     MeshsyncError,
     MovedOnError,
@@ -48,6 +49,7 @@ _EXIT_OF_API_CODE = {
     "not_in_part": Exit.NOT_SO,
     "no_index": Exit.NOT_SO,
     "moved_on": Exit.NOT_SO,
+    "let_go": Exit.NOT_SO,
     "no_collection": Exit.REFUSED,  # "not subscribed" is a refusal; 1 says that a collection lacks a document
     "no_peer": Exit.USAGE,
     "too_large": Exit.REFUSED,
@@ -63,7 +65,7 @@ def exit_of_api_code(code: str) -> Exit:
 def exit_of(error: MeshsyncError) -> Exit:
     """The exit code for an error of this process."""
     match error:
-        case MovedOnError() | NotInPartError():
+        case MovedOnError() | NotInPartError() | LetGoError():
             return Exit.NOT_SO
         case RefusedError():
             return Exit.REFUSED

@@ -135,7 +135,7 @@ def retained_text(collection: Mapping[str, Any]) -> str:
     if went["payloads"]:
         text += f"; {counted(went['payloads'], 'payload')} let go, {size(went['bytes'])}"
     if went["waiting"]:
-        text += f"; {went['waiting']} wait until a peer that has all of it took them"
+        text += f"; {went['waiting']} wait until a peer that has all of it took them, or a conflict is settled"
     return text
 
 

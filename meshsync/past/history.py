@@ -8,7 +8,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from meshsync.core import cbor
-from meshsync.core.entry import NEVER
+from meshsync.core.document import Stamp
+from meshsync.core.entry import NEVER, PATCH
+from meshsync.core.hlc import to_datetime
+from meshsync.core.siblings import SiblingState
+from meshsync.ids import EndpointId, EntryId
 from meshsync.moments import time_of
 from meshsync.past.facts import WriteInfo
 from meshsync.store.past import Past, Write
@@ -38,7 +42,9 @@ class PastWrite:
     """Whether the document still shows some of it: a field that it set or removed, when it expires, or that it is
     deleted."""
     changes: list[FieldChange] | None
-    """What it changed in the document as the writes before it made it, where that was asked for."""
+    """What it changed in the document as the writes before it made it, where that was asked for and is known."""
+    let_go: bool = False
+    """What it wrote is not kept here, and earlier writes that are not told were let go before it."""
 
 
 def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
@@ -52,15 +58,27 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
     present, has_expired = past.state(row), past.has_expired(row)
     state = past.new_state()
     before: dict[str, Any] = {}
+    gone = past.gone_stamp(id)
+    is_known, is_told = gone is None, gone is None
     for write in past.writes(row):
+        if gone is not None and not is_told and write.stamp > gone:
+            yield _let_go(gone)
+            is_told = True
         changes = None
         if diff:
             past.apply(state, write)
             after = state.visible() or {}
-            changes = list(_changes(before, after))
+            changes = list(_changes(before, after)) if is_known else None
             before = after
+            # A put or a delete behind all that is gone says all of the document, where the latest counts.
+            is_known = is_known or (is_told and write.kind != PATCH and not isinstance(state, SiblingState))
         is_visible = not has_expired and present.shows(write.kind, write.stamp)
         yield PastWrite(WriteInfo.of(write), write.body, _expires(write), is_visible, changes)
+
+
+def _let_go(stamp: Stamp) -> PastWrite:
+    write = WriteInfo(EntryId(stamp.entry), EndpointId(stamp.author), to_datetime(stamp.hlc), "let go")
+    return PastWrite(write, None, None, visible=False, changes=None, let_go=True)
 
 
 def _expires(write: Write) -> datetime | Literal["never"] | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from meshsync.core.anchor import Place
 from meshsync.core.document import REMOVED, Stamp
+from meshsync.core.hlc import to_datetime
 from meshsync.core.limits import LIMITS
 from meshsync.core.siblings import SiblingState
 from meshsync.moments import time_of
@@ -62,6 +63,8 @@ class Why:
     neither the present document nor what that overrode says anything of it."""
     complete: bool
     """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
+    let_go: datetime | None
+    """Until then what was overwritten is not all kept here, and none of it is told; None: nothing is missing."""
 
 
 @dataclass(slots=True)
@@ -96,7 +99,7 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
     deletion, sets_expiry = _deletion(state), _sets_expiry(state)
     asked = {stamp for stamp in (deletion, sets_expiry) if stamp is not None}
     found: dict[Stamp, WriteInfo] = {}
-    complete = True
+    complete, gone, cut = True, past.gone(id), set[str]()
     for count, write in enumerate(past.writes(row, reverse=True)):
         if not open_fields and len(found) == len(asked):
             break
@@ -105,6 +108,10 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
             break
         if write.stamp in asked:
             found[write.stamp] = WriteInfo.of(write)
+        if gone is not None and write.stamp.hlc <= gone.hlc:
+            # What these overrode, or what overrode them before, may be among what is gone.
+            cut |= {one for one in open_fields if searches[one].giver is not None}
+            open_fields -= cut
         for one in [one for one in open_fields if write.touches(one)]:
             if _take(past, searches[one], one, write):
                 open_fields.discard(one)
@@ -113,10 +120,11 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
         for one, search in searches.items()
         if search.said is not None and (search.is_named or any(one.said.is_there for one in search.overrode))
     ]
+    let_go = None if gone is None or not (cut | open_fields) else to_datetime(gone.hlc)
     expiry = None
     if row.expires_ms is not None and sets_expiry in found:
         expiry = Expiry(time_of(row.expires_ms), past.has_expired(row), found[sets_expiry])
-    return Why(id, None if deletion is None else found.get(deletion), expiry, fields, complete)
+    return Why(id, None if deletion is None else found.get(deletion), expiry, fields, complete, let_go)
 
 
 def _searches(state: State, name: str | None) -> dict[str, _Search]:

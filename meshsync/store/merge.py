@@ -93,6 +93,8 @@ class DocumentMerger:
                 if draft.has_state or draft.arrival != row.arrival:
                     self._note(id, row.hlc, row.arrival)
                 conflicts += draft.conflict and not had_conflict
+                if had_conflict and not draft.conflict:
+                    self._replica.retaining.settled()
         changed = list(fresh.values())
         live_change = sum(one.live for one in changed)
         if drafts:

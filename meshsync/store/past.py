@@ -18,7 +18,9 @@ from meshsync.core.anchor import Place
 from meshsync.core.bare import is_lacking
 from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
+from meshsync.core.hlc import to_datetime
 from meshsync.core.siblings import Mark, SiblingState
+from meshsync.errors import LetGoError
 from meshsync.ids import EndpointId
 from meshsync.store.husks import is_husk
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
@@ -110,16 +112,40 @@ class Past:
         """Make a document anew in `state`, which is new, of those of its writes that count.
 
         They must be all that the last of them had seen.  It yields after each write that it read, so that others may
-        run in between, and the state is complete when it ends.
+        run in between, and the state is complete when it ends.  LetGoError: writes that count may not be here.
         """
         keeps_all = isinstance(state, SiblingState)
+        gone, is_present = self.gone(row.id), True
         # Backwards where the latest counts, because nothing below the last put or delete does.
         for write in self.writes(row, reverse=not keeps_all):
-            if counts(write):
+            if not counts(write):
+                is_present = False
+            else:
                 self.apply(state, write)
                 if not keeps_all and write.kind != PATCH:
-                    return
+                    if gone is None or write.stamp.hlc > gone.hlc:
+                        return
+                    break
             yield
+        # What was let go is part of no present document, and it may be of every other.
+        if gone is not None and not is_present:
+            raise LetGoError(row.id, to_datetime(gone.hlc).isoformat())
+
+    def gone(self, id: str) -> Touch | None:
+        """The latest of the writes to a document whose payloads are not here because nobody needs them now; None where
+        all are here.
+        """
+        if not self._replica.tables.marked():
+            return None
+        return self._replica.tables.touches.gone(document_tag(self._replica.id, id))
+
+    def gone_stamp(self, id: str) -> Stamp | None:
+        """The stamp of that one."""
+        gone = self.gone(id)
+        entry = None if gone is None else self._replica.tables.entry(gone.arrival)
+        if entry is None:
+            return None
+        return Stamp(entry.hlc, bytes(self._replica.branches[entry.branch].log.author), entry.id)
 
     def rows(self, *, contested: bool = False) -> Iterator[DocumentRow]:
         """The rows of all documents that were ever written, by id, read in pages; `contested`: with conflicts only."""
@@ -178,8 +204,7 @@ class Past:
 
     def is_gone(self, id: str) -> bool:
         """Whether writes to a document were let go, or never came because later ones supersede them."""
-        tables = self._replica.tables
-        return tables.marked() > 0 and tables.touches.gone(document_tag(self._replica.id, id)) is not None
+        return self.gone(id) is not None
 
     def is_noted(self, id: str) -> bool:
         """Whether the index knows a write to a document: False for one that was written once at most."""

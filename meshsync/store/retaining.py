@@ -1,8 +1,9 @@
 """Letting the past of one replica go, as far as its owner does not want it, a few milliseconds at a time.
 
 The payload of an entry is dropped once it is superseded (`meshsync.store.contributing`), older than what is kept
-(`meshsync.core.retention`), and, where this node wrote it, stored by someone who keeps the whole collection.  The
-header stays, with a mark, and the documents are what they were.
+(`meshsync.core.retention`), and, where this node wrote it, stored by someone who keeps the whole collection; and no
+document that it touches is in conflict, because what the sides of one say is never hidden.  The header stays, with a
+mark, and the documents are what they were.
 
 Nothing is looked at twice without a reason.  Two pointers pass over the arrivals: `new` looks at each entry once, soon
 after it came, because it may be old already; `old` follows the age, in the order of arrival, so that an entry that
@@ -22,6 +23,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from meshsync.core import cbor
+from meshsync.core.entry import touched_documents
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.retention import ALL, Retention
 from meshsync.errors import DamagedError, StoreError
@@ -104,10 +106,10 @@ class Retaining:
 
     @property
     def waiting(self) -> int:
-        """How many payloads would be dropped if someone else were known to have them.  Counts them."""
+        """How many payloads wait until someone else has them, or until a conflict is settled.  Counts them."""
         return len(self._replica.tables.superseded)
 
-    def set(self, retention: Retention) -> None:
+    def keep(self, retention: Retention) -> None:
         """Keep so much from now on; all of the past is looked through anew."""
         if retention != self._kept.retention:
             self._begin_anew(retention)
@@ -148,6 +150,10 @@ class Retaining:
                 page = touches.page(tag, Touch(hlc, -1), _SAME_TIME_MAX)
                 found += [touch.arrival for touch in page if touch.hlc == hlc]
         self.look_again(found)
+
+    def settled(self) -> None:
+        """A document is not in conflict any more: payloads may have waited for that."""
+        self._scan_from_the_start()
 
     def look_again(self, arrivals: Iterable[int]) -> None:
         """Payloads may have to be dropped that were passed already.  In the transaction that is the reason."""
@@ -250,11 +256,23 @@ class Retaining:
         """Drop what is superseded of entries that are too old, or queue what may not be dropped yet; and commit."""
         present = [row for row in rows if row.payload is not None]
         needed = contributing(self._replica, present)
-        goes = [row for row in present if row.arrival not in needed]
-        waits = [row.arrival for row in goes if self._is_held_here_alone(row, kept.elsewhere)]
-        goes = [row for row in goes if row.arrival not in waits]
+        superseded = [row for row in present if row.arrival not in needed]
+        contested = self._contested(superseded)
+        goes: list[EntryRow] = []
+        waits: set[int] = set()
+        for row in superseded:
+            if row.arrival in contested or self._is_held_here_alone(row, kept.elsewhere):
+                waits.add(row.arrival)
+            else:
+                goes.append(row)
         kept.dropped += len(goes)
-        self._commit(kept, goes=goes, queue=waits, unqueue=set(queued) - set(waits))
+        self._commit(kept, goes=goes, queue=waits, unqueue=set(queued) - waits)
+
+    def _contested(self, rows: Iterable[EntryRow]) -> set[int]:
+        """Those that touch a document in conflict: what its sides say of a field may stand in any of its writes."""
+        touched = {row.arrival: touched_documents(row.payload or b"") for row in rows}
+        documents = self._replica.tables.documents(list({id for ids in touched.values() for id in ids}))
+        return {arrival for arrival, ids in touched.items() if any(documents[id].conflict for id in ids)}
 
     def _is_held_here_alone(self, row: EntryRow, elsewhere: int) -> bool:
         return row.arrival >= elsewhere and self._replica.branches[row.branch].log.author == self._replica.author

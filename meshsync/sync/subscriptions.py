@@ -104,7 +104,7 @@ class Subscriptions:
         if replica.id in self._carried:
             wishes.append(ALL)  # others may want what this node would drop
         if wishes:
-            replica.retaining.set(reduce(Retention.or_else, wishes))
+            replica.retaining.keep(reduce(Retention.or_else, wishes))
 
     def history(self, id: CollectionId) -> History:
         """How much of the past is wanted of a collection: of one that is carried all, as others want who have it."""

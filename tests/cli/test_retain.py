@@ -44,6 +44,18 @@ def test_the_past_is_let_go_once_a_peer_has_it(tmp_path: Path) -> None:
         assert small.out("status", "--check")
         assert small.json("get", "notes", "d")["doc"] == {"n": 4}
         assert small.out("verify") == "no faults\n"
+        # What is not known any more is not made up.
+        writes = [json.loads(line) for line in whole.out("history", "notes", "d", "--json").splitlines()]
+        early = writes[1]["entry"]
+        assert whole.json("get", "notes", "d", "--at", early)["doc"] == {"n": 1}
+        for done in (small.run("get", "notes", "d", "--at", early), small.run("dump", "notes", "--at", early)):
+            assert done.returncode == 1
+            assert "not all that was written to document 'd' until" in done.stderr
+        assert small.run("restore", "notes", "d", "--at", early).returncode == 1
+        text = small.out("history", "notes", "d")
+        assert "let go, with what was written before and is not listed" in text
+        assert len(text.splitlines()) == 2
+        assert "is not all kept here" in small.run("why", "notes", "d", "n").stderr
         assert small.stop() == 0
     with running(at, collections=()) as small:
         assert collection(small)["retain"] == "latest"

@@ -58,7 +58,7 @@ def test_superseded_payloads_of_others_go_and_headers_stay(store: Store) -> None
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(200)))
     give(replica, author.write([Operation(PUT, "e", {})]))
     root, before = replica.root(), replica.tables.size_bytes()
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     sweep(replica)
     assert here(replica) == [200, 201]
     assert replica.root() == root
@@ -75,7 +75,7 @@ def test_superseded_payloads_of_others_go_and_headers_stay(store: Store) -> None
 def test_what_this_node_wrote_stays_until_someone_else_has_it(store: Store) -> None:
     """Otherwise a node that is on its own destroys what nobody else ever saw."""
     replica, other = opened(store), Author(1)
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     for number in range(5):
         put(replica, "d", number)
     give(replica, *(other.write([Operation(PUT, "e", {"n": n})]) for n in range(2)))
@@ -95,7 +95,7 @@ def test_what_this_node_wrote_stays_until_someone_else_has_it(store: Store) -> N
 def test_a_session_says_who_has_it() -> None:
     """A node that wants only a part takes the headers: it keeps nothing for anyone."""
     source, part, whole = new_replica(1), new_replica(2), new_replica(3)
-    source.retaining.set(LATEST)
+    source.retaining.keep(LATEST)
     part.choose(Query.parse("n=7"))
     for number in range(4):
         put(source, "d", number)
@@ -111,7 +111,7 @@ def test_a_session_says_who_has_it() -> None:
 def test_an_age_is_that_of_the_write(store: Store) -> None:
     """Otherwise what is kept for thirty days goes early, or never."""
     replica, author = opened(store), Author(1)
-    replica.retaining.set(Retention.parse("30d"))
+    replica.retaining.keep(Retention.parse("30d"))
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})], hlc=at(n)) for n in range(10)))
     give(replica, author.write([Operation(PUT, "e", {})], hlc=at(10)))
     sweep(replica, BEGAN_MS + 29 * DAY_MS)
@@ -129,7 +129,7 @@ def test_an_age_is_that_of_the_write(store: Store) -> None:
 def test_what_is_old_when_it_comes_goes_at_once(store: Store) -> None:
     """Otherwise a new node keeps years of the past for another thirty days, behind one young entry."""
     replica, old, young = opened(store), Author(1), Author(2)
-    replica.retaining.set(Retention.parse("30d"))
+    replica.retaining.keep(Retention.parse("30d"))
     give(replica, young.write([Operation(PUT, "y", {"n": 0})], hlc=at(399)))
     give(replica, *(old.write([Operation(PUT, "d", {"n": n})], hlc=at(n)) for n in range(3)))
     sweep(replica, LATER)
@@ -147,7 +147,7 @@ def test_what_is_old_when_it_comes_goes_at_once(store: Store) -> None:
 def test_a_number_of_entries_is_counted_by_arrival(store: Store) -> None:
     """Otherwise a bound on the log of a busy document is none."""
     replica, author = opened(store), Author(1)
-    replica.retaining.set(Retention.parse("3 entries"))
+    replica.retaining.keep(Retention.parse("3 entries"))
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(10)))
     sweep(replica)
     assert here(replica) == [8, 9, 10]
@@ -162,16 +162,16 @@ def test_less_is_kept_from_when_that_is_wished_and_all_again_later(store: Store)
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(10)))
     sweep(replica)
     assert len(here(replica)) == 10
-    replica.retaining.set(Retention.parse("5 entries"))
+    replica.retaining.keep(Retention.parse("5 entries"))
     sweep(replica)
     assert here(replica) == [6, 7, 8, 9, 10]
-    replica.retaining.set(ALL)
+    replica.retaining.keep(ALL)
     give(replica, author.write([Operation(PUT, "d", {})]))
     sweep(replica)
     assert here(replica) == [6, 7, 8, 9, 10, 11]
     replica = opened(store)
     assert replica.retaining.retention == ALL
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     sweep(replica)
     assert here(replica) == [11]
     assert replica.retaining.dropped[0] == 10
@@ -189,7 +189,7 @@ def test_a_document_that_is_written_without_end_costs_a_look_a_write(
 
     monkeypatch.setattr("meshsync.store.retaining.contributing", counting)
     replica, author = opened(store), Author(1)
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     for start in range(0, 2000, 50):
         # The other document of each entry keeps its payload here, though the hot one was written again.
         for n in range(start, start + 50):
@@ -208,7 +208,7 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
     replica, author = opened(store), Author(1)
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(1000)))
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     for _ in range(3):
         assert replica.retaining.step(START_MS)
     done = replica.retaining.dropped[0]
@@ -227,7 +227,7 @@ def test_nothing_is_forgotten_when_the_disk_fails_or_the_power() -> None:
     """A payload that was passed and not dropped would stay for ever."""
     replica, author = new_replica(), Author(1)
     store_of(replica).sync_now()
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(100)))
     store_of(replica).broken = "disk full"
     with pytest.raises(StoreError):
@@ -253,7 +253,7 @@ def test_nothing_is_forgotten_when_the_disk_fails_or_the_power() -> None:
 def test_a_clock_that_was_ahead_does_not_make_all_old_for_ever(store: Store) -> None:
     """What it dropped is lost; what was written since must be kept as long as was asked for."""
     replica, author = opened(store), Author(1)
-    replica.retaining.set(Retention.parse("30d"))
+    replica.retaining.keep(Retention.parse("30d"))
     give(replica, *(author.write([Operation(PUT, "d", {"n": n})], hlc=at(n)) for n in range(3)))
     sweep(replica, LATER)
     assert here(replica) == [3]
@@ -270,7 +270,7 @@ def test_a_damaged_entry_is_passed_by_and_met_again_when_it_is_mended() -> None:
     entries = [author.write([Operation(PUT, "d", {"n": n})]) for n in range(5)]
     give(replica, *entries)
     store_of(replica)._tables[replica.id].rot_entry(2, payload=b"rot")
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     sweep(replica)
     assert [one.row.payload for one in replica.tables.inspect_entries(1, 4)] == [None, b"rot", None, None]
     assert replica.fill_payload(author.log, 2, entries[1].payload) is not None
@@ -317,7 +317,7 @@ def test_nodes_that_let_go_show_what_a_node_shows_that_keeps_all(seed: int) -> N
         replica = rng.choice(frugal)
         match rng.randrange(10):
             case 0:
-                replica.retaining.set(rng.choice(KEEPS)(rng))
+                replica.retaining.keep(rng.choice(KEEPS)(rng))
             case 1 | 2 | 3 | 4:
                 for _ in range(rng.randrange(1, 6)):
                     writer(rng.choice([whole, *frugal]), rng)

@@ -268,7 +268,7 @@ def test_an_older_store_lets_its_past_go(tmp_path: Path) -> None:
     replica = replica_of(store)
     for number in range(1, 3):
         replica.append([Operation(PUT, "x", {"n": number})], START_MS)
-    replica.retaining.set(LATEST)
+    replica.retaining.keep(LATEST)
     replica.retaining.kept_elsewhere(99)
     while replica.retaining.step(START_MS):
         pass

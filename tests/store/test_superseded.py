@@ -112,9 +112,9 @@ def test_who_wants_the_past_and_of_what(store: Store) -> None:
     replica.choose(None, History.LATEST)
     wanted.append(replica.superseded.is_wanted)
     replica.choose(None, History.FULL)
-    replica.retaining.set(Retention.parse("30d"))
+    replica.retaining.keep(Retention.parse("30d"))
     wanted.append(replica.superseded.is_wanted)
     assert wanted == [True, False, False]
-    replica.retaining.set(Retention.parse("all"))
+    replica.retaining.keep(Retention.parse("all"))
     replica.choose(Query.parse("id=e"))
     assert replica.superseded.places_from(1, 9) == ([(log, 2)], 3)

@@ -1,0 +1,169 @@
+"""A past of which a part was let go: what is told of it is right, or it is said that it is not known."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.hlc import to_datetime
+from meshsync.core.policy import Policy, collection_id
+from meshsync.core.query import Query
+from meshsync.core.retention import Retention
+from meshsync.documents import Change
+from meshsync.errors import LetGoError
+from meshsync.following import Follower
+from meshsync.notifier import Notifier
+from meshsync.past.history import history
+from meshsync.past.origins import why
+from meshsync.past.snapshots import take_snapshot
+from meshsync.store.past import Past
+from meshsync.store.replica import Replica
+from tests.authors import START_MS, Author
+from tests.histories import histories, in_any_order
+from tests.replicas import give, new_replica
+
+COLLECTIONS = {policy: collection_id("notes", policy) for policy in Policy}
+
+
+def let_go(replica: Replica, entries: int) -> None:
+    """Keep so many of the last entries, and what the documents need."""
+    replica.retaining.keep(Retention(0, entries))
+    while replica.retaining.step(START_MS):
+        pass
+
+
+def at(past: Past, when: datetime | str) -> dict[str, Any]:
+    """All documents as they were."""
+    found: list[dict[str, Any]] = []
+
+    async def take() -> None:
+        snapshot = await take_snapshot(past, when, None)
+        found.append({one.id: one.body async for one in snapshot.documents()})
+
+    trio.run(take)
+    return found[0]
+
+
+def told(replica: Replica, query: Query | None = None, since: str = "0") -> list[Change]:
+    """What a reader is told of what is stored."""
+    changes: list[Change] = []
+
+    async def follow() -> None:
+        with trio.move_on_after(1):
+            async with aclosing(Follower(replica, Notifier(), query, since).changes()) as following:
+                async for change in following:
+                    changes.append(change)  # noqa: PERF401
+
+    trio.run(follow, clock=trio.testing.MockClock(autojump_threshold=0))
+    return changes
+
+
+@given(st.sampled_from(Policy), st.data())
+def test_what_was_is_told_rightly_or_not_at_all(policy: Policy, data: st.DataObject) -> None:
+    """Otherwise an owner restores, or decides by, a document that never was."""
+    entries = in_any_order(data.draw(histories(COLLECTIONS[policy])), data)
+    whole, frugal = new_replica(1, COLLECTIONS[policy]), new_replica(2, COLLECTIONS[policy])
+    for replica in (whole, frugal):
+        give(replica, *entries)
+    let_go(frugal, data.draw(st.integers(0, 6)))
+    for entry in entries:
+        for when in (to_datetime(entry.hlc), entry.id.hex()):
+            try:
+                found = at(Past(frugal), when)
+            except LetGoError:
+                assert frugal.tables.marked()
+            else:
+                assert found == at(Past(whole), when)
+    last = max(entry.hlc for entry in entries)
+    assert at(Past(frugal), to_datetime(last)) == at(Past(whole), to_datetime(last))
+
+
+@given(st.sampled_from(Policy), st.data())
+def test_what_is_told_of_origins_and_writes_is_true(policy: Policy, data: st.DataObject) -> None:
+    """Otherwise a value is said to have overridden one that it never met, or a change to be what it was not."""
+    entries = in_any_order(data.draw(histories(COLLECTIONS[policy])), data)
+    whole, frugal = new_replica(1, COLLECTIONS[policy]), new_replica(2, COLLECTIONS[policy])
+    for replica in (whole, frugal):
+        give(replica, *entries)
+    let_go(frugal, data.draw(st.integers(0, 6)))
+    all_writes = {one.write.entry: one for one in history(Past(whole), "d", diff=True)}
+    writes = list(history(Past(frugal), "d", diff=True))
+    assert [one.write.time for one in writes] == sorted(one.write.time for one in writes)
+    assert sum(one.let_go for one in writes) == (frugal.tables.marked() > 0)
+    for one in writes:
+        known = all_writes[one.write.entry]
+        if not one.let_go:
+            assert (one.body, one.visible) == (known.body, known.visible)
+            assert one.changes in (None, known.changes)
+    if not frugal.tables.marked():
+        assert writes == list(all_writes.values())
+    all_of, found = why(Past(whole), "d"), why(Past(frugal), "d")
+    assert all_of is not None
+    assert found is not None
+    assert found.deleted == all_of.deleted
+    origins = {one.field: one for one in all_of.fields}
+    for field in found.fields:
+        known_field = origins[field.field]
+        assert (field.said, field.beside) == (known_field.said, known_field.beside)
+        assert field.overrode == known_field.overrode[: len(field.overrode)]
+        assert found.let_go is not None or field == known_field
+
+
+@given(st.sampled_from(Policy), st.data())
+def test_a_reader_ends_with_the_documents_as_they_are(policy: Policy, data: st.DataObject) -> None:
+    """Otherwise whoever follows a node that lets its past go holds other documents for ever."""
+    entries = in_any_order(data.draw(histories(COLLECTIONS[policy])), data)
+    replica = new_replica(1, COLLECTIONS[policy])
+    half = data.draw(st.integers(0, len(entries)))
+    give(replica, *entries[:half])
+    query = data.draw(st.sampled_from([None, Query.parse("a=1"), Query.parse("b?")]))
+    view: dict[str, Any] = {}
+    if data.draw(st.booleans()):
+        let_go(replica, data.draw(st.integers(0, 4)))
+    since = "0"
+    for change in told(replica, query):
+        since = change.cursor
+        view = {} if change.document is None else {change.id: change.document}
+    give(replica, *entries[half:])
+    let_go(replica, data.draw(st.integers(0, 4)))
+    for change in told(replica, query, since):
+        view = {} if change.document is None else {change.id: change.document}
+    row = replica.tables.documents(["d"])["d"]
+    body = replica.merger.body(row, None)
+    assert view == ({"d": body} if body is not None and (query is None or query.matches(body, "d")) else {})
+
+
+def test_a_reader_does_not_wait_for_what_was_let_go() -> None:
+    """Otherwise `watch --since 0` on such a node stands still for ever."""
+    replica, author = new_replica(), Author(1)
+    give(replica, *(author.write([Operation(PUT, "d", {"n": n})]) for n in range(5)))
+    let_go(replica, 0)
+    assert [(one.id, one.document) for one in told(replica)] == [("d", {"n": 4})]
+
+
+def test_a_question_about_what_was_let_go_is_answered_with_that() -> None:
+    """Whoever asks learns until when, and where else to ask."""
+    replica, author = new_replica(), Author(1)
+    entries = [
+        author.write([Operation(kind, "d", None if kind == DELETE else {"n": n})], hlc=(START_MS + 1000 * n) << 16)
+        for n, kind in enumerate((PUT, PATCH, PATCH, PUT, PATCH))
+    ]
+    give(replica, *entries)
+    let_go(replica, 0)
+    past = Past(replica)
+    until = to_datetime(entries[2].hlc)
+    with pytest.raises(LetGoError, match=f"document 'd' until {until.isoformat()[:19]}.* a node that retains all"):
+        at(past, until)
+    assert at(past, to_datetime(entries[3].hlc)) == {"d": {"n": 3}}
+    assert at(past, to_datetime(entries[4].hlc)) == {"d": {"n": 4}}
+    first, second, third = history(past, "d", diff=True)
+    assert (first.let_go, first.write.time, first.write.kind) == (True, until, "let go")
+    assert (second.changes, third.changes is not None) == (None, True)
