@@ -28,6 +28,8 @@ async def follow_changes(node: Node, request: Request) -> Response:
     """Every change of a collection's documents from a cursor on, or from now on.
 
     With a query, the changes after which a document matches, and `removed` (or `delete`) where it does not any more.
+    Of a part of a collection: the documents that came into it, changed in it and left it, each once as it stands now;
+    the feed goes on when the node wants another part, or all.  Server-sent events carry their cursors as ids.
     The header `Meshsync-Cursor` names where the feed begins, so that nothing is missed between this and a listing.
     """
     refuse_unknown(request, "where", "query", "since")

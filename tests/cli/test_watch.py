@@ -28,3 +28,4 @@ def test_a_document_that_stops_matching_is_told_as_removed_also_after_a_restart(
         ("patch", {"n": 1, "team": "blue"}),
     ]
     assert [line.split()[1:] for line in second] == [["removed", "n1"], ["patch", "n2", '{"team":"blue"}']]
+    assert second[0].index("n1") == second[1].index("n2"), "the ids stand below each other"
