@@ -46,11 +46,16 @@ def discovery(id: EndpointId, port: int, limits: Limits = QUICK, key: bytes = KE
 
 @asynccontextmanager
 async def looking(limits: Limits = QUICK) -> AsyncIterator[AsyncIterator[Sighting]]:
-    with trio.fail_after(PATIENCE_SECONDS):
-        async with discovery(OWN, 9, limits).sightings() as sightings, discovery(CANARY, 8).sightings():
-            # What is said before the station listens is lost; from now on it does.
-            await next_of(sightings, CANARY)
-            yield sightings
+    looker = discovery(OWN, 9, limits)
+    try:
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with looker.sightings() as sightings, discovery(CANARY, 8).sightings():
+                # What is said before the station listens is lost; from now on it does.
+                await next_of(sightings, CANARY)
+                yield sightings
+    except trio.TooSlowError as error:
+        error.add_note(f"what the looker says of the network: {looker.fault or 'all is well'}")
+        raise
 
 
 async def next_of(sightings: AsyncIterator[Sighting], id: EndpointId) -> Sighting:
