@@ -34,7 +34,7 @@ _PAGE_LAST = 512
 _PAGE_BYTES = 1024 * 1024
 _CHOSEN_FIRST, _CHOSEN_LAST = 32, 256
 """So many rows are chosen from at once: more while nothing of them goes along whole."""
-_HEADER_BYTES, _BARE_BYTES = 16, 56
+_HEADER_BYTES, _BARE_BYTES = 16, 40
 """What an entry takes of a batch beside its payload, and what stands there in the place of that, roughly."""
 _READ_PER_SENT = 64
 """A byte that is read, and stays away, counts as much of one that is sent."""

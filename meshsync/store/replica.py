@@ -42,7 +42,7 @@ from meshsync.store.own_log import OwnLog
 from meshsync.store.part_changes import PartChanges
 from meshsync.store.payloads import Payloads
 from meshsync.store.retaining import Retaining
-from meshsync.store.rows import CursorRow, EntryRow
+from meshsync.store.rows import CursorRow, EntryRow, entry_row
 from meshsync.store.selection import Selection
 from meshsync.store.superseded import Superseded
 from meshsync.store.unwanted import Unwanted
@@ -308,7 +308,7 @@ class Replica(Branches):
             rows, self._restored = self.tails.write(entries)
         else:
             arrival = self.tables.next_arrival()
-            rows = [EntryRow(number, *entry[:9]) for number, entry in enumerate(entries, arrival)]
+            rows = [entry_row((number, *entry[:9])) for number, entry in enumerate(entries, arrival)]
             self.tables.insert_entries(rows)
         applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries], late=bool(self.tails))
         self.retaining.look_again(self._restored if self.tails else ())

@@ -7,7 +7,9 @@ collection, starting at 1, without gaps, in an order in which parents come first
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 
 class BranchRow(NamedTuple):
@@ -50,6 +52,10 @@ class EntryRow(NamedTuple):
     """What stands for the payload: see `meshsync.core.bare`."""
     seal: bytes | None
     """64 bytes, where one was received or made for this very entry."""
+
+
+entry_row: Callable[[Sequence[Any]], EntryRow] = partial(tuple.__new__, EntryRow)
+"""EntryRow(*columns) at two thirds of its cost, for where every entry passes that is sent or received."""
 
 
 class InspectedEntry(NamedTuple):

@@ -17,7 +17,7 @@ from meshsync.core.query import Query
 from meshsync.errors import DamagedError
 from meshsync.ids import LogId
 from meshsync.store.matches import Matches
-from meshsync.store.rows import DocumentRow, EntryRow
+from meshsync.store.rows import DocumentRow, EntryRow, entry_row
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -83,7 +83,7 @@ class Selection:
         return [
             row
             if row.payload is None or not matching.isdisjoint(ids)
-            else EntryRow(*row[:7], None, described(collection, row.payload, ids), row.seal)
+            else entry_row((*row[:7], None, described(collection, row.payload, ids), row.seal))
             for row, ids in zip(rows, touched, strict=True)
         ]
 
