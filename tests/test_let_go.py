@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
@@ -66,6 +66,7 @@ def told(replica: Replica, query: Query | None = None, since: str = "0") -> list
     return changes
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(Policy), st.data())
 def test_what_was_is_told_rightly_or_not_at_all(policy: Policy, data: st.DataObject) -> None:
     """Otherwise an owner restores, or decides by, a document that never was."""
