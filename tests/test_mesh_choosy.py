@@ -44,6 +44,7 @@ def test_the_runs_are_not_empty() -> None:
         "payloads that stayed away": 200,
         "histories": 10,
         "superseded": 100,
+        "agreements": 50,
         "expired": 20,
         "looks at the clock": 50,
     }
