@@ -123,7 +123,8 @@ def _what_is_wrong(replica: Replica, entry: InspectedEntry) -> tuple[Part, str] 
     if not entry.has_head:
         return Part.HEAD, "it is damaged" + ("" if entry.has_body else ", and its payload as well")
     if not entry.has_body:
-        return Part.PAYLOAD, "its payload is damaged"
+        # What stands for a payload comes with the header, and perhaps nobody has the payload any more.
+        return (Part.PAYLOAD if row.bare is None else Part.HEAD), "its payload is damaged"
     try:
         if rebuilt_id(replica, row) != row.id:
             return Part.HEAD, "its header or payload is not what its id says"

@@ -48,12 +48,18 @@ class SessionPayloads(SessionParts):
     @property
     def has_everything(self) -> bool:
         """Whether the peer wants everything, and said that it has it."""
-        wants_all = self._sieve.query is None and not self._sieve.is_latest
-        return wants_all and self._peer_open is not None and bool(self._peer_open.flags & FLAG_COMPLETE)
+        return self._has_all_documents and not self._sieve.is_latest
+
+    @property
+    def _has_all_documents(self) -> bool:
+        """The same, but for what is superseded."""
+        is_complete = self._peer_open is not None and bool(self._peer_open.flags & FLAG_COMPLETE)
+        return self._sieve.query is None and is_complete
 
     def _is_kept(self, cursor: int) -> None:
         """The peer has stored what arrived here before: with all payloads, where it wants everything."""
-        if self.has_everything:
+        if self._has_all_documents:
+            # Who wants the latest only counts: else nothing would ever go where all do.
             self.held.retaining.kept_elsewhere(cursor)
         if self._receipt is not None and cursor >= self._receipt[0] and self._receipt_is_asked:
             if self.has_everything:

@@ -7,6 +7,7 @@ import trio
 
 from meshsync.core.retention import ALL, LATEST, Retention
 from meshsync.errors import LocalError
+from meshsync.store.memory_tables import MemoryTables
 from tests.stack.world import World, documents, events, level, simulate, until, write
 
 LATEST_NOTES = {"name": "notes", "retain": "latest"}
@@ -48,6 +49,11 @@ def test_a_node_lets_go_what_its_peer_has_and_both_stay_equal() -> None:
         await level(small, whole)
         assert documents(small) == documents(whole)
         assert len(small.collection("notes")) == 1
+        # Who knows only this node gets the documents, and is in sync with it, though their past is nowhere to be had.
+        await world.stop(2)
+        third = await world.start(3, peers=[1])
+        await level(small, third)
+        assert documents(third) == documents(small)
 
     simulate(scenario)
 
@@ -88,6 +94,32 @@ def test_of_several_handles_all_is_kept_that_any_keeps() -> None:
                     assert retaining.retention == ALL
             first.keep(LATEST)
             assert retaining.retention == LATEST
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("other", ["latest", "all"])
+def test_what_stands_for_a_payload_is_restored_though_the_payload_is_gone(other: str) -> None:
+    """Otherwise one flipped bit in what was let go can never be mended, because nobody has what it stands for."""
+
+    async def scenario(world: World) -> None:
+        small = await world.start(1, collections=[LATEST_NOTES])
+        peer = await world.start(2, peers=[1], collections=[{"name": "notes", "retain": other}])
+        for number in range(6):
+            await write(small, "d", n=number)
+        await level(small, peer)
+        await wait_dropped(world, 1, 1)
+        if other == "latest":
+            await wait_dropped(world, 2, 1)
+        tables = small.sync.replica("notes").tables
+        assert isinstance(tables, MemoryTables)
+        tables.rot_entry(3, bare=b"\x84rot")
+        assert [one.kind async for one in small.verify()] == ["fault"]
+        assert "remains" not in [one.kind async for one in small.verify(repair=True)]
+        await level(small, peer)
+        await wait_dropped(world, 1, 1)
+        assert [one async for one in small.verify()] == []
+        assert documents(small) == documents(peer)
 
     simulate(scenario)
 
