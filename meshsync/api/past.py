@@ -68,7 +68,7 @@ async def get_why(node: Node, request: Request) -> Response:
         expiry=None if found.expiry is None else _describe_expiry(found.expiry),
         fields=[_describe_origin(origin) for origin in found.fields],
         complete=found.complete,
-        let_go=None if found.let_go is None else found.let_go.isoformat(),
+        let_go=moment_text(found.let_go),
     )
 
 

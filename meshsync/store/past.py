@@ -22,6 +22,7 @@ from meshsync.core.hlc import to_datetime
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import LetGoError
 from meshsync.ids import EndpointId
+from meshsync.moments import moment_text
 from meshsync.store.husks import is_husk
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -129,7 +130,7 @@ class Past:
             yield
         # What was let go is part of no present document, and it may be of every other.
         if gone is not None and not is_present:
-            raise LetGoError(row.id, to_datetime(gone.hlc).isoformat())
+            raise LetGoError(row.id, moment_text(to_datetime(gone.hlc)))
 
     def gone(self, id: str) -> Touch | None:
         """The latest of the writes to a document whose payloads are not here because nobody needs them now; None where
