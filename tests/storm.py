@@ -15,7 +15,7 @@ from tests.simmesh import SimMesh
 from tests.simnode import Node
 
 # Small, so that few entries already take many batches.
-SMALL = replace(LIMITS, batch_entries_soft=4, batch_bytes_soft=600, push_burst=2)
+SMALL = replace(LIMITS, batch_entries_soft=4, batch_bytes_soft=600, push_burst=2, part_indexed_entries=1)
 HEAL_SECONDS_MAX = 90.0
 """The longest wait is that of a resync after a full disk, and a comparison of roots."""
 SKEWS_MS = (0, 500, -5_000, 599_000, 3_600_000, -(10**13))

@@ -77,6 +77,8 @@ class Limits:
     """So long a peer that has everything has to ask for what it lacks after all, before it is asked for a receipt."""
     bookmark_entries: int = 4096
     """So many that are looked at for a peer's query, and name nothing, may have to be looked at once more."""
+    part_indexed_entries: int = 256
+    """So many go out to a peer that wants a part before an index is asked for all that it wants."""
     part_slice_documents: int = 256
     """Documents, or keys, that are looked at at a time where another part of a collection is wanted."""
     named_documents_max: int = 65_536

@@ -30,7 +30,7 @@ class Matches:
         self._query: Query | None = None
         self._changes = -1
         """How many changes of documents there were when it was asked for first."""
-        self._looked_at = 0
+        self._looked_at = self._try_at = 0
         self._ids: set[str] = set()
         self._index: IndexRow | None = None
         self._steps: Iterator[list[Selected]] | None = None
@@ -41,6 +41,7 @@ class Matches:
         changes = self._replica.tables.document_changes
         if changes != self._changes or query != self._query:
             self._query, self._changes, self._looked_at = query, changes, 0
+            self._try_at = self._replica.limits.part_indexed_entries
             self._ids, self._steps, self._is_complete = set(), None, False
         if self._is_complete:
             return self._ids
@@ -59,9 +60,11 @@ class Matches:
     def _begin(self, query: Query) -> Iterator[list[Selected]] | None:
         """The way by an index; None where there is none, or it is not worth it yet."""
         replica = self._replica
-        most = min(_WORTH * self._looked_at, replica.limits.named_documents_max)
-        if not replica.indexes.is_any:
+        if self._looked_at < self._try_at or not replica.indexes.is_any:
             return None
+        # To count what an index names takes a while where that is much.
+        self._try_at = 2 * self._looked_at
+        most = min(_WORTH * self._looked_at, replica.limits.named_documents_max)
         listing = Listing(replica, query, whole=True)
         index, spans = listing.plan.index, listing.plan.spans
         if index is None or sum(replica.tables.keys.count(index.number, *span, most + 1) for span in spans) > most:
