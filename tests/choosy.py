@@ -160,10 +160,12 @@ class ChoosyMesh:
             eager_subscribers_max=rng.choice((0, 0, 2, 8)),
             bulk_entries=rng.choice((4, 64, 64)),
             part_slice_documents=rng.choice((1, 3, 256)),
-            unwanted_seconds=rng.choice((1.0, 5.0)),
             receipt_seconds=rng.choice((2.0, 10.0)),
         )
         self.mesh.latency_seconds = rng.choice((0.001, 0.02, 0.4))
+        # What takes less than it takes to fetch a document would have nodes fetch and drop it in turns.
+        rest_seconds = 20 * self.mesh.latency_seconds + rng.choice((1.0, 5.0))
+        self.mesh.limits = replace(self.mesh.limits, unwanted_seconds=rest_seconds)
         self.full = rng.choice((1, 1, 2, 2, 9))
         """So many nodes want all documents: in some runs every one, and what differs is only how much of the past."""
         for number in range(min(self.full, 2) + rng.randrange(1, 5)):
