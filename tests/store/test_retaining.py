@@ -15,9 +15,11 @@ from meshsync.core.hlc import COUNTER_BITS
 from meshsync.core.query import Query
 from meshsync.core.retention import ALL, LATEST, Retention
 from meshsync.errors import StoreError
+from meshsync.past.conflicts import conflicts
 from meshsync.store.base import Store
 from meshsync.store.contributing import contributing
 from meshsync.store.headers import rebuilt_id
+from meshsync.store.past import Past
 from meshsync.store.replica import Replica
 from meshsync.store.rows import EntryRow
 from meshsync.store.sqlite import SqliteStore
@@ -202,6 +204,27 @@ def test_a_document_that_is_written_without_end_costs_a_look_a_write(
     sweep(replica)
     assert len(here(replica)) == 501
     assert len(looked) <= 2 * 1000 + 64
+
+
+def test_the_past_of_a_document_in_conflict_waits_until_someone_decided(store: Store) -> None:
+    """Otherwise a side of the conflict cannot be read: what it says of a field may stand in an earlier write of it."""
+    replica, a, b = opened(store), Author(1), Author(2)
+    replica.retaining.keep(LATEST)
+    give(replica, first := a.write([Operation(PUT, "d", {"n": 0})], hlc=at(0)))
+    give(replica, a.write([Operation(PATCH, "d", {"n": 1})], hlc=at(1)))
+    give(replica, side := a.write([Operation(PATCH, "d", {"text": "a"})], hlc=at(2)))
+    give(replica, b.write([Operation(PUT, "d", {"n": 2})], [first], hlc=at(3)))
+    sweep(replica)
+    assert here(replica) == [1, 2, 3, 4]
+    (conflict,) = conflicts(Past(replica))
+    assert [(one.field, [said.value for said in one.losers]) for one in conflict.fields] == [
+        ("n", [1]),
+        ("text", ["a"]),
+    ]
+    give(replica, b.write([Operation(PATCH, "d", {"n": 3})], [side], hlc=at(4)))
+    sweep(replica)
+    assert here(replica) == [4, 5]
+    assert replica.retaining.waiting == 0
 
 
 def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
