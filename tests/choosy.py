@@ -277,7 +277,8 @@ def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     choosy.heal()
     for _ in range(2):
         choosy.mesh.run(20.0)
-        assert choosy.mesh.is_level()
+        # What was dropped may be asked for again for a moment, where another node knows a document in part.
+        assert choosy.mesh.run(HEAL_SECONDS_MAX, choosy.mesh.is_level)
         choosy.look_at_clocks()
         check_views(choosy.mesh)
         check_histories(choosy.mesh)
