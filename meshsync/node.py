@@ -28,6 +28,7 @@ from meshsync.ids import CollectionId, EndpointId
 from meshsync.indexing import Indexing
 from meshsync.inspection import log_entries
 from meshsync.interfaces import Interfaces
+from meshsync.joining import Terms
 from meshsync.peering.peering import Peering
 from meshsync.peering.trust import Trust
 from meshsync.repair import LAST_RESORT
@@ -131,34 +132,46 @@ class Node:
         name: str,
         query: Query | None = None,
         *,
-        priority: Priority = Priority.MEDIUM,
+        priority: Priority | None = None,
         conflicts: Policy | str | None = None,
         retain: Retention | str | None = None,
         history: History | str | None = None,
-    ) -> None:
-        """Replicate a collection from now on, also after a restart; or change what part of it, and its priority.
+    ) -> dict[str, tuple[str, str]]:
+        """Replicate a collection from now on, also after a restart; or change on what terms.
 
-        `conflicts`: its policy, see `SyncEngine.subscribe`.  `retain`: what is kept here of what was overwritten, such
-        as "30d", see `meshsync.core.retention`; None: as before, which for a new one is all.  `history`: how much of
-        the past is fetched, see `SyncEngine.subscribe`.  LocalError: it was joined with another policy, or the query is
-        too large, or nobody knows what is to be kept, or fetched.  Done before the first wait: cancelling stops only
-        the waiting for the disk.
+        `query`: which documents; None: all.  `conflicts`: its policy, see `SyncEngine.subscribe`.  `retain`: what is
+        kept here of what was overwritten, such as "30d", see `meshsync.core.retention`; None: all.  `history`: how much
+        of the past is fetched, see `SyncEngine.subscribe`.
+
+        Where it was joined before, what is None stays as it is; if all are, all documents are wanted from now on.
+        Returns what changed, by the names of the command's options, as it was and as it is; of `where` "" means all
+        documents.  LocalError: it was joined with another policy, or the query is too large, or nobody knows what is to
+        be kept, or fetched; nothing changed.  Done before the first wait: cancelling stops only the waiting for the
+        disk.
         """
-        query = Query() if query is None else query
-        kept = Retention.parse(retain) if isinstance(retain, str) else retain
+        terms = Terms.read(query, priority, conflicts, retain, history)
+        changed: dict[str, tuple[str, str]] = {}
         if name in self._joined:
-            wish = self.sync.subscribe(name, query, conflicts=conflicts, history=history)  # refuses another policy
-            self._joined[name].history = wish.history
-            self._joined[name].choose(query)
-            if kept is not None:
-                self._joined[name].keep(kept)
-            self.sync.set_priority(name, priority)
+            changed = self._change(name, Terms(query=Query()) if terms.say_nothing else terms)
             self._remember_joined()
         else:
-            self._join(name, query, priority, conflicts, kept or ALL, history)
+            self._join(name, terms)
             self._remember_joined()
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
+        return changed
+
+    def _change(self, name: str, terms: Terms) -> dict[str, tuple[str, str]]:
+        handle = self._joined[name]
+        self.sync.subscribe(name, terms.query, conflicts=terms.conflicts)  # refuses another policy
+        before = handle.in_words()
+        handle.choose(terms.query, history=terms.history)
+        if terms.retain is not None:
+            handle.keep(terms.retain)
+        if terms.priority is not None:
+            self.sync.set_priority(name, terms.priority)
+        after = handle.in_words()
+        return {what: (before[what], after[what]) for what in after if before[what] != after[what]}
 
     async def leave(self, name: str) -> None:
         """Stop replicating a collection; what is held of it stays on the disk.
@@ -178,16 +191,11 @@ class Node:
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
 
-    def _join(
-        self,
-        name: str,
-        query: Query,
-        priority: Priority,
-        conflicts: Policy | str | None,
-        retain: Retention | str,
-        history: History | str | None,
-    ) -> None:
-        subscription = self.sync.subscribe(name, query, priority, conflicts, retain, history)
+    def _join(self, name: str, terms: Terms) -> None:
+        priority = Priority.MEDIUM if terms.priority is None else terms.priority
+        subscription = self.sync.subscribe(
+            name, terms.query, priority, terms.conflicts, terms.retain or ALL, terms.history
+        )
         subscription.open()
         self._joined[name] = subscription
 
@@ -198,7 +206,7 @@ class Node:
         """
         for one in self.config.collections:
             priority = Priority[one.priority.upper()]
-            self._join(one.name, Query.parse(one.where), priority, one.conflicts, one.retain, one.history)
+            self._join(one.name, Terms.read(Query.parse(one.where), priority, one.conflicts, one.retain, one.history))
             for field in one.indexes:
                 self.sync.replica(one.name).indexes.add(field)
         remembered = self.store.meta(_JOINED)
@@ -207,7 +215,7 @@ class Node:
             if name not in self._joined:
                 rest: list[Any] = [*more, *[None, None, str(ALL), None][len(more) :]]
                 query = Query() if rest[1] is None else Query.from_json(rest[1])
-                self._join(name, query, Priority(urgency), rest[0], *rest[2:])
+                self._join(name, Terms.read(query, Priority(urgency), rest[0], *rest[2:]))
         self.relay.load()
 
     def _remember_joined(self) -> None:

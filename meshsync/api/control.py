@@ -141,24 +141,30 @@ async def join_collection(node: Node, request: Request) -> Response:
     """Replicate a collection from now on, also after a restart.
 
     `conflicts` is its policy for writes that did not know of each other; with another one it is another collection.
-    `retain` is what is kept here of what was overwritten; where it is left out, as before.  `history` is how much of
-    the past is fetched: where it is left out, `full`, or `latest` where nothing is kept.
+    `retain` is what is kept here of what was overwritten; where it is left out, all.  `history` is how much of the past
+    is fetched: where it is left out, `full`, or `latest` where nothing is kept.
+
+    Of a collection that was joined before stays what is left out; with the name alone, all documents are wanted from
+    now on.  `changed` says what is otherwise than before.
     """
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query
 
     body = await read_object(request, "name", "priority", "conflicts", "where", "history", "retain", required=("name",))
     name = _text(body, "name")
-    query = Query.parse(_texts(body, "where"))
-    wanted = body.get("priority", "medium")
+    said = {
+        key: _text(body, key) for key in ("priority", "conflicts", "retain", "history") if body.get(key) is not None
+    }
+    query = Query.parse(_texts(body, "where")) if "where" in body else None
+    wanted = said.pop("priority", None)
     names = {priority.name.lower(): priority for priority in Priority}
-    if wanted not in names:
+    if wanted is not None and wanted not in names:
         raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
-    conflicts = _text(body, "conflicts") if body.get("conflicts") is not None else None
-    retain = _text(body, "retain") if body.get("retain") is not None else None
-    history = _text(body, "history") if body.get("history") is not None else None
-    await node.join(name, query, priority=names[wanted], conflicts=conflicts, retain=retain, history=history)
-    return answer(collection=name)
+    changed = await node.join(name, query, priority=None if wanted is None else names[wanted], **said)
+    return answer(
+        collection=name,
+        changed={what: {"before": before, "after": after} for what, (before, after) in changed.items()},
+    )
 
 
 async def leave_collection(node: Node, request: Request) -> Response:

@@ -215,12 +215,18 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Collections": _answer(collections=_list(_ref("Collection"))),
     "Join": _object(
         {"name": _TEXT},
+        where=_said(_list(_TEXT), "expressions that the documents match, all of them; none: all documents"),
         priority={"enum": ["critical", "high", "medium", "low"]},
         conflicts=_POLICY,
         retain=_RETAIN,
         history=_HISTORY,
     ),
-    "Joined": _answer(collection=_TEXT),
+    "Joined": _answer(
+        collection=_TEXT,
+        changed=_object(
+            {}, **dict.fromkeys(("where", "history", "priority", "retain"), _object({"before": _TEXT, "after": _TEXT}))
+        ),
+    ),
     "Index": _object({"field": _said(_TEXT, "the dotted path of a field")}),
     "Indexes": _answer(
         collection=_TEXT,

@@ -66,8 +66,7 @@ def _list(*, as_json: bool) -> None:
 @click.option(
     "--priority",
     type=click.Choice(["critical", "high", "medium", "low"]),
-    default="medium",
-    help="What goes first when there is more to send than the network takes.",
+    help="What goes first when there is more to send than the network takes.  [medium]",
 )
 @click.option(
     "--conflicts",
@@ -77,7 +76,7 @@ def _list(*, as_json: bool) -> None:
 @click.option(
     "--retain",
     metavar="30d",
-    help="What to keep here of what was overwritten: all, latest, 30d, 12h or '10000 entries'.  [as before, or all]",
+    help="What to keep here of what was overwritten: all, latest, 30d, 12h or '10000 entries'.  [all]",
 )
 @click.argument("name")
 def _join(
@@ -85,15 +84,18 @@ def _join(
     as_json: bool,
     where: tuple[str, ...],
     history: str | None,
-    priority: str,
+    priority: str | None,
     conflicts: str | None,
     retain: str | None,
     name: str,
 ) -> None:
     """Replicate a collection from now on, also after a restart.
 
-    With --where only the documents that match are fetched, and shown; joining again changes which, and without
-    --where all are.  Where the configuration, or --collection, names it, that counts again at the next start.
+    With --where only the documents that match are fetched, and shown.
+
+    Joining again changes what is named, says what that was before, and leaves the rest as it is.  With no option at all
+    every document is wanted from now on.  Where the configuration, or --collection, names it, that counts again at the
+    next start.
 
     With --history latest nothing is fetched that was overwritten before it came.  Joining again with --history full
     fetches it, as far as a peer has it.
@@ -105,18 +107,15 @@ def _join(
     --retain lets older payloads go that no document shows any more, on this node only; nothing can be read of them
     here then.  What was written here stays until a peer that replicates all of the collection has it.
     """
-    body: dict[str, Any] = {"name": name, "priority": priority}
-    if history is not None:
-        body["history"] = history
-    if conflicts is not None:
-        body["conflicts"] = conflicts
-    if retain is not None:
-        body["retain"] = retain
-    if where:
-        body["where"] = list(where)
+    said = {"where": list(where), "history": history, "priority": priority, "conflicts": conflicts, "retain": retain}
+    body = {"name": name, **{option: value for option, value in said.items() if value not in (None, [])}}
     answer = client().request("POST", "v1", "collections", body=body)
     if as_json:
         print_json(answer)
+    else:
+        for option, values in answer["changed"].items():
+            before, after = (printable(values[when], 400) or "all documents" for when in ("before", "after"))
+            write_line(f"{option}: {after}, before: {before}")
 
 
 @collections_command.command("leave")

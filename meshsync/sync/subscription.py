@@ -53,6 +53,15 @@ class Subscription:
         """How much of the past it brings; of several handles of one collection, all that any of them wants."""
         return self.history or (History.LATEST if self.retain == LATEST else History.FULL)
 
+    def in_words(self) -> dict[str, str]:
+        """What it wants, by the names of the options of `collections join`; "" for all documents."""
+        return {
+            "where": "" if self.query.is_everything else str(self.query),
+            "history": self.wanted_history.value,
+            "priority": self.priority.name.lower(),
+            "retain": str(self.retain),
+        }
+
     async def __aenter__(self) -> Self:
         """Begin to replicate."""
         self.open()

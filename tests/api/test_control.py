@@ -37,9 +37,17 @@ async def test_health_graph_and_collections_answer(served: Served) -> None:
 async def test_collections_are_joined_and_left(served: Served) -> None:
     """Without a restart, and remembered."""
     response = await served.client.post("/v1/collections", json={"name": "a/ä", "priority": "high"})
-    assert response.json() == {"v": 1, "collection": "a/ä"}
+    assert response.json() == {"v": 1, "collection": "a/ä", "changed": {}}
     (joined,) = [one for one in (await served.get("/v1/collections"))["collections"] if one["name"] == "a/ä"]
     assert joined["priority"] == "high"
+    for body, before, after in (
+        ({"where": ["team=blue"]}, "", "team=blue"),
+        ({"where": []}, "team=blue", ""),
+        ({"where": ["team=red"], "retain": None}, "", "team=red"),
+        ({}, "team=red", ""),
+    ):
+        response = await served.client.post("/v1/collections", json={"name": "a/ä", **body})
+        assert response.json()["changed"] == {"where": {"before": before, "after": after}}
     path = "/v1/collections/a%2F%C3%A4"
     assert (await served.client.put(f"{path}/documents/x", content=b"{}")).status_code == 200
     assert (await served.client.delete(path)).status_code == 200

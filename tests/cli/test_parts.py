@@ -43,6 +43,8 @@ def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
             assert "1 by header only" in b.run("put", "notes", "g1", "{}", "--if-absent").stderr
         with running(tmp_path / "b", "--peer", a.peer, collections=()) as b:
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
-            b.out("collections", "join", "notes")
+            assert b.out("collections", "join", "notes", "--priority", "high") == "priority: high, before: medium\n"
+            assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
+            assert b.out("collections", "join", "notes") == "where: all documents, before: team=blue\n"
             level(b)
             assert b.out("ls", "notes", "--ids") == "b1\ng1\nr1\n"

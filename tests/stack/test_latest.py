@@ -114,7 +114,7 @@ def test_the_history_outlives_a_restart_and_a_power_cut() -> None:
         await level(a, b)
         assert documents(b) == documents(a)
         assert of_status(b, "superseded")[0] >= before + 29
-        await b.join("notes")  # without saying so it is the whole history
+        await b.join("notes", history="full")
         await level(a, b)
         assert of_status(b, "history", "superseded") == ("full", 0)
 
