@@ -1,8 +1,9 @@
 """The README is run: what it shows is what happens.
 
-A block of `console` is a transcript.  `anna$ meshsync …` runs with a data directory and a port of anna's own; `$ …`
-runs without.  A block whose first line is `# NAME` is a file.  Output is compared after ids, times, sizes and addresses
-were made alike; an id that stands in the README stands for the one that took its place in the run.
+A block of `console` is a transcript, one of `text` what a demo prints (tests/test_scripts.py).  `anna$ meshsync …` runs
+with a data directory and a port of anna's own; `$ …` runs without.  A block whose first line is `# NAME` is a file.
+Output is compared after ids, times, sizes and addresses were made alike; an id that stands in the README stands for the
+one that took its place in the run.
 
 In the section of the LAN each name has a machine of its own; `<!-- unplug NAME -->` and `<!-- plug NAME -->` are done
 to its cable.
@@ -137,7 +138,10 @@ class Terminals:
         deadline = time.monotonic() + SECONDS_MAX
         # What only looks may be asked until it sees: peers take a moment to meet.
         looks = (
-            re.match(r"meshsync (peers( pending)?|status|graph( .*)?|wait synced .*|get .*|ls .*|log .*)$", command)
+            re.match(
+                r"meshsync (peers( pending)?|status|graph( .*)?|wait synced .*|get .*|ls .*|log .*|history .*)$",
+                command,
+            )
             is not None
         )
         while True:
@@ -242,7 +246,7 @@ def test_readme_shows_what_happens(terminals: Terminals) -> None:
         first = text.partition("\n")[0]
         if kind == "console":
             terminals.follow(text)
-        else:
+        elif kind != "text":
             assert re.fullmatch(r"# [\w.]+", first), f"a block of {kind} that is no file"
             (terminals.directory / first[2:]).write_text(terminals.translate(text))
     assert len(terminals.ids) >= 3
