@@ -22,6 +22,8 @@ from meshsync.store.sqlite.database import run
 from tests.authors import START_MS, Author
 from tests.store.rows import LACKING, PLACES, document, entry, fill, places
 
+VERSION_4 = Path(__file__).with_name("version-4.sql")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -41,9 +43,31 @@ def set_version(path: Path, version: int) -> None:
     connection.close()
 
 
-def unmake_finding_marks(connection: apsw.Connection) -> None:
-    """Take back what version 9 brought."""
-    run(connection, "DROP INDEX entries_1_marked")
+WAY_BACK = {
+    9: ("DROP INDEX entries_1_marked",),
+    8: ("ALTER TABLE collections DROP COLUMN retained", "DROP TABLE gone_1", "DROP TABLE superseded_1"),
+    7: ("DROP TABLE changes_1",),
+    6: ("DROP INDEX documents_1_expiring", "ALTER TABLE documents_1 DROP COLUMN expires"),
+    5: (
+        "ALTER TABLE collections DROP COLUMN marked",
+        "DROP INDEX entries_1_bare",
+        "CREATE INDEX entries_1_bare ON entries_1 (arrival) WHERE bare IS NOT NULL",
+    ),
+    4: ("DROP TABLE indexes_1", "DROP TABLE keys_1"),
+    3: ("DROP TABLE touches_1", "DROP INDEX documents_1_contested"),
+    2: ("ALTER TABLE collections DROP COLUMN bytes",),
+}
+"""What takes back what each version brought."""
+
+
+def bring_back_to(path: Path, version: int) -> None:
+    """Make a store as this version made it."""
+    connection = apsw.Connection(str(path))
+    for number in range(migrations.SCHEMA_VERSION, version, -1):
+        for statement in WAY_BACK[number]:
+            run(connection, statement)
+    connection.close()
+    set_version(path, version)
 
 
 def test_an_upgrade_under_a_node_that_runs_does_not_mix_two_versions(
@@ -58,56 +82,12 @@ def test_an_upgrade_under_a_node_that_runs_does_not_mix_two_versions(
     SqliteStore.open(path, boot_id=b"boot").close()
 
 
-def unmake_retaining(connection: apsw.Connection) -> None:
-    """Take back what version 8 brought, and all since."""
-    unmake_finding_marks(connection)
-    run(connection, "ALTER TABLE collections DROP COLUMN retained")
-    run(connection, "DROP TABLE gone_1")
-    run(connection, "DROP TABLE superseded_1")
-
-
-def unmake_expiries(connection: apsw.Connection) -> None:
-    """Take back what version 6 brought, and all since."""
-    unmake_changes(connection)
-    run(connection, "DROP INDEX documents_1_expiring")
-    run(connection, "ALTER TABLE documents_1 DROP COLUMN expires")
-
-
-def unmake_marks(connection: apsw.Connection) -> None:
-    """Take back what version 5 brought, and all since."""
-    unmake_expiries(connection)
-    run(connection, "ALTER TABLE collections DROP COLUMN marked")
-    run(connection, "DROP INDEX entries_1_bare")
-    run(connection, "CREATE INDEX entries_1_bare ON entries_1 (arrival) WHERE bare IS NOT NULL")
-
-
-def unmake_changes(connection: apsw.Connection) -> None:
-    """Take back what version 7 brought, and all since."""
-    unmake_retaining(connection)
-    run(connection, "DROP TABLE changes_1")
-
-
-def unmake_indexes(connection: apsw.Connection) -> None:
-    """Take back what version 4 brought, and all since."""
-    unmake_marks(connection)
-    run(connection, "DROP TABLE indexes_1")
-    run(connection, "DROP TABLE keys_1")
-
-
-def unmake_touches(connection: apsw.Connection) -> None:
-    """Take back what version 3 brought, and all since."""
-    unmake_indexes(connection)
-    run(connection, "DROP TABLE touches_1")
-    run(connection, "DROP INDEX documents_1_contested")
-
-
 @pytest.fixture
 def version_0(path: Path) -> Path:
     """A store of an artificial version 0, in which peers had no name and the bytes of payloads were not counted."""
+    bring_back_to(path, 1)
     connection = apsw.Connection(str(path))
-    unmake_touches(connection)
     run(connection, "ALTER TABLE peers DROP COLUMN name")
-    run(connection, "ALTER TABLE collections DROP COLUMN bytes")
     connection.close()
     set_version(path, 0)
     return path
@@ -145,11 +125,7 @@ def test_payloads_of_an_older_store_are_counted(path: Path) -> None:
     size = places(store).size_bytes()
     assert size > 50 * ENTRY_BYTES
     store.close()
-    connection = apsw.Connection(str(path))
-    unmake_touches(connection)
-    run(connection, "ALTER TABLE collections DROP COLUMN bytes")
-    connection.close()
-    set_version(path, 1)
+    bring_back_to(path, 1)
     store = SqliteStore.open(path, boot_id=b"boot")
     assert places(store).size_bytes() == size
     store.close()
@@ -168,10 +144,7 @@ def test_the_past_of_documents_of_an_older_store_is_found(tmp_path: Path) -> Non
     before = pasts(replica)
     assert [len(found) for found in before.values()] == [86] * 5 + [85] * 2 + [1, 600]
     store.close()
-    connection = apsw.Connection(str(path))
-    unmake_touches(connection)
-    connection.close()
-    set_version(path, 2)
+    bring_back_to(path, 2)
     store = SqliteStore.open(path, boot_id=b"boot")
     replica = replica_of(store)
     assert pasts(replica) == before
@@ -185,10 +158,7 @@ def test_the_past_of_documents_of_an_older_store_is_found(tmp_path: Path) -> Non
 
 def test_an_older_store_takes_indexes(path: Path) -> None:
     """Otherwise only new nodes could declare any."""
-    connection = apsw.Connection(str(path))
-    unmake_indexes(connection)
-    connection.close()
-    set_version(path, 3)
+    bring_back_to(path, 3)
     store = SqliteStore.open(path, boot_id=b"boot")
     replica = replica_of(store)
     replica.append([Operation(PUT, "x", {"n": 1})], START_MS)
@@ -205,10 +175,7 @@ def test_an_older_store_takes_indexes(path: Path) -> None:
 
 def test_an_older_store_takes_marks(path: Path) -> None:
     """Otherwise a node that was updated asks its peers for ever for payloads that it let go."""
-    connection = apsw.Connection(str(path))
-    unmake_marks(connection)
-    connection.close()
-    set_version(path, 4)
+    bring_back_to(path, 4)
     store = SqliteStore.open(path, boot_id=b"boot")
     tables = places(store)
     with store.transaction():
@@ -228,10 +195,7 @@ def test_an_older_store_finds_its_marks(path: Path) -> None:
     with store.transaction():
         places(store).rewrite_entry(entry(7, payload=None)._replace(bare=with_mark(LACKING, LET_GO)))
     store.close()
-    connection = apsw.Connection(str(path))
-    unmake_finding_marks(connection)
-    connection.close()
-    set_version(path, 8)
+    bring_back_to(path, 8)
     store = SqliteStore.open(path, boot_id=b"boot")
     assert [row.arrival for row in places(store).marked_entries(1, 9)] == [7]
     store.close()
@@ -239,10 +203,7 @@ def test_an_older_store_finds_its_marks(path: Path) -> None:
 
 def test_documents_of_an_older_store_may_expire(path: Path) -> None:
     """Otherwise a node that was updated takes its old documents for damaged, or keeps all for ever."""
-    connection = apsw.Connection(str(path))
-    unmake_expiries(connection)
-    connection.close()
-    set_version(path, 5)
+    bring_back_to(path, 5)
     store = SqliteStore.open(path, boot_id=b"boot")
     tables = places(store)
     assert [row.id for row in tables.document_rows("", 50)] == [f"d{n:06}" for n in range(1, 51)]
@@ -260,10 +221,7 @@ def test_an_older_store_lets_its_past_go(tmp_path: Path) -> None:
     store = SqliteStore.open(path, boot_id=b"boot")
     replica_of(store).append([Operation(PUT, "x", {"n": 0})], START_MS)
     store.close()
-    connection = apsw.Connection(str(path))
-    unmake_retaining(connection)
-    connection.close()
-    set_version(path, 7)
+    bring_back_to(path, 7)
     store = SqliteStore.open(path, boot_id=b"boot")
     replica = replica_of(store)
     for number in range(1, 3):
@@ -289,6 +247,49 @@ def pasts(replica: Replica) -> dict[str, list[Write]]:
     """What was ever written, by document."""
     past = Past(replica)
     return {row.id: list(past.writes(row)) for row in past.rows()}
+
+
+def shape(path: Path) -> dict[str, set[object]]:
+    """What each table has for columns, in whatever order, and each index."""
+    connection = apsw.Connection(str(path))
+    made = run(connection, "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    columns = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?)'
+    found: dict[str, set[object]] = {
+        name: set(connection.execute(columns, (name,))) if kind == "table" else {sql} for kind, name, sql in made
+    }
+    connection.close()
+    return found
+
+
+def test_a_store_of_version_4_is_what_it_was_and_shaped_as_a_new_one(tmp_path: Path) -> None:
+    """Otherwise an owner who updates loses something, or has a file that the next step was never tried with."""
+    path, new = tmp_path / "store.db", tmp_path / "new.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(VERSION_4.read_text(encoding="utf-8"))
+    connection.close()
+    store = SqliteStore.open(path, boot_id=b"boot")
+    roots, bodies = {}, {}
+    for id, name in store.collections():
+        replica = Replica(store, store.collection(id, name), Author(1).key)
+        assert (replica.entry_count(), replica.document_count(), replica.tables.marked()) == (8, 2, 0)
+        assert [row.arrival for row in replica.tables.bare_entries(9)] == [8]
+        assert {id: len(found) for id, found in pasts(replica).items()} == {"a": 3, "b": 3, "gone": 2}
+        assert [row.id for row in replica.tables.document_rows("", 9, contested=True)] == ["a", "b"]
+        roots[name] = replica.root().hex()[:8]
+        bodies[name] = {row.id: replica.merger.body(row, None) for row in Past(replica).rows()}
+    b = {"n": 1, "m": 2, "k": True}
+    assert bodies == {
+        "places": {"a": {"n": 2}, "b": b, "gone": None},
+        "notes": {"a": {"n": {"$conflict": [2, 9]}}, "b": b, "gone": None},
+    }
+    assert roots == {"places": "360d6997", "notes": "5cb203d4"}
+    assert list(store.verify()) == []
+    store.close()
+    store = SqliteStore.open(new, boot_id=b"boot")
+    for name in ("places", "notes"):
+        store.collection(CollectionId.of_name(name), name)
+    store.close()
+    assert shape(path) == shape(new)
 
 
 def test_copy_of_the_older_store_stays(version_0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
