@@ -118,7 +118,7 @@ class Collection:
         return await self.write([operation], expect(id, if_entry, if_absent=if_absent))
 
     def expiry_ms(self, expires: Expires | None) -> int | None:
-        """`Operation.expires_ms`.  LocalError: it is no time, or none to come."""
+        """`Operation.expires_ms`.  LocalError: it is no time.  PassedError: it is none to come."""
         return expiry_ms(expires, self._present_ms())
 
     def _present_ms(self) -> int:

@@ -79,6 +79,10 @@ class NotInPartError(LocalError):
     """The document is outside of the part of the collection that this node holds, and may exist elsewhere."""
 
 
+class PassedError(LocalError):
+    """The time at which a document was to expire is not to come."""
+
+
 class LetGoError(LocalError):
     """What was asked for lies in a part of the past that is not kept here."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation, encode_operations
 from meshsync.core.limits import EXPIRES_MS_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
-from meshsync.errors import LocalError, MovedOnError, RefusedError
+from meshsync.errors import LocalError, MovedOnError, PassedError, RefusedError
 from meshsync.ids import EntryId
 from meshsync.moments import milliseconds_of, parse_expires, time_of
 
@@ -69,7 +69,7 @@ def expect(id: str, if_entry: EntryId | str | None, *, if_absent: bool) -> list[
 def expiry_ms(expires: Expires | None, now_ms: int) -> int | None:
     """What an operation says of when its document expires; see `Operation.expires_ms`.
 
-    LocalError: it is no time, or it has passed, or no stamp could be as late.
+    LocalError: it is no time, or no stamp could be as late.  PassedError: it has passed.
     """
     if expires is None:
         return None
@@ -86,7 +86,7 @@ def expiry_ms(expires: Expires | None, now_ms: int) -> int | None:
     if found > EXPIRES_MS_MAX:
         raise LocalError(f"expires: {expires} is later than the year {time_of(EXPIRES_MS_MAX).year}; write never")
     if found <= now_ms:
-        raise LocalError(
+        raise PassedError(
             f"expires: {expires} is not to come, because here it is {time_of(now_ms):%Y-%m-%dT%H:%M:%SZ}; name a later"
             " time, or delete the document"
         )

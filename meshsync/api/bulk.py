@@ -20,7 +20,8 @@ from meshsync.api.requests import collection_of, flag, read_lines, refuse_unknow
 from meshsync.api.responses import Lines, Write, line
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.limits import LIMITS, OPERATIONS_MAX
-from meshsync.errors import LocalError, MeshsyncError, StoreError
+from meshsync.errors import LocalError, MeshsyncError, PassedError, StoreError
+from meshsync.jsonlines import take_expiry
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
@@ -43,6 +44,8 @@ class _Load:
         """Documents that are as durable as the node was configured."""
         self.bad: list[dict[str, Any]] = []
         self.bad_count = 0
+        self.expired = 0
+        """Documents that were left out because they have expired."""
         self.error: dict[str, Any] | None = None
         """Why it stopped, and at which line: everything before that line is stored."""
         self._batch = batch
@@ -87,17 +90,30 @@ class _Load:
         try:
             body = body_of(text, None, f"line {number}")
             id = _id_of(body, number)
+            expires_ms = self._expiry_of(body, number)
             # An entry names a document once.
             if id in self._ids_waiting:
                 self._commit()
-            self._waiting.append((number, Operation(PUT, id, body, self._expires_ms)))
+            self._waiting.append((number, Operation(PUT, id, body, expires_ms)))
             self._ids_waiting.add(id)
+        except PassedError:
+            self.expired += 1
         except LocalError as error:
             if not self._skip_bad:
                 self._commit()
             self._fail(number, error)
         if len(self._waiting) >= self._batch:
             self._commit()
+
+    def _expiry_of(self, body: dict[str, Any], number: int) -> int | None:
+        """When the document of a line expires, taken out of its fields.  PassedError: it has expired."""
+        try:
+            said = take_expiry(body)
+            return self.collection.expiry_ms(said) if self._expires_ms is None else self._expires_ms
+        except PassedError:
+            raise
+        except LocalError as error:
+            raise LocalError(f"line {number}: {error}") from None
 
     def _commit(self) -> None:
         """Write the lines that wait as one entry; where that is refused, one by one, so that the bad one is found."""
@@ -156,7 +172,7 @@ class _Load:
 
     def progress(self) -> dict[str, Any]:
         """How far it is."""
-        return {"v": 1, "stored": self.stored, "bad": self.bad_count}
+        return {"v": 1, "stored": self.stored, "bad": self.bad_count, "expired": self.expired}
 
     def result(self) -> dict[str, Any]:
         """What came of it."""
@@ -169,7 +185,11 @@ async def load_documents(node: Node, request: Request) -> Response:
 
     It stops at the first bad line, and `error` names it: what comes before is stored, and going on from that line
     loses nothing.  With `skip_bad` it goes on and lists the bad lines.  With `progress` the answer is a stream of
-    lines while it runs, the last of which has `done`.  With `expires` all of them expire at the same moment.
+    lines while it runs, the last of which has `done`.
+
+    A line is an object with an `id`; `$expires` in it says when the document expires, as the parameter `expires` of
+    PUT does, and a field of that name is written as `"$expires": [null, …]`.  A document that has expired is left out
+    and counted in `expired`.  With `expires` all of them expire at the same moment, whatever their lines say.
     """
     refuse_unknown(request, "batch", "expires", "skip_bad", "progress")
     batch, collection = whole_number(request, "batch", 1, OPERATIONS_MAX) or 1, collection_of(node, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -26,6 +27,8 @@ from meshsync.core.matching import MISSING
 from meshsync.core.ordering import Order
 from meshsync.core.strictjson import decode_untrusted_json
 from meshsync.errors import LocalError
+from meshsync.jsonlines import line_of
+from meshsync.moments import time_of
 from meshsync.past.listing import list_past
 from meshsync.store.listing import After, Listing
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from meshsync.collection import Collection
     from meshsync.node import Node
     from meshsync.past.snapshots import PastDocument
+    from meshsync.store.rows import DocumentPayload
 
 _SLICE_SECONDS = 0.005
 """How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
@@ -41,6 +45,8 @@ _CHUNK_CHARACTERS = 64 * 1024
 
 async def list_documents(node: Node, request: Request) -> Response:
     """The documents of a collection, a line each: its fields and `id`; with `at`, as they were then.
+
+    Where a document expires, `$expires` says when; see `load` for a field of that name.
 
     By id, or by the field of `order` and then by id: null, booleans, numbers, strings, arrays, objects, and the
     documents without the field at the end.
@@ -66,8 +72,7 @@ async def list_documents(node: Node, request: Request) -> Response:
         began = trio.current_time()
         for found in listing.steps():
             for document, body in found:
-                id = document.row.id
-                text = line({"id": id} if ids_only else {**body, "id": id})
+                text = line({"id": document.row.id} if ids_only else line_of(document.row.id, body, _expiry(document)))
                 chunk.append(text)
                 size += len(text)
             if size > _CHUNK_CHARACTERS:
@@ -121,13 +126,17 @@ async def explain_documents(node: Node, request: Request) -> Response:
     )
 
 
+def _expiry(document: DocumentPayload) -> datetime | None:
+    return None if (ms := document.row.expires_ms) is None else time_of(ms)
+
+
 def _told(found: AsyncGenerator[PastDocument, None], *, ids_only: bool) -> Response:
     """Documents as they were, a line each.  Finding them lets others run by itself."""
 
     async def produce(write: Write) -> None:
         async with aclosing(found) as documents:
             async for one in documents:
-                await write(line({"id": one.id} if ids_only else {**one.body, "id": one.id}))
+                await write(line({"id": one.id} if ids_only else line_of(one.id, one.body, one.expires)))
 
     return Lines(produce)
 

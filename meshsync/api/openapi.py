@@ -295,7 +295,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Restore": _object({"at": _said(_TEXT, "a time such as 2026-05-04T12:30:00Z, or an entry's id")}),
     "Written": _answer(collection=_TEXT, id=_TEXT, entry=_HEX),
     "Batch": _answer(collection=_TEXT, entry=_maybe(_HEX), documents=_COUNT),
-    "Loaded": _answer(stored=_COUNT, bad=_COUNT, bad_lines=_list({"type": "object"})),
+    "Loaded": _answer(
+        stored=_COUNT,
+        bad=_COUNT,
+        expired=_said(_COUNT, "documents that were left out because they have expired"),
+        bad_lines=_list({"type": "object"}),
+    ),
 }
 
 

@@ -58,7 +58,8 @@ def load_command(
     """Write many documents from JSON lines, in FILE or on standard input: {"id": "…", …} each.
 
     It stops at the first bad line and names it; what comes before is stored.  Loading the same lines again is
-    harmless.
+    harmless.  A line may say when its document expires, {"id": "…", "$expires": TIME, …}; with --expires it is that
+    time for all.  What has expired is left out and counted.
     """
     parameters = [("progress", "true"), *expires_parameters(expires)]
     if skip_bad:
@@ -99,6 +100,8 @@ def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
         )
     if not as_json:
         write_line(f"{counted(result['stored'], 'document')} stored")
+        if result["expired"]:
+            write_line(f"{counted(result['expired'], 'document')} left out, expired; --expires never loads them, too")
     if result["bad"]:
         raise CommandError(Exit.NOT_SO, f"{counted(result['bad'], 'bad line')} left out")
 

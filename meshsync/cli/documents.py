@@ -11,6 +11,7 @@ import click
 from meshsync.cli.main import client, client_options
 from meshsync.cli.output import print_json, printable, to_json, write_line
 from meshsync.core.limits import LIMITS
+from meshsync.jsonlines import take_expiry
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -181,7 +182,10 @@ def ls_command(
     explain: bool,
     collection: str,
 ) -> None:
-    """List documents by id; --json prints a line a document, its fields and its id, as load reads it."""
+    """List documents by id; --json prints a line a document, its fields and its id, as load reads it.
+
+    Where a document expires, "$expires" in its line says when.
+    """
     options = {"order": order, "after": after, "after_value": after_value, "limit": limit}
     parameters = [("where", expression) for expression in where]
     parameters += [(name, str(value)) for name, value in options.items() if value is not None]
@@ -224,5 +228,7 @@ def _print_document(document: dict[str, Any], *, as_json: bool, ids_only: bool) 
     elif ids_only:
         write_line(printable(document["id"], characters_max=1000))
     else:
+        expires = take_expiry(document)
         fields = {name: value for name, value in document.items() if name != "id"}
-        write_line(f"{printable(document['id'], characters_max=1000)}  {to_json(fields)}")
+        text = f"{printable(document['id'], characters_max=1000)}  {to_json(fields)}"
+        write_line(text if expires is None else f"{text}  expires {expires}")

@@ -37,7 +37,7 @@ async def test_every_line_is_stored_in_order(served: Served, batch: int) -> None
     documents = [{"id": f"n{n % 300:03}", "n": n} for n in range(700)]
     assert await load(served, lines(*documents), batch=batch) == (
         200,
-        {"v": 1, "stored": 700, "bad": 0, "bad_lines": []},
+        {"v": 1, "stored": 700, "bad": 0, "expired": 0, "bad_lines": []},
     )
     notes = served.node.collection("notes")
     assert len(notes) == 300
@@ -94,8 +94,8 @@ async def test_progress_is_told_while_the_lines_are_still_coming(served: Served)
         nursery.start_soon(wait_stored)
         response = await served.client.post(LOAD, params={"progress": "true"}, content=body())
     reports = [json.loads(line) for line in response.text.splitlines()]
-    assert reports[0] == {"v": 1, "stored": 0, "bad": 0}
-    assert reports[-1] == {"v": 1, "stored": 2, "bad": 0, "bad_lines": [], "done": True}
+    assert reports[0] == {"v": 1, "stored": 0, "bad": 0, "expired": 0}
+    assert reports[-1] == {"v": 1, "stored": 2, "bad": 0, "expired": 0, "bad_lines": [], "done": True}
 
 
 async def test_a_disk_that_fails_ends_it_with_the_line_to_go_on_from(

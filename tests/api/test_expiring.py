@@ -111,3 +111,55 @@ async def test_whoever_asks_for_what_has_expired_is_told_so(served: Served) -> N
         assert error["message"] == f"document 'n1' in notes expired at {SUMMER_TEXT}"
     found = await served.get(f"{N1}/why")
     assert (found["deleted"], found["expiry"]["passed"]) == (None, True)
+
+
+async def test_lines_say_when_documents_expire_and_are_loaded_so(served: Served) -> None:
+    """Otherwise what a backup brings back never expires."""
+    entry = await put(served, '{"n":1}', expires=SUMMER)
+    documents = f"{NOTES}/documents"
+    for id, body, expires in (("n2", {"n": 2}, None), ("n3", {"$expires": [1]}, None), ("n4", {"$expires": 1}, SUMMER)):
+        await served.node.collection("notes").put(id, body, expires=expires)
+    lines = [
+        {"n": 1, "id": "n1", "$expires": SUMMER_TEXT},
+        {"n": 2, "id": "n2"},
+        {"id": "n3", "$expires": [None, [1]]},
+        {"id": "n4", "$expires": [SUMMER_TEXT, 1]},
+    ]
+    assert await served.lines(documents) == lines
+    assert await served.lines(documents, order="n") == lines
+    assert await served.lines(documents, at=entry) == lines[:1]
+    assert await served.lines(documents, ids="true", limit=1) == [{"id": "n1"}]
+    dumped = (await served.client.get(documents)).content
+    notes = served.node.collection("notes")
+    before = [(one.id, one.body, one.expires) for one in notes.documents()]
+    for document in before:
+        await notes.delete(document[0])
+    for batch in ("1", "4"):
+        response = await served.client.post(f"{NOTES}/load", params={"batch": batch}, content=dumped)
+        assert response.json() == {"v": 1, "stored": 4, "bad": 0, "expired": 0, "bad_lines": []}
+        assert [(one.id, one.body, one.expires) for one in notes.documents()] == before
+
+
+async def test_a_line_that_has_expired_is_left_out_and_counted(served: Served) -> None:
+    """A dump may be old: what has expired since must not stop the rest, nor come back for ever, nor go unsaid."""
+    lines = [{"id": "l1", "$expires": "2020-01-01T00:00Z"}, {"id": "l2"}, {"id": "l3", "$expires": SUMMER}]
+    content = "\n".join(map(json.dumps, lines))
+    notes = served.node.collection("notes")
+    for batch in ("1", "9"):
+        response = await served.client.post(f"{NOTES}/load", params={"batch": batch}, content=content)
+        assert response.json() == {"v": 1, "stored": 2, "bad": 0, "expired": 1, "bad_lines": []}
+        assert [one.id for one in notes.documents()] == ["l2", "l3"]
+    response = await served.client.post(f"{NOTES}/load", params={"expires": "never"}, content=content)
+    assert response.json()["stored"] == 3
+    assert [(one.id, one.body, one.expires) for one in notes.documents()] == [(f"l{n}", {}, None) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("said", ["tomorrow", "2100-01-01T00:00", 30, ["30d"]])
+async def test_a_line_with_no_time_is_a_bad_line(served: Served, said: Any) -> None:
+    """Otherwise a slip in one line keeps a document for ever, or stops a load without a word where."""
+    content = "\n".join(map(json.dumps, [{"id": "l1"}, {"id": "l2", "$expires": said}, {"id": "l3"}]))
+    for batch in ("1", "9"):
+        response = await served.client.post(f"{NOTES}/load", params={"batch": batch}, content=content)
+        answer = response.json()
+        assert (response.status_code, answer["stored"], answer["error"]["line"]) == (400, 1, 2)
+        assert answer["error"]["message"].startswith("line 2: ")

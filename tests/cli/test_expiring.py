@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 
@@ -66,3 +67,34 @@ def test_a_document_is_gone_though_nobody_writes(tmp_path: Path) -> None:
         while node.json("status")["collections"][0]["documents"]:
             assert time.monotonic() < deadline
         assert node.out("ls", "notes") == ""
+
+
+def test_a_dump_brings_back_when_documents_expire(tmp_path: Path) -> None:
+    """A backup must come back as it was, on another node and by way of a pipe, with what it says of the time."""
+    rng, lines = random.Random(7), []
+    for number in range(40):
+        line = {"id": f"d{number:02}", "n": rng.choice([None, 1, "ä😀", [1, {"x": 2}]])}
+        if rng.random() < 0.3:
+            line["$expires"] = [None, rng.choice(["never", 3, None])]
+        elif rng.random() < 0.6:
+            line["$expires"] = f"{rng.randrange(2100, 2200)}-06-01T08:00:00.{rng.randrange(1000):03}Z"
+        lines.append(line)
+    with running(tmp_path / "a") as a, running(tmp_path / "b") as b:
+        assert a.out("load", "notes", text="\n".join(map(json.dumps, lines))) == "40 documents stored\n"
+        a.out("put", "notes", "d00", '{"$expires":1}', "--expires", "30d")
+        a.out("patch", "notes", "d01", '{"n":2}', "--expires", "2d")
+        a.out("rm", "notes", "d02")
+        dumped = a.out("dump", "notes")
+        assert b.out("load", "notes", "--batch", "7", text=dumped) == "39 documents stored\n"
+        for arguments in (("dump", "notes"), ("ls", "notes", "--json"), ("ls", "notes")):
+            assert b.out(*arguments) == a.out(*arguments)
+        for id in ("d00", "d01", "d03"):
+            there, back = a.json("get", "notes", id), b.json("get", "notes", id)
+            assert (back["doc"], back["expires"]) == (there["doc"], there["expires"])
+        expires = b.json("get", "notes", "d00")["expires"]
+        assert b.out("ls", "notes", "--limit", "1") == f'd00  {{"$expires":1}}  expires {expires}\n'
+    with running(tmp_path / "c", clock_offset_s=31 * DAYS) as c:
+        done = c.out("load", "notes", text=dumped)
+        assert done == "37 documents stored\n2 documents left out, expired; --expires never loads them, too\n"
+        assert c.run("get", "notes", "d00").returncode == 1
+        assert c.run("load", "notes", text='{"id":"d00","$expires":1}').returncode == 2
