@@ -12,7 +12,6 @@ import trio
 from meshsync.addresses import parse_address
 from meshsync.collection import Collection
 from meshsync.config import Config
-from meshsync.core import cbor
 from meshsync.core.history import History
 from meshsync.core.limits import Limits
 from meshsync.core.policy import Policy, collection_id
@@ -28,7 +27,7 @@ from meshsync.ids import CollectionId, EndpointId
 from meshsync.indexing import Indexing
 from meshsync.inspection import log_entries
 from meshsync.interfaces import Interfaces
-from meshsync.joining import Terms
+from meshsync.joining import Remembered, Terms
 from meshsync.peering.peering import Peering
 from meshsync.peering.trust import Trust
 from meshsync.repair import LAST_RESORT
@@ -43,9 +42,6 @@ from meshsync.sync.relay import Carrier
 from meshsync.sync.subscription import Subscription
 from meshsync.verification import Fault, Finding, verify
 
-_JOINED = "joined"
-"""Under this name the store keeps the collections that were joined at run time: CBOR [[name, priority, policy, query,
-retention, history or null], …]."""
 PREFIX_DIGITS_MIN = 8
 
 
@@ -101,6 +97,7 @@ class Node:
         self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}
+        self._remembered = Remembered(store, config.collections)
 
     def __repr__(self) -> str:
         return f"Node({self.id.short}…, {self.name!r})"
@@ -137,7 +134,8 @@ class Node:
         retain: Retention | str | None = None,
         history: History | str | None = None,
     ) -> dict[str, tuple[str, str]]:
-        """Replicate a collection from now on, also after a restart; or change on what terms.
+        """Replicate a collection from now on, also after a restart; or change on what terms.  At the next start what
+        the configuration says of it wins, key by key.
 
         `query`: which documents; None: all.  `conflicts`: its policy, see `SyncEngine.subscribe`.  `retain`: what is
         kept here of what was overwritten, such as "30d", see `meshsync.core.retention`; None: all.  `history`: how much
@@ -152,11 +150,12 @@ class Node:
         terms = Terms.read(query, priority, conflicts, retain, history)
         changed: dict[str, tuple[str, str]] = {}
         if name in self._joined:
-            changed = self._change(name, Terms(query=Query()) if terms.say_nothing else terms)
-            self._remember_joined()
+            terms = Terms(query=Query()) if terms.say_nothing else terms
+            changed = self._change(name, terms)
+            self._remembered.note(name, terms)
         else:
             self._join(name, terms)
-            self._remember_joined()
+            self._remembered.note(name, terms._replace(conflicts=self.sync.replica(name).policy))
             self.events.emit("collection_joined", collection=name)
         await self.store.synced()
         return changed
@@ -176,9 +175,9 @@ class Node:
     async def leave(self, name: str) -> None:
         """Stop replicating a collection; what is held of it stays on the disk.
 
-        Where the configuration names it the next start joins it again.  One that is only carried for others is named
-        by its id; that removes its data, and it is not carried again for some weeks.  Done before the first wait:
-        cancelling stops only the waiting for the disk.  LocalError: it was not joined.
+        Where the configuration names it the next start joins it again, as it says or by default.  One that is only
+        carried for others is named by its id; that removes its data, and it is not carried again for some weeks.  Done
+        before the first wait: cancelling stops only the waiting for the disk.  LocalError: it was not joined.
         """
         subscription = self._joined.pop(name, None)
         if subscription is None and (carried := self.relay.find(name)) is not None:
@@ -187,7 +186,7 @@ class Node:
         if subscription is None:
             raise LocalError(f"this node has not joined {name!r}; it has: {', '.join(self.collections()) or 'none'}")
         subscription.close()
-        self._remember_joined()
+        self._remembered.forget(name)
         self.events.emit("collection_left", collection=name)
         await self.store.synced()
 
@@ -204,30 +203,12 @@ class Node:
 
         LocalError: with those that were declared in earlier runs there are too many indexes.
         """
+        for name, terms in self._remembered.joined().items():
+            self._join(name, terms)
         for one in self.config.collections:
-            priority = Priority[one.priority.upper()]
-            self._join(one.name, Terms.read(Query.parse(one.where), priority, one.conflicts, one.retain, one.history))
             for field in one.indexes:
                 self.sync.replica(one.name).indexes.add(field)
-        remembered = self.store.meta(_JOINED)
-        # Earlier versions knew no policies, no queries, and kept and fetched everything.
-        for name, urgency, *more in cbor.decode_trusted(remembered) if remembered else ():
-            if name not in self._joined:
-                rest: list[Any] = [*more, *[None, None, str(ALL), None][len(more) :]]
-                query = Query() if rest[1] is None else Query.from_json(rest[1])
-                self._join(name, Terms.read(query, Priority(urgency), rest[0], *rest[2:]))
         self.relay.load()
-
-    def _remember_joined(self) -> None:
-        # What the configuration names is left to it: it may name other collections the next time.
-        configured = {collection.name for collection in self.config.collections}
-        rows = [[name, *self._remembered(one)] for name, one in self._joined.items() if name not in configured]
-        with self.store.transaction():
-            self.store.set_meta(_JOINED, cbor.encode(rows))
-
-    def _remembered(self, one: Subscription) -> list[Any]:
-        policy, history = self.sync.replica(one.collection).policy, one.history and one.history.value
-        return [int(one.priority), policy.value, one.query.to_json(), str(one.retain), history]
 
     def _open_named(self, name: str, policy: Policy | None) -> Replica:
         if policy is None:

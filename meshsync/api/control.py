@@ -145,7 +145,7 @@ async def join_collection(node: Node, request: Request) -> Response:
     is fetched: where it is left out, `full`, or `latest` where nothing is kept.
 
     Of a collection that was joined before stays what is left out; with the name alone, all documents are wanted from
-    now on.  `changed` says what is otherwise than before.
+    now on.  `changed` says what is otherwise than before.  At the next start what the configuration says of it wins.
     """
     from meshsync.core.priority import Priority
     from meshsync.core.query import Query

@@ -94,8 +94,9 @@ def _join(
     With --where only the documents that match are fetched, and shown.
 
     Joining again changes what is named, says what that was before, and leaves the rest as it is.  With no option at all
-    every document is wanted from now on.  Where the configuration, or --collection, names it, that counts again at the
-    next start.
+    every document is wanted from now on.  At the next start the keys that the configuration has for it (where, history,
+    priority, conflicts, retain) count again; the others stay as they were joined here, and so does one that it names,
+    or --collection, without any.
 
     With --history latest nothing is fetched that was overwritten before it came.  Joining again with --history full
     fetches it, as far as a peer has it.

@@ -62,7 +62,11 @@ class PeerConfig(_Model):
 
 
 class CollectionConfig(_Model):
-    """A collection that this node replicates.  Its bare name in short."""
+    """A collection that this node replicates.  Its bare name in short.
+
+    `where`, `priority`, `conflicts`, `retain` and `history` count at each start where they are given.  Those that are
+    not are as `meshsync collections join` set them last, or else by default.
+    """
 
     name: values.CollectionName
     """Its name: the same on all nodes that share it."""
@@ -74,7 +78,7 @@ class CollectionConfig(_Model):
     indexes: Annotated[tuple[values.IndexedField, ...], After(values.distinct)] = ()
     """Fields by which documents are found at once, such as `team` or `position.lat`; at this node only."""
     where: Annotated[tuple[str, ...], After(values.query)] = ()
-    """Which documents: those of which all of the conditions hold, as in `team=blue`; all where none is given."""
+    """Which documents: those of which all of the conditions hold, as in `team=blue`; `[]` for all."""
     retain: Annotated[str, After(values.retention)] = "all"
     """What is kept here of what was overwritten: `all`, `latest`, what was written within a time such as `30d` or
     `12h`, or what arrived last, as `10000 entries`."""

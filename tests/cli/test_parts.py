@@ -41,7 +41,7 @@ def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
                 assert "1 write to it is known, 1 by header only" in refused.stderr
             assert "no connected peer has all of it" not in b.out("status")
             assert "1 by header only" in b.run("put", "notes", "g1", "{}", "--if-absent").stderr
-        with running(tmp_path / "b", "--peer", a.peer, collections=()) as b:
+        with running(tmp_path / "b", "--peer", a.peer, collections=("notes",)) as b:
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
             assert b.out("collections", "join", "notes", "--priority", "high") == "priority: high, before: medium\n"
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}

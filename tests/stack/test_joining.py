@@ -1,17 +1,22 @@
-"""Joining a collection again: what a command does not name stays as it is."""
+"""Joining a collection again, and after a restart: what nobody names stays as it is."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
+from meshsync.core import cbor
 from meshsync.core.history import History
+from meshsync.core.policy import Policy
 from meshsync.core.priority import Priority
 from meshsync.core.query import Query
-from meshsync.core.retention import LATEST
+from meshsync.core.retention import ALL, LATEST, Retention
 from meshsync.errors import LocalError
+from meshsync.joining import Remembered, Terms
 from meshsync.node import Node
+from meshsync.store.memory import MemoryStore
 from tests.stack.world import World, simulate
 
 BLUE, RED = Query.parse("team=blue"), Query.parse("team=red")
@@ -93,3 +98,80 @@ def test_what_is_refused_changes_nothing() -> None:
         assert of_status(node, "query", "priority", "retain", "history") == before
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, [RED.to_json(), "high", "12h", "latest"]),
+        ({"where": ["team=blue"]}, [BLUE.to_json(), "high", "12h", "latest"]),
+        ({"where": []}, [None, "high", "12h", "latest"]),
+        ({"priority": "medium", "retain": "all"}, [RED.to_json(), "medium", "all", "latest"]),
+        ({"history": "full"}, [RED.to_json(), "high", "12h", "full"]),
+    ],
+)
+def test_what_the_configuration_says_wins_and_of_the_rest_what_was_joined(keys: dict[str, Any], expected: Any) -> None:
+    """Otherwise a part becomes whole at a restart, or the configuration is written in vain."""
+
+    async def scenario(world: World) -> None:
+        node = await world.start(1, collections=[{"name": "notes", **keys}])
+        await node.join("notes", RED, retain="12h", history="latest")
+        await node.join("notes", priority=Priority.HIGH)
+        said = ["query", "priority", "retain", "history"]
+        assert of_status(node, *said) == [RED.to_json(), "high", "12h", "latest"]
+        await world.kill(1)
+        node = await world.start(1, collections=[{"name": "notes", **keys}])
+        assert of_status(node, *said) == expected
+        await world.kill(1)
+        # Nothing of what the configuration said stays when it says it no more.
+        node = await world.start(1)
+        assert of_status(node, *said) == [RED.to_json(), "high", "12h", "latest"]
+        await node.leave("notes")
+        await world.kill(1)
+        assert of_status(await world.start(1), *said) == [None, "medium", "all", "full"]
+
+    simulate(scenario)
+
+
+def test_what_only_the_configuration_joined_goes_with_it() -> None:
+    """Otherwise a command about a collection keeps it for ever, or one that joined it lasts no longer than a file."""
+
+    async def scenario(world: World) -> None:
+        node = await world.start(1, collections=["notes"])
+        await node.join("notes", RED)
+        await node.join("own", BLUE)
+        await world.kill(1)
+        node = await world.start(1, collections=["own"])
+        assert of_status(node, "name", "query") == ["own", BLUE.to_json()]
+        await node.join("own", RED)
+        await world.kill(1)
+        node = await world.start(1, collections=[])
+        assert of_status(node, "name", "query") == ["own", RED.to_json()]
+        await world.kill(1)
+        # It was not named when the other was joined, and what was said of it before went then.
+        node = await world.start(1, collections=["notes"])
+        assert {one["name"]: one["query"] for one in node.status()["collections"]} == {
+            "notes": None,
+            "own": RED.to_json(),
+        }
+
+    simulate(scenario)
+
+
+def test_what_earlier_versions_joined_is_joined() -> None:
+    """Otherwise a node forgets its collections when it is upgraded."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    rows: list[list[Any]] = [
+        ["first", 1],
+        ["second", 0, "greatest", None],
+        ["third", 3, "latest", RED.to_json(), "30d"],
+        ["fourth", 2, "latest", {"and": []}, "all", "latest"],
+    ]
+    with store.transaction():
+        store.set_meta("joined", cbor.encode(rows))
+    assert Remembered(store, []).joined() == {
+        "first": Terms(priority=Priority.HIGH),
+        "second": Terms(priority=Priority.CRITICAL, conflicts=Policy.GREATEST),
+        "third": Terms(RED, Priority.LOW, Policy.LATEST, Retention.parse("30d")),
+        "fourth": Terms(Query(), Priority.MEDIUM, Policy.LATEST, ALL, History.LATEST),
+    }
