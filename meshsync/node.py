@@ -40,6 +40,7 @@ from meshsync.sweeping import Sweeping
 from meshsync.sync.engine import SyncEngine
 from meshsync.sync.relay import Carrier
 from meshsync.sync.subscription import Subscription
+from meshsync.upkeep import Upkeep
 from meshsync.verification import Fault, Finding, verify
 
 PREFIX_DIGITS_MIN = 8
@@ -83,17 +84,10 @@ class Node:
         self.interfaces: Interfaces | None = None
         """Through which it finds others; None where it is not bound to any."""
         self._wall_ms = wall_ms
-        self.indexing = Indexing(lambda: list(self._replicas.values()), self.events, self.sync.store_failed)
-        self.sweeping = Sweeping(
-            lambda: list(self._replicas.values()), self.events, self.sync.store_failed, wall_ms, limits
-        )
-        self.expiring = Expiring(
-            lambda: list(self._replicas.values()),
-            wall_ms,
-            lambda replica: self.sync.watcher(replica).notify(),
-            self.sync.store_failed,
-            limits,
-        )
+        upkeep = Upkeep(lambda: list(self._replicas.values()), self.sync.store_failed, limits)
+        self.indexing = Indexing(upkeep, self.events)
+        self.sweeping = Sweeping(upkeep, self.events, wall_ms)
+        self.expiring = Expiring(upkeep, wall_ms, lambda replica: self.sync.watcher(replica).notify())
         self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}

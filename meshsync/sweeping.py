@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import trio
 
-from meshsync.core.limits import Limits
-from meshsync.errors import StoreError
 from meshsync.events import EventLog
 from meshsync.store.replica import Replica
+from meshsync.upkeep import Upkeep
 
 
 class Sweeping:
     """The worker of one node.  `meshsync.store.retaining` says what goes."""
 
-    def __init__(
-        self,
-        replicas: Callable[[], Iterable[Replica]],
-        events: EventLog,
-        store_failed: Callable[[StoreError], None],
-        wall_ms: Callable[[], int],
-        limits: Limits,
-    ) -> None:
-        self._replicas = replicas
+    def __init__(self, upkeep: Upkeep, events: EventLog, wall_ms: Callable[[], int]) -> None:
+        self._upkeep = upkeep
         self._events = events
-        self._store_failed = store_failed
         self._wall_ms = wall_ms
-        self._limits = limits
 
     async def run(self) -> None:
         """Work for ever, a few milliseconds at a time.  Cancelling loses at most one step.
@@ -36,19 +26,20 @@ class Sweeping:
         comes by itself.
         """
         while True:
-            await trio.sleep(self._limits.sweep_seconds)
-            for replica in list(self._replicas()):
-                try:
-                    await self._sweep(replica)
-                except StoreError as error:
-                    self._store_failed(error)
+            await trio.sleep(self._upkeep.limits.sweep_seconds)
+            await self._sweep()
 
-    async def _sweep(self, replica: Replica) -> None:
-        before = replica.retaining.dropped
+    async def _sweep(self) -> None:
+        before: dict[Replica, tuple[int, int]] = {}
+
+        def step(replica: Replica) -> bool:
+            before.setdefault(replica, replica.retaining.dropped)
+            return replica.retaining.step(self._wall_ms())
+
         try:
-            while replica in self._replicas() and replica.retaining.step(self._wall_ms()):
-                await trio.lowlevel.checkpoint()
+            await self._upkeep.work_through(step)
         finally:
-            entries, size = (now - then for now, then in zip(replica.retaining.dropped, before, strict=True))
-            if entries:
-                self._events.emit("payloads_dropped", collection=replica.name, entries=entries, bytes=size)
+            for replica, then in before.items():
+                entries, size = (now - was for now, was in zip(replica.retaining.dropped, then, strict=True))
+                if entries:
+                    self._events.emit("payloads_dropped", collection=replica.name, entries=entries, bytes=size)

@@ -21,6 +21,7 @@ from meshsync.indexing import Indexing
 from meshsync.notifier import Notifier
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Applied, Replica
+from meshsync.upkeep import Upkeep
 
 NOW_MS = 1_800_000_000_000
 
@@ -35,7 +36,9 @@ class Notes(Collection):
         self.watcher = Notifier()
         self.failures: list[StoreError] = []
         self.now_ms = NOW_MS
-        self.indexing = Indexing(lambda: [self.replica], EventLog(LIMITS, lambda: 0.0), self.failures.append)
+        self.indexing = Indexing(
+            Upkeep(lambda: [self.replica], self.failures.append, LIMITS), EventLog(LIMITS, lambda: 0.0)
+        )
         super().__init__(
             self.replica,
             self._told,

@@ -318,6 +318,10 @@ class Limits:
     """From this length on the write-ahead log is moved into the database file."""
     wal_bytes_max: int = 16 * 1024 * 1024
     """From this length on the writer may have to wait for it."""
+    store_retry_seconds: float = 1.0
+    """How soon a session asks again for what the disk did not take."""
+    upkeep_retry_seconds: float = 5.0
+    """How soon the work beside everything else goes on where the disk did not take a step of it."""
     sweep_seconds: float = 5.0
     """How often payloads are looked for that are to be let go."""
     branches_per_author_max: int = 64

@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from meshsync.sync.link import Link
 
 _URGENT = (Open, Have, Prune, Graft)
-STORE_RETRY_SECONDS = 1.0
-"""How soon to try again what the disk did not take."""
 SYNCED_AGAIN_SECONDS = 1.0
 """Who was out of sync for so long is told when that is over."""
 
@@ -210,7 +208,7 @@ class Exchange:
         """The session asks again later, which needs no more than to be given Ready then."""
         now = trio.current_time()
         effects = self.session.not_stored(now, str(error), unread)
-        self.wake(now + STORE_RETRY_SECONDS)
+        self.wake(now + self._engine.limits.store_retry_seconds)
         self._engine.store_failed(error)
         self._carry_out(effects)
 
@@ -355,7 +353,7 @@ class Exchange:
                 await self._engine.store.synced()
             except StoreError as error:
                 self._engine.store_failed(error)
-                await trio.sleep(STORE_RETRY_SECONDS)
+                await trio.sleep(self._engine.limits.store_retry_seconds)
                 self._confirm_wanted.set()
                 continue
             self.replica.outbox.synced(arrival)

@@ -9,15 +9,12 @@ import trio
 
 from meshsync.core.history import History
 from meshsync.core.query import Query
-from meshsync.errors import StoreError
 from meshsync.notifier import Notifier
 from meshsync.store.replica import Replica
+from meshsync.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
-
-_RETRY_SECONDS = 5.0
-"""After the disk did not take a step."""
 
 
 class Parts:
@@ -25,6 +22,7 @@ class Parts:
 
     def __init__(self, engine: SyncEngine) -> None:
         self._engine = engine
+        self._upkeep = Upkeep(engine.subscribed, engine.store_failed, engine.limits)
         self._chosen = Notifier()
 
     def choose(self, replica: Replica, query: Query | None, history: History) -> None:
@@ -49,27 +47,30 @@ class Parts:
         while True:
             with trio.CancelScope(deadline=self._due()):
                 await self._chosen.wait()
-            while self._due() <= trio.current_time():
-                for replica in self._engine.subscribed():
-                    try:
-                        self._step(replica)
-                    except StoreError as error:
-                        self._engine.store_failed(error)
-                        await trio.sleep(_RETRY_SECONDS)
-                    await trio.lowlevel.checkpoint()
+            await self._upkeep.work_through(self._step)
 
     def _due(self) -> float:
         """When there is something to do, as far as is known."""
-        now, due = trio.current_time(), math.inf
-        for replica in self._engine.subscribed():
-            at = replica.unwanted.due(now) if replica.is_settled else now
-            due = due if at is None else min(at, due)
-        return due
+        now = trio.current_time()
+        return min((self._due_of(replica, now) for replica in self._engine.subscribed()), default=math.inf)
 
-    def _step(self, replica: Replica) -> None:
+    def _due_of(self, replica: Replica, now: float) -> float:
+        if not replica.is_settled:
+            return now
+        due = replica.unwanted.due(now)
+        return math.inf if due is None else due
+
+    def _step(self, replica: Replica) -> bool:
+        now = trio.current_time()
+        if self._due_of(replica, now) > now:
+            return False
         if replica.is_settled:
             self._drop(replica)
-            return
+        else:
+            self._settle(replica)
+        return True
+
+    def _settle(self, replica: Replica) -> None:
         assert replica.interest is not None
         if not replica.interest.step():
             return
