@@ -11,6 +11,13 @@ once, whether the reader was there or not.
 Entries whose payloads were let go, or never came because later ones supersede them, are passed over, and the other
 changes of their documents show these as they stand now: so whoever applies them all holds what there is.
 
+Entries are told once they are committed, not once they outlast a power cut: a node that waits for no disk would tell
+late or never, and one that does would tell each write later by a sync.  So a power cut can take what was told, and its
+numbers go to other entries.  A cursor names the life of the store in which it was given out (`meshsync.store.lives`),
+and one that is behind what is left of that life is refused: what its reader has cannot be known, since nobody may ever
+hear again of what was lost, so going back to the last common entry would leave it with documents that are nowhere.
+All other cursors go on.
+
 There is no queue: a reader is a position, and what it has yet to read is in the store.  A follower remembers how the
 documents that it met last stood at its position, because making that anew means reading their writes; it remembers so
 much of them and no more (`Limits.follower_documents_max`, `Limits.follower_bytes_max`).
@@ -34,11 +41,19 @@ from meshsync.core.entry import DELETE, KINDS, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
-from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
 from meshsync.moments import time_of
 from meshsync.notifier import Notifier
-from meshsync.part_following import PREFIX, PartFollower, parse_position, position_now, position_of_all
+from meshsync.part_following import (
+    PREFIX,
+    PartFollower,
+    end_of_life,
+    lost,
+    no_cursor,
+    parse_position,
+    position_now,
+    position_of_all,
+)
 from meshsync.store.drafts import State
 from meshsync.store.past import Past, Write
 from meshsync.store.replica import Replica
@@ -69,13 +84,13 @@ def follow(replica: Replica, watcher: Notifier, query: Query | None, since: str)
 def cursor_now(replica: Replica) -> str:
     """The cursor of who knows all that there is.  StoreError: the disk."""
     if replica.interest is not None:
-        return position_now(replica).format(replica.epoch)
+        return position_now(replica).format(replica.lives.tag)
     return format_cursor(replica, replica.tables.next_arrival(), 0, replica.expiries.passed)
 
 
 def format_cursor(replica: Replica, arrival: int, number: int, moment: Moment) -> str:
     """The cursor that names an operation of an entry as the next one, and the next document to expire."""
-    cursor = f"{replica.epoch.hex()}-{arrival << _OPERATION_BITS | number}"
+    cursor = f"{replica.lives.tag.hex()}-{arrival << _OPERATION_BITS | number}"
     if moment > Moment(1, ""):
         cursor += f"-{moment.expires_ms}"
     return f"{cursor}-{moment.id.encode().hex()}" if moment.id else cursor
@@ -84,19 +99,17 @@ def format_cursor(replica: Replica, arrival: int, number: int, moment: Moment) -
 def parse_cursor(replica: Replica, cursor: str) -> tuple[int, int, Moment]:
     """The arrival number and the operation that a cursor names, and the moment before which all that expires was told.
 
-    LocalError: it is none of this store.
+    LocalError: it is none of this store, or names what was lost.
     """
     if cursor == "0":
         return 1, 0, replica.expiries.passed
-    if (found := _CURSOR.fullmatch(cursor)) and found[1] == replica.epoch.hex():
-        arrival, number = int(found[2]) >> _OPERATION_BITS, int(found[2]) & (1 << _OPERATION_BITS) - 1
-        if arrival <= replica.tables.next_arrival():
-            id = bytes.fromhex(found[4] or "").decode(errors="replace")
-            return arrival, number, Moment(int(found[3] or 1), id)
-    raise LocalError(
-        f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
-        ' it is another node\'s; begin anew with "0"'
-    )
+    if (found := _CURSOR.fullmatch(cursor)) is None:
+        raise no_cursor(cursor)
+    arrival, number = int(found[2]) >> _OPERATION_BITS, int(found[2]) & (1 << _OPERATION_BITS) - 1
+    if arrival + (number > 0) > end_of_life(replica, found[1], cursor).arrival:
+        raise lost(cursor)
+    id = bytes.fromhex(found[4] or "").decode(errors="replace")
+    return arrival, number, Moment(int(found[3] or 1), id)
 
 
 @dataclass(slots=True)

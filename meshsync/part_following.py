@@ -9,7 +9,8 @@ Whoever applies the changes has the documents of the part, or those of them that
 nothing more to tell.  Of a document that does not match, `removed` or `delete` is told where the reader may have it.
 What a reader has is not written down anywhere.  It is found from its cursor, which says between which moments the
 reader was told last (`Told`), and what the document was then; where that cannot be known it is told, because once too
-often does no harm.
+often does no harm.  Numbers that a power cut took are given out again, so a cursor of those is refused
+(`meshsync.following`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
 from meshsync.store.changes import ChangeRow
 from meshsync.store.husks import is_husk, was_deleted
+from meshsync.store.lives import Life
 from meshsync.store.part_changes import is_shown, was_shown_between
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
@@ -71,18 +73,19 @@ class Position:
     after: str | None = None
     """All documents up to this id were told; None: there is no need to tell of all of them."""
 
-    def format(self, epoch: bytes) -> str:
+    def format(self, life: bytes) -> str:
         """The cursor."""
         told = self.told
         numbers = [self.number, told.arrival] if told.until == told.number == self.number else [self.number, *told]
-        text = f"{PREFIX}{epoch.hex()}-{'.'.join(map(str, numbers))}"
+        text = f"{PREFIX}{life.hex()}-{'.'.join(map(str, numbers))}"
         return text if self.after is None else f"{text}-{self.since[0]}.{self.since[1]}-{self.after.encode().hex()}"
 
 
 def parse_position(replica: Replica, cursor: str) -> Position:
     """The position that a cursor names.  LocalError: it is none of this store."""
     found = _CURSOR.fullmatch(cursor)
-    if found is not None and found[1] == replica.epoch.hex() and replica.part_changes.is_kept:
+    if found is not None:
+        end = end_of_life(replica, found[1], cursor)
         number, *told = map(int, found[2].split("."))
         since, after = (0, 0), None
         with suppress(ValueError):
@@ -90,12 +93,42 @@ def parse_position(replica: Replica, cursor: str) -> Position:
                 since, after = (int(found[3]), int(found[4])), bytes.fromhex(found[5]).decode()
             if len(told) == 1:
                 told = [number, *told, number, *told]
-            last = replica.part_changes.last()
-            if len(told) == 4 and max(number, told[2]) <= last and told[3] <= replica.tables.next_arrival():
-                return Position(number, Told(*told), since, after)
-    raise LocalError(
-        f"{cursor!r:.60} is no cursor of this store: the store was restored, or lost its end in a power cut, or"
-        ' it is another node\'s; begin anew with "0"'
+            if len(told) == 4:
+                position = Position(number, Told(*told), since, after)
+                if not _is_within(position, end):
+                    raise lost(cursor)
+                return position
+    raise no_cursor(cursor)
+
+
+def _is_within(position: Position, end: Life) -> bool:
+    """Whether a position is not behind one end."""
+    told, (since, operation) = position.told, position.since
+    arrival = max(told.arrival, told.until_arrival, since + (operation > 0))
+    return end.change is not None and max(position.number, told.until) <= end.change and arrival <= end.arrival
+
+
+def end_of_life(replica: Replica, tag: str, cursor: str) -> Life:
+    """Up to where a cursor can lead that begins with the life in which it was told.  LocalError: it is not known."""
+    end = replica.lives.end_of(bytes.fromhex(tag))
+    if end is None:
+        raise no_cursor(cursor)
+    return end
+
+
+def no_cursor(cursor: str) -> LocalError:
+    """It does not come from here."""
+    return LocalError(
+        f"{cursor!r:.60} is no cursor of this store: it is another node's, or of before the store was restored;"
+        ' forget what was told, and begin anew with "0"'
+    )
+
+
+def lost(cursor: str) -> LocalError:
+    """It comes from here, and leads behind what is here."""
+    return LocalError(
+        f"{cursor!r:.60} is behind the end of this store: what was told before it was lost in part, in a power cut or"
+        ' because an older state was restored; forget what was told, and begin anew with "0"'
     )
 
 
@@ -172,8 +205,8 @@ class PartFollower:
     def _with_cursors(self, found: list[tuple[Position, tuple[Any, ...]]]) -> list[Change]:
         """Changes with their cursors; the last leads to the end of the page, behind what there was no need to tell."""
         positions = [position for position, _ in found[:-1]] + [self._at]
-        epoch = self._replica.epoch
-        return [Change(at.format(epoch), *change) for at, (_, change) in zip(positions, found, strict=False)]
+        life = self._replica.lives.tag
+        return [Change(at.format(life), *change) for at, (_, change) in zip(positions, found, strict=False)]
 
     def _change(self, document: DocumentRow, row: ChangeRow) -> tuple[Any, ...] | None:
         """What a change is told as; None where the reader has no part in it."""

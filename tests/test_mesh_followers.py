@@ -19,7 +19,7 @@ class FollowedMesh(ChoosyMesh):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.followers = {node.number: Reader(self.rng.choice(WISHES)) for node in self.mesh.nodes}
-        self._weights = {**self._weights, self._read: 12, self._restart: 2}
+        self._weights = {**self._weights, self._read: 12, self._restart: 2, self._crash: self.rng.choice((0, 4))}
 
     def _read(self, node: Node) -> None:
         self.followers[node.number].read(node.replica, self.rng.choice((None, None, 1, 4)))
@@ -30,18 +30,21 @@ class FollowedMesh(ChoosyMesh):
             node.query = self.rng.choice((node.query, None, Query.parse("team=red")))
         self.mesh.kill(node)
 
+    def _crash(self, node: Node) -> None:
+        """The power goes right after its reader was told of something."""
+        self._write(node)
+        self._read(node)
+        super()._crash(node)
+
     def _random_history(self) -> History:
         return History.FULL
-
-    def _crash(self, node: Node) -> None:
-        super()._crash(node)
-        self.followers[node.number].begin()  # what it was told may be lost
 
     def check(self) -> None:
         """Whoever was told all has what is shown."""
         for node in self.mesh.nodes:
             reader = self.followers[node.number]
             reader.read(node.replica)
+            reader.read(node.replica)  # from "0", where it was told of what a power cut took
             wish = Query() if reader.wish is None else reader.wish
             assert reader.has == {id: body for id, body in shown(node).items() if wish.matches(body, id)}, f"{node}"
 

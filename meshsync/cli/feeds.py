@@ -27,7 +27,8 @@ def watch_command(*, as_json: bool, where: tuple[str, ...], since: str | None, c
     With --where, the changes after which a document matches, and `removed` or `delete` where it does not any more.
     A document that expires is told as `removed`, too.
     --json has a cursor in each line: --since with the last one goes on without loss or repeat, also after a restart of
-    the node.  A reader may be slow: what it has not read yet stays in the store.
+    the node.  A reader may be slow: what it has not read yet stays in the store.  A cursor of changes that a power cut
+    took from the node is refused: forget what was told, and begin anew with 0.
 
     Where the node holds a part of the collection: the documents that came into it, changed in it and left it, each as
     it stands now.  That goes on when the node wants another part, or all of it.

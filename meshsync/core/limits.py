@@ -27,6 +27,8 @@ QUERY_BYTES_MAX = 16 * 1024
 """In CBOR, as peers are told it."""
 MATCH_TAGS_MAX = 16_384
 BOOKMARK_BYTES_MAX = 32
+CURSOR_LIVES_MAX = 256
+"""So many boots of the machine ago a reader may have got the cursor from which it goes on."""
 SUMMARY_LASTS_SECONDS_MAX = 32 * 86400
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1

@@ -235,6 +235,9 @@ class Store(Protocol):
 
     epoch: bytes
     """8 random bytes, new for a store that was created or restored."""
+    life: bytes
+    """8 bytes, new wherever numbers that were given out may be given out again: with the epoch, under another boot id
+    (or an unknown one), after a failed sync, and once a collection is dropped."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing.  Not nested.

@@ -9,6 +9,7 @@ It is the reference for what a store does, and it can die in the two ways that a
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -46,7 +47,7 @@ class MemoryStore:
         """A knob for tests: what `low_space` says."""
         self.broken = ""
         """A knob for tests: while set, commits and syncs fail with this text."""
-        self.epoch = random_bytes(8)
+        self.epoch = self.life = random_bytes(8)
 
     # Transactions
 
@@ -116,6 +117,7 @@ class MemoryStore:
             raise LocalError("a collection is dropped in a transaction of its own")
         for rows in (self._tables, self._marks, self._incarnations):
             self._put(rows, id, None)
+        self.life = _after(self.life)
 
     def incarnation(self, id: CollectionId) -> bytes:
         self._require_open()
@@ -202,6 +204,8 @@ class MemoryStore:
         # without a sync can still be lost after the next one started.
         reborn = copy.copy(self)
         reborn._closed = reborn._active = False
+        if boot_id is None or boot_id != self._boot_id:
+            reborn.life = _after(self.life)
         reborn._boot_id = boot_id
         reborn._incarnations = {}
         for tables in reborn._tables.values():
@@ -229,7 +233,7 @@ class MemoryStore:
     def backup(self) -> MemoryStore:
         """A backup as it is when it was restored: a copy with a new epoch and without incarnations."""
         twin = self.copy()
-        twin.epoch = self._random_bytes(8)
+        twin.epoch = twin.life = self._random_bytes(8)
         twin._marks = {}
         twin._incarnations = {}
         return twin
@@ -265,6 +269,11 @@ class MemoryStore:
         for id, mark in self._marks.items():
             self._marks[id] = mark[:1]
         self._closed = True
+
+
+def _after(life: bytes) -> bytes:
+    """Another life; no random bytes, so that what they decide in a simulation does not depend on it."""
+    return hashlib.sha256(life).digest()[:8]
 
 
 def _set(rows: dict[Any, Any], key: object, value: object | None) -> None:

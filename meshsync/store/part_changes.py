@@ -75,6 +75,7 @@ class PartChanges:
         if self._kept is None:
             interest = self._replica.interest
             query = Query() if interest is None else interest.query
+            self._replica.lives.keep()
             self._keep(_Kept(query, query, None))
 
     def choose(self, query: Query | None) -> None:
@@ -121,6 +122,7 @@ class PartChanges:
         """
         if self._kept is None:
             return
+        self._replica.lives.keep()
         self._keep(self._kept)
         known = self._tables.rows([document.id for document in documents])
         number = self._tables.last()
@@ -180,6 +182,7 @@ class PartChanges:
         before = self._kept
         try:
             with self._replica.store.transaction():
+                self._replica.lives.keep()
                 self._tables.put(rows)
                 self._keep(kept._replace(after=page.last))
         except BaseException:

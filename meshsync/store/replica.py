@@ -36,6 +36,7 @@ from meshsync.store.branches import Branch, Branches, renumbered
 from meshsync.store.expiries import Expiries
 from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
+from meshsync.store.lives import Lives
 from meshsync.store.merge import DocumentMerger
 from meshsync.store.outbox import Choose, Outbox, Parcel
 from meshsync.store.own_log import OwnLog
@@ -67,6 +68,7 @@ class Replica(Branches):
         self.expiries = Expiries(self)
         self.outbox = Outbox(self)
         self.part_changes = PartChanges(self)
+        self.lives = Lives(self)
         self.payloads = Payloads(self)
         self.selection = Selection(self)
         self.interest: Interest | None = None
@@ -304,6 +306,7 @@ class Replica(Branches):
         self._committed()
 
     def _insert(self, entries: Sequence[NewEntry], applied: Applied) -> None:
+        self.lives.keep()
         if self.tails:
             rows, self._restored = self.tails.write(entries)
         else:

@@ -252,3 +252,38 @@ def test_verify_reads_beside_the_writer(path: Path) -> None:
             tables.put_documents([document(f"d{arrival:06}", arrival)], 1)
     assert list(lines) == []
     store.close()
+
+
+# Lives: where numbers that were given out may be given out again
+
+
+@pytest.mark.parametrize(
+    ("boot_id", "later_boot_id", "continues"),
+    [(b"boot", b"boot", True), (b"boot", b"other", False), (b"boot", None, False), (None, None, False)],
+)
+def test_life_goes_on_under_the_same_boot_only(
+    path: Path, tmp_path: Path, boot_id: bytes | None, later_boot_id: bytes | None, continues: bool
+) -> None:
+    """Otherwise a power cut goes unnoticed, or every restart of the process would age the cursors of readers."""
+    store = opened(path, boot_id)
+    again = opened(killed(store, tmp_path / "killed"), later_boot_id)
+    assert (again.life == store.life) is continues
+    again.close()
+    store.close()
+
+
+def test_life_ends_with_what_makes_numbers_anew(path: Path, tmp_path: Path) -> None:
+    """A dropped collection counts from 1 again, and a backup goes on elsewhere."""
+    store = opened(path)
+    store.backup(tmp_path / "backup.db")
+    restored = opened(tmp_path / "backup.db")
+    assert restored.life == restored.epoch != store.life
+    restored.close()
+    before = store.life
+    store.drop_collection(PLACES)
+    dropped = store.life
+    assert dropped != before
+    store.close()
+    store = opened(path)
+    assert store.life == dropped
+    store.close()

@@ -287,11 +287,12 @@ async def test_log_is_not_continued_after_a_failed_sync(store: SqliteStore, disk
     assert store.path.with_name("store.db-wal").stat().st_size > 0, "its checksums are needed"
     disk.error = None
     again = SqliteStore.open(store.path, boot_id=b"boot")
-    second = again.incarnation(PLACES)
+    second, life = again.incarnation(PLACES), again.life
     assert second != first
+    assert life != store.life, "readers may have been told of what was lost"
     again.close()
     again = SqliteStore.open(store.path, boot_id=b"boot")
-    assert again.incarnation(PLACES) == second
+    assert (again.incarnation(PLACES), again.life) == (second, life)
     again.close()
     disk.error = OSError(errno.EIO, "Input/output error")
 

@@ -12,8 +12,9 @@ from typing import Self
 
 import trio
 
+from meshsync.core import cbor
 from meshsync.core.limits import LIMITS, Limits
-from meshsync.errors import LocalError, MeshsyncError
+from meshsync.errors import LocalError, MeshsyncError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.rows import PeerRow
 from meshsync.store.sqlite import copies
@@ -29,6 +30,8 @@ from meshsync.store.sqlite.touches import fill_touches
 
 _PAGE_BYTES = 4096
 _SPACE_CHECK_SECONDS = 1.0
+_LIFE = "life"
+"""The small value that holds the life, and the boot id under which it began."""
 
 
 class _Transaction:
@@ -55,6 +58,7 @@ class SqliteStore:
     """Implements `Store`.  Owns its connections, descriptors, threads and lock; `close` releases them."""
 
     epoch: bytes
+    life: bytes
 
     @classmethod
     def open(
@@ -115,22 +119,37 @@ class SqliteStore:
         database.wal_grew = self._checkpointer.grew
         database.sync_failed = self._syncer.fail
         self._incarnations = Incarnations(database, boot_id, random_bytes, self._syncer.sync_now)
-        self._begin_life(random_bytes)
+        self._boot_id = boot_id
+        self._random_bytes = random_bytes
+        self._start()
         self._tables: dict[CollectionId, SqliteTables] = {}
         self._load_collections()
 
-    def _begin_life(self, random_bytes: Callable[[int], bytes]) -> None:
+    def _start(self) -> None:
         self.epoch, is_backup = self._database.row("SELECT epoch, backup FROM store")
         if is_backup:
             # The log goes on in the store that this is a backup of, so nothing here may go on in it.
-            self.epoch = random_bytes(8)
+            self.epoch = self._random_bytes(8)
             with self._transaction:
                 self._database.write("UPDATE collections SET incarnation = NULL, writer = NULL")
                 self._database.write("UPDATE store SET epoch = ?, backup = 0", (self.epoch,))
             self._syncer.sync_now()
-        if self._files.failed_sync_noted():
+        may_have_lost = self._files.failed_sync_noted()
+        if may_have_lost:
             self._incarnations.distrust()
+        stored = self.meta(_LIFE)
+        self.life, boot_id = (self.epoch, self._boot_id) if stored is None else cbor.decode_trusted(stored)
+        if stored is None or is_backup or may_have_lost or boot_id is None or boot_id != self._boot_id:
+            self.life = self.epoch if stored is None or is_backup else self._random_bytes(8)
+            try:
+                self._keep_life(self.life)
+            except StoreError:
+                self.life = self._random_bytes(8)  # nobody will know of this one, so the next process begins another
+        if may_have_lost:
             self._files.forget_failed_sync()
+
+    def _keep_life(self, life: bytes) -> None:
+        self.set_meta(_LIFE, cbor.encode([life, self._boot_id]))
 
     def _load_collections(self) -> None:
         for number, id, name, *counts in self._database.rows(
@@ -208,10 +227,13 @@ class SqliteStore:
             return
         if self._database.active:
             raise LocalError("a collection is dropped in a transaction of its own")
+        life = self._random_bytes(8)
         with self._transaction:
+            self._keep_life(life)
             for table in COLLECTION_TABLES:
                 self._database.write(f"DROP TABLE {table}_{tables.number}")
             self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
+        self.life = life
         del self._tables[id]
         self._incarnations.forget(id)
 

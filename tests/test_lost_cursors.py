@@ -1,0 +1,168 @@
+"""Cursors of readers who were told of what a power cut took from their node."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from meshsync.core.entry import PUT, Operation
+from meshsync.core.query import Query
+from meshsync.errors import LocalError
+from meshsync.following import cursor_now, follow
+from meshsync.notifier import Notifier
+from meshsync.store.memory import MemoryStore
+from meshsync.store.replica import Replica
+from tests.authors import START_MS, Author
+from tests.readers import Reader
+from tests.replicas import give, put
+from tests.test_collection import Notes
+
+PARTS = pytest.mark.parametrize("part", [None, Query.parse("n>=0")], ids=["whole", "part"])
+
+
+def opened(store: MemoryStore, part: Query | None) -> Replica:
+    """A process starts."""
+    replica = Notes(store).replica
+    replica.choose(part)
+    return replica
+
+
+def shown_in(replica: Replica) -> set[str]:
+    """What a listing shows."""
+    return {document.row.id for document in replica.tables.scan_documents()}
+
+
+@PARTS
+def test_numbers_that_were_lost_and_given_out_again_are_no_cursors(part: Query | None) -> None:
+    """Otherwise a reader never hears of the change that took the number of one that it was told of, and lost."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader = opened(store, part), Reader(None)
+    put(replica, "kept")
+    reader.read(replica)
+    store.sync_now()
+    put(replica, "lost")
+    reader.read(replica)
+    replica = opened(store.crash(), part)
+    put(replica, "other")
+    put(replica, "another")
+    with pytest.raises(LocalError, match=r"lost in part, in a power cut.*begin anew"):
+        follow(replica, Notifier(), None, reader.cursor)
+    reader.read(replica)
+    reader.read(replica)
+    assert reader.has.keys() == {"kept", "other", "another"}
+
+
+@PARTS
+def test_readers_of_what_is_left_go_on(part: Query | None) -> None:
+    """Otherwise every reader would have to fetch all there is after every power cut."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader = opened(store, part), Reader(None)
+    for number in range(5):
+        put(replica, f"kept{number}")
+        reader.read(replica)
+        store.sync_now()
+        put(replica, "lost")
+        replica = opened(store := store.crash(), part)
+    put(replica, "last")
+    assert [change.id for change in reader.read(replica)] == ["last"]
+    assert reader.has.keys() == shown_in(replica)
+
+
+def test_an_entry_that_came_again_behind_another_is_no_proof() -> None:
+    """Otherwise a reader whose last entry stands where it stood misses the one that came before it this time."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader = opened(store, None), Reader(None)
+    lost, other, again = (Author(number).write([Operation(PUT, f"d{number}", {})]) for number in range(1, 4))
+    give(replica, lost)
+    give(replica, again)
+    reader.read(replica)
+    replica = opened(store.crash(), None)
+    give(replica, other)
+    give(replica, again)
+    reader.read(replica)
+    reader.read(replica)
+    assert reader.has.keys() == shown_in(replica) == {"d2", "d3"}
+
+
+def test_a_cursor_inside_of_a_lost_entry_is_refused() -> None:
+    """Otherwise the first operations of the entry that comes in its place are never told."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader = opened(store, None), Reader(None)
+    replica.append([Operation(PUT, "a", {}), Operation(PUT, "b", {})], START_MS)
+    reader.read(replica, 1)
+    replica = opened(store.crash(), None)
+    replica.append([Operation(PUT, "c", {}), Operation(PUT, "d", {})], START_MS)
+    with pytest.raises(LocalError, match="lost in part"):
+        follow(replica, Notifier(), None, reader.cursor)
+
+
+def test_a_part_that_is_kept_anew_is_another_one() -> None:
+    """Nothing is numbered before the first change: so a cursor from before it says only since when changes are kept."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica = opened(store, Query.parse("n<5"))
+    put(replica, "low", 1)
+    put(replica, "high", 9)
+    store.sync_now()
+    cursor = cursor_now(replica)
+    replica = opened(store.crash(), Query.parse("n>=5"))
+    cursor_now(replica)
+    with pytest.raises(LocalError, match="lost in part"):
+        follow(replica, Notifier(), None, cursor)
+
+
+@PARTS
+def test_a_life_that_began_on_a_full_disk_is_known_with_its_first_entry(part: Query | None) -> None:
+    """Otherwise a process that goes on when there is room again takes the numbers of before the power cut for good."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader, early = opened(store, part), Reader(None), Reader(None)
+    put(replica, "kept")
+    early.read(replica)
+    store.sync_now()
+    put(replica, "lost")
+    reader.read(replica)
+    store = store.crash()
+    store.broken = "disk full"
+    replica = opened(store, part)
+    between = cursor_now(replica)
+    store.broken = ""
+    put(replica, "other")
+    put(replica, "another")
+    replica = opened(store.kill(), part)
+    with pytest.raises(LocalError, match="lost in part"):
+        follow(replica, Notifier(), None, reader.cursor)
+    follow(replica, Notifier(), None, between)
+    early.read(replica)
+    assert early.has.keys() == {"kept", "other", "another"}
+
+
+@PARTS
+def test_a_collection_that_was_dropped_is_another_one(part: Query | None) -> None:
+    """It counts from 1 again, and soon as far as before."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica, reader = opened(store, part), Reader(None)
+    put(replica, "dropped")
+    reader.read(replica)
+    store.drop_collection(replica.id)
+    replica = opened(store, part)
+    for number in range(3):
+        put(replica, f"new{number}")
+    with pytest.raises(LocalError, match="begin anew"):
+        follow(replica, Notifier(), None, reader.cursor)
+
+
+def test_so_many_boots_ago_a_cursor_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise what is kept grows with every boot; and one that is too old must not be taken for a later one."""
+    monkeypatch.setattr("meshsync.store.lives.CURSOR_LIVES_MAX", 3)
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    replica = opened(store, None)
+    put(replica, "kept")
+    store.sync_now()
+    cursor = cursor_now(replica)
+    for _ in range(2):
+        replica = opened(store := store.crash(), None)
+        store.sync_now()
+        follow(replica, Notifier(), None, cursor)
+    replica = opened(store.crash(), None)
+    with pytest.raises(LocalError, match="no cursor of this store"):
+        follow(replica, Notifier(), None, cursor)
