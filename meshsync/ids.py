@@ -105,3 +105,7 @@ class LogId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.author.hex()}/{self.incarnation.hex()}"
+
+
+LogPlace = tuple[LogId, int]
+"""A log, and a seq in it: how nodes name an entry to each other.  Of a forked log it may name several."""

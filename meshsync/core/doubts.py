@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from meshsync.core.comparing import Roots
 from meshsync.core.holding import Holding
 from meshsync.core.messages import Batch
-from meshsync.ids import LogId
+from meshsync.ids import LogPlace
 
 
 class Doubts:
@@ -74,7 +74,7 @@ class Doubts:
         """What came was not stored: the doubts remain."""
         self._is_unsure = True
 
-    def take(self, limit: int) -> list[tuple[LogId, int]]:
+    def take(self, limit: int) -> list[LogPlace]:
         """The next entries to ask for, at most `limit`; [] where there are none now."""
         superseded = self._held.superseded
         first = superseded.doubted(self._word)

@@ -11,9 +11,7 @@ from collections.abc import Iterable
 
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
-from meshsync.ids import EndpointId, LogId
-
-Place = tuple[LogId, int]
+from meshsync.ids import EndpointId, LogPlace
 
 
 class Pasts:
@@ -85,7 +83,7 @@ class Pasts:
             self._seek, self._in_vain = 1, 0
             self._is_through &= not self._named
 
-    def take(self, limit: int) -> list[Place]:
+    def take(self, limit: int) -> list[LogPlace]:
         """The next entries to ask for, at most `limit`; [] where it `is_over`, or none are among those looked at."""
         if self._is_closed or self._is_put_off:
             return []

@@ -28,13 +28,11 @@ from meshsync.core.messages import FLAG_LATEST, Match, Open
 from meshsync.core.peerview import PeerView
 from meshsync.core.query import Query
 from meshsync.errors import LocalError, PeerError
-from meshsync.ids import LogId
+from meshsync.ids import LogPlace
 
 _MESSAGE_DEPTH_MAX = 20
 _DIRTY_MAX = 64
 """Where a peer may lack something of more branches, what it has is not looked at one by one."""
-
-Place = tuple[LogId, int]
 
 
 def encode_query(query: Query) -> bytes:
@@ -76,7 +74,7 @@ class Sieve:
         self._passed_at: dict[int, int] = {}
         self._asked_at: dict[int, int] = {}
         """Entries to be sent, and asked for, that were found superseded, and what was the next entry then."""
-        self._missed: set[Place] = set()
+        self._missed: set[LogPlace] = set()
         """What the peer asked for and did not get."""
         self._round = 0
         self._is_complete = True
@@ -113,7 +111,7 @@ class Sieve:
             self._has_scanned, (self._next, late) = True, since
             self._late.update(dict.fromkeys(late))
 
-    def missed(self, place: Place) -> None:
+    def missed(self, place: LogPlace) -> None:
         """The peer asked for a payload that is not here."""
         if len(self._missed) < self._limits.named_documents_max:
             self._missed.add(place)

@@ -19,8 +19,9 @@ from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable, PeerLogTable
 from meshsync.core.messages import PREV_HINT_BYTES, Payloads, Want
 from meshsync.core.pasts import Pasts
-from meshsync.core.sieve import Place, Sieve
+from meshsync.core.sieve import Sieve
 from meshsync.errors import CloseCode, PeerError, StoreError
+from meshsync.ids import LogPlace
 
 _SKIP_MAX = 4096
 """So many entries that the peer lacks, too, are looked past; then asking ends until the peer has news."""
@@ -46,7 +47,7 @@ class Wants:
         self._pasts = pasts
         self._doubts = doubts
         self._limits = limits
-        self._asked: deque[Place] = deque()
+        self._asked: deque[LogPlace] = deque()
         self._asks_of: Pasts | Doubts | None = None
         """Why that was asked for; None: because it is lacking."""
         self._in_vain = -1
@@ -54,9 +55,9 @@ class Wants:
         self._noticed = -1
         self._due = 0.0
         """What `Holding.wishes` was, and when this peer is asked for what others brought up."""
-        self._lacked: set[Place] = set()
+        self._lacked: set[LogPlace] = set()
         """What the peer did not have when it was asked."""
-        self._owed: deque[Place] = deque()
+        self._owed: deque[LogPlace] = deque()
 
     # Asking
 
@@ -72,7 +73,7 @@ class Wants:
         entries = [(self._own_logs.index(log), seq) for log, seq in self._asked]
         return Want(self._own_logs.take(), entries) if entries else None
 
-    def _lacking(self) -> list[Place]:
+    def _lacking(self) -> list[LogPlace]:
         """Where the next payloads are lacking that the peer may have."""
         if self._is_idle or len(self._lacked) >= _SKIP_MAX:
             return []
@@ -165,7 +166,7 @@ class Wants:
             self._lacked |= lacked
         return changes
 
-    def _is_here(self, place: Place) -> bool:
+    def _is_here(self, place: LogPlace) -> bool:
         """Whether nothing lacks there: where a log has forked, a peer may send the other branch's, again and again."""
         entries = self._held.selection.entries_at(*place)
         return len(entries) > 0 and all(entry.payload is not None for entry in entries)

@@ -23,7 +23,7 @@ from meshsync.core.entry import document_tag
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
-from meshsync.ids import EndpointId, LogId
+from meshsync.ids import EndpointId, LogPlace
 from meshsync.store.listing import Listing, Selected
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -120,7 +120,7 @@ class Interest:
         """Whether no wanted payload is lacking."""
         return self.is_settled and not self._wanted
 
-    def lacking(self, limit: int) -> list[tuple[LogId, int]]:
+    def lacking(self, limit: int) -> list[LogPlace]:
         """Where at most `limit` entries stand whose payloads are wanted and lacking."""
         found = []
         for arrival in islice(self._wanted, limit):

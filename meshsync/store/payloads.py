@@ -10,7 +10,7 @@ from meshsync.core.anchor import Anchor
 from meshsync.core.bare import LET_GO, described, description, is_lacking, with_mark
 from meshsync.core.entry import check_operations, document_tags, touched_documents
 from meshsync.errors import DamagedError, PeerError
-from meshsync.ids import LogId
+from meshsync.ids import LogId, LogPlace
 from meshsync.store.applied import Applied
 from meshsync.store.headers import rebuilt_id
 from meshsync.store.rows import EntryRow, InspectedEntry
@@ -25,7 +25,7 @@ class Payloads:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
-    def lacking(self, limit: int) -> list[tuple[LogId, int]]:
+    def lacking(self, limit: int) -> list[LogPlace]:
         """Where at most `limit` entries stand that lack a payload that is wanted."""
         replica, tables = self._replica, self._replica.tables
         rows = [tables.inspect_entries(arrival, 1)[0].row for arrival in replica.damage.lacking[:limit]]

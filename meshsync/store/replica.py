@@ -28,7 +28,7 @@ from meshsync.core.policy import policy_of
 from meshsync.core.query import Query
 from meshsync.core.rebuild import NewEntry, rebuild
 from meshsync.errors import DamagedError
-from meshsync.ids import CollectionId, EndpointId, EntryId, LogId
+from meshsync.ids import CollectionId, EndpointId, EntryId, LogId, LogPlace
 from meshsync.store.ancestry import Ancestry
 from meshsync.store.applied import Applied, Cursor
 from meshsync.store.base import CollectionTables, Store
@@ -203,7 +203,7 @@ class Replica(Branches):
         """The peer's store of this epoch has all that arrived here before; kept on disk with the next batch from it."""
         self._confirmed[peer, epoch] = cursor
 
-    def wanted_places(self, limit: int) -> list[tuple[LogId, int]]:
+    def wanted_places(self, limit: int) -> list[LogPlace]:
         """Entries that lack their payload, as far as it is wanted."""
         return self.payloads.lacking(limit)
 

@@ -15,7 +15,7 @@ from meshsync.core.entry import document_tag, touched_documents
 from meshsync.core.hints import Hint
 from meshsync.core.query import Query
 from meshsync.errors import DamagedError
-from meshsync.ids import LogId
+from meshsync.ids import LogId, LogPlace
 from meshsync.store.matches import Matches
 from meshsync.store.rows import DocumentRow, EntryRow, entry_row
 
@@ -123,7 +123,7 @@ class Selection:
         except DamagedError:
             return []
 
-    def place(self, arrival: int) -> tuple[LogId, int] | None:
+    def place(self, arrival: int) -> LogPlace | None:
         """Where an entry stands; None where that is not known."""
         row = self._entry(arrival)
         return None if row is None else (self._replica.branches[row.branch].log, row.seq)

@@ -29,7 +29,7 @@ from meshsync.core.history import History
 from meshsync.core.holding import StoredEntry
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import DamagedError
-from meshsync.ids import EndpointId, LogId
+from meshsync.ids import EndpointId, LogId, LogPlace
 from meshsync.store.applied import Applied
 from meshsync.store.contributing import contributing
 from meshsync.store.rows import EntryRow
@@ -153,7 +153,7 @@ class Superseded:
             return None
         return min((arrival for word, arrival in self._doubts.items() if word is not but), default=None)
 
-    def said_from(self, arrival: int, limit: int) -> tuple[list[tuple[LogId, int]], int]:
+    def said_from(self, arrival: int, limit: int) -> tuple[list[LogPlace], int]:
         """Where, among the next `limit` entries with marks from an arrival on, those stand that a peer called
         superseded; and where to go on.
         """
@@ -177,7 +177,7 @@ class Superseded:
 
     def places_from(
         self, arrival: int, limit: int, end: int = INT_MAX, tags: Collection[bytes] | None = None
-    ) -> tuple[list[tuple[LogId, int]], int]:
+    ) -> tuple[list[LogPlace], int]:
         """Where the wanted ones stand among the next `limit` from an arrival number on, and where to go on.
 
         `tags`: of these documents only.
@@ -188,11 +188,11 @@ class Superseded:
             rows if tags is None else [row for row in rows if any(tag in tags for tag in tags_of(row.bare or b""))]
         ), after
 
-    def places_of(self, arrivals: Iterable[int]) -> list[tuple[LogId, int]]:
+    def places_of(self, arrivals: Iterable[int]) -> list[LogPlace]:
         """Where the wanted ones stand among some entries."""
         return self._places(row for row in self._rows(arrivals) if is_marked(row.bare))
 
-    def _places(self, rows: Iterable[EntryRow]) -> list[tuple[LogId, int]]:
+    def _places(self, rows: Iterable[EntryRow]) -> list[LogPlace]:
         """Of a part, the past of what is in the view."""
         branches, interest = self._replica.branches, self._replica.interest
         return [
