@@ -12,11 +12,11 @@ import trio
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
 from meshsync.core.limits import INT_MAX
-from meshsync.core.matching import MISSING, getter
+from meshsync.core.naming import check_named_document
 from meshsync.core.ordering import Order
 from meshsync.core.query import Query
-from meshsync.documents import Change, Document, Index
-from meshsync.errors import LocalError, NotInPartError, StoreError
+from meshsync.documents import Change, Document, Index, place_after
+from meshsync.errors import NotInPartError, StoreError
 from meshsync.following import cursor_now, follow
 from meshsync.ids import CollectionId, EndpointId, EntryId
 from meshsync.moments import milliseconds_of, time_of
@@ -211,7 +211,7 @@ class Collection:
 
     def documents(
         self,
-        query: Query | None = None,
+        query: Query | str | None = None,
         *,
         order: str | None = None,
         after: Document | str | None = None,
@@ -219,22 +219,23 @@ class Collection:
     ) -> Iterator[Document]:
         """The documents that match, by id.  Read in pages, so writes in between are seen; cheap to abandon.
 
+        `query`: a Query, or the text of one, as everywhere that one is taken; None: all documents.
         `order`: by a field, or -FIELD for descending, and then by id, those without the field last (the order of
         values: meshsync/core/ordering.py).  `after`: the last document of the page before; where there is no order
         its id will do.  LocalError: too many match to be sorted without an index of that field.
         """
         merger = self._replica.merger
-        for (row, payload), _ in self.select(query, order=order, after=_after(after, order), limit=limit):
+        for (row, payload), _ in self.select(query, order=order, after=place_after(after, order), limit=limit):
             yield self._document(row, merger.read(row, payload))
 
-    def bodies(self, query: Query | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def bodies(self, query: Query | str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids and fields of the documents that match, by id: what listings need, and cheaper than `documents`."""
         for (row, _), body in self.select(query):
             yield row.id, body
 
     def select(
         self,
-        query: Query | None = None,
+        query: Query | str | None = None,
         *,
         order: str | None = None,
         after: After | None = None,
@@ -242,7 +243,7 @@ class Collection:
     ) -> Listing:
         """A run of a query in steps, for whoever shares an event loop with others, and what it looked at."""
         by = None if order is None else Order.parse(order)
-        return Listing(self._replica, Query() if query is None else query, order=by, after=after, limit=limit)
+        return Listing(self._replica, Query.of(query), order=by, after=after, limit=limit)
 
     # Indexes
 
@@ -287,6 +288,7 @@ class Collection:
         return interest is None or id in interest
 
     def _row(self, id: str) -> DocumentRow | None:
+        check_named_document(id)
         row = self._replica.tables.documents([id]).get(id)
         if row is None or not row.live or not self._shows(id):
             return None
@@ -369,7 +371,7 @@ class Collection:
         """Where `changes` begins without `since`: after all that is stored."""
         return cursor_now(self._replica)
 
-    def changes(self, query: Query | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
+    def changes(self, query: Query | str | None = None, since: str | None = None) -> AsyncGenerator[Change, None]:
         """Every operation that is stored, in the order of its arrival, those to come included.
 
         `since`: the cursor of the last change that was seen, from this or an earlier process, to go on without
@@ -386,12 +388,5 @@ class Collection:
         nobody can know any more.  When the node wants another part, or all, or a part of what it had all of, the
         changes go on, with what that makes enter and leave.
         """
-        return follow(self._replica, self._watcher, query, self.cursor() if since is None else since)
-
-
-def _after(after: Document | str | None, order: str | None) -> After | None:
-    if isinstance(after, Document):
-        return After(after.id, MISSING if order is None else getter(Order.parse(order).path)(after.body))
-    if after is not None and order is not None:
-        raise LocalError("with an order, `after` is a document: its id alone does not say where it stands")
-    return None if after is None else After(after)
+        wanted = None if query is None else Query.of(query)
+        return follow(self._replica, self._watcher, wanted, self.cursor() if since is None else since)

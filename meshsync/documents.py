@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from meshsync.core.matching import MISSING, getter
+from meshsync.core.naming import check_named_document
+from meshsync.core.ordering import Order
+from meshsync.errors import LocalError
 from meshsync.ids import EndpointId, EntryId
+from meshsync.store.listing import After
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,15 @@ class Index:
     """Whether it serves queries; it is being built otherwise."""
     documents: int
     """How many are in it."""
+
+
+def place_after(after: Document | str | None, order: str | None) -> After | None:
+    """Where a page begins that goes on behind a document.  LocalError: with an order its id alone does not say."""
+    if isinstance(after, Document):
+        return After(after.id, MISSING if order is None else getter(Order.parse(order).path)(after.body))
+    if after is None:
+        return None
+    check_named_document(after)
+    if order is not None:
+        raise LocalError("with an order, `after` is a document: its id alone does not say where it stands")
+    return After(after)

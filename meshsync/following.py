@@ -41,6 +41,7 @@ from meshsync.core.entry import DELETE, KINDS, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
+from meshsync.errors import LocalError
 from meshsync.ids import EndpointId
 from meshsync.moments import time_of
 from meshsync.notifier import Notifier
@@ -74,6 +75,8 @@ _OPERATION_BITS = 9
 
 def follow(replica: Replica, watcher: Notifier, query: Query | None, since: str) -> AsyncGenerator[Change, None]:
     """The changes from a cursor on; see `Collection.changes`.  LocalError: the cursor is none of this store."""
+    if not isinstance(since, str):
+        raise LocalError(f"{since!r:.80} is no cursor; expected the text of one, or '0' for the beginning")
     if since.startswith(PREFIX):
         return PartFollower(replica, watcher, query, parse_position(replica, since)).changes()
     if since == "0" and replica.interest is not None:

@@ -36,16 +36,16 @@ class Terms(NamedTuple):
     @classmethod
     def read(
         cls,
-        query: Query | None,
-        priority: Priority | None,
+        query: Query | str | None,
+        priority: Priority | str | None,
         conflicts: Policy | str | None,
         retain: Retention | str | None,
         history: History | str | None,
     ) -> Terms:
-        """Take them as callers give them.  LocalError: there is no such policy, retention or history."""
+        """Take them as callers give them.  LocalError: one of them is not what it should be."""
         return cls(
-            query,
-            priority if priority is None else Priority(priority),
+            None if query is None else Query.of(query),
+            None if priority is None else Priority.of(priority),
             Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts,
             Retention.parse(retain) if isinstance(retain, str) else retain,
             History.parse(history) if isinstance(history, str) else history,
@@ -61,7 +61,7 @@ class Terms(NamedTuple):
         """What the configuration says of a collection.  What it leaves to the defaults it does not say."""
         said = {key: getattr(one, key) for key in one.model_fields_set & {"conflicts", "retain", "history"}}
         query = Query.parse(one.where) if "where" in one.model_fields_set else None
-        priority = Priority[one.priority.upper()] if "priority" in one.model_fields_set else None
+        priority = one.priority if "priority" in one.model_fields_set else None
         return cls.read(query, priority, **{"conflicts": None, "retain": None, "history": None, **said})
 
     @classmethod
@@ -69,7 +69,8 @@ class Terms(NamedTuple):
         """Read what `encode` wrote, here or in an earlier version, which knew fewer of them."""
         whole: list[Any] = [*row, *[None] * (5 - len(row))]
         priority, conflicts, query, retain, history = whole
-        return cls.read(None if query is None else Query.from_json(query), priority, conflicts, retain, history)
+        wanted = None if query is None else Query.from_json(query)
+        return cls.read(wanted, None if priority is None else Priority(priority), conflicts, retain, history)
 
     def encode(self) -> list[Any]:
         """As the store keeps them."""

@@ -121,9 +121,9 @@ class Node:
     async def join(
         self,
         name: str,
-        query: Query | None = None,
+        query: Query | str | None = None,
         *,
-        priority: Priority | None = None,
+        priority: Priority | str | None = None,
         conflicts: Policy | str | None = None,
         retain: Retention | str | None = None,
         history: History | str | None = None,

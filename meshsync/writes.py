@@ -60,7 +60,7 @@ def expect(id: str, if_entry: EntryId | str | None, *, if_absent: bool) -> list[
         return [Expectation(id, None)] if if_absent else []
     if if_absent:
         raise LocalError(f"document {id!r:.80}: it cannot both be absent and have an entry; give one of the two")
-    text = if_entry.hex() if isinstance(if_entry, bytes) else if_entry.lower()
+    text = if_entry.hex() if isinstance(if_entry, bytes) else str(if_entry).lower()
     if not _ENTRY.fullmatch(text):
         raise LocalError(f"{text!r:.80} is no entry: give all 64 hexadecimal digits, or at least 8 of them")
     return [Expectation(id, text)]

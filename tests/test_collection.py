@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 import trio
@@ -204,3 +205,36 @@ async def test_a_disk_that_takes_nothing_is_told(notes: Notes, store: MemoryStor
     assert notes.get("n1") is None
     store.broken = ""
     await notes.put("n1", {})
+
+
+async def test_the_text_of_a_query_will_do_and_nothing_else_will(notes: Notes) -> None:
+    """Otherwise the most natural call ends in an error of Python's about something else."""
+    await notes.put("a", {"n": 1})
+    await notes.put("b", {"n": 2})
+    assert [document.id for document in notes.documents("n=1")] == ["a"]
+    assert dict(notes.bodies("n=2")) == {"b": {"n": 2}}
+    async with aclosing(notes.changes("n=2", since="0")) as changes:
+        assert (await anext(changes)).id == "b"
+    with pytest.raises(LocalError, match="column 2"):
+        list(notes.documents("n"))
+    wrong: Any
+    for wrong in (3, ["n=1"], {"n": 1}, True):
+        for read in (lambda it: list(notes.documents(it)), lambda it: list(notes.bodies(it)), notes.changes):
+            with pytest.raises(LocalError, match="is no query; give an expression such as 'team=blue'"):
+                read(wrong)
+    with pytest.raises(LocalError, match="0 is no cursor"):
+        notes.changes(since=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("id", [3, None, b"a", "\ud800"])
+async def test_what_can_be_no_id_is_refused(notes: Notes, id: Any) -> None:
+    """Otherwise a slip ends in an error of the database's, or b"a" is taken for a document that does not exist."""
+    snapshot = await notes.snapshot("2100-01-01T00:00Z")
+    for read in (notes.get, notes.why, notes.was_written, notes.expired_at, lambda it: list(notes.history(it))):
+        with pytest.raises(LocalError, match="is no id of a document"):
+            read(id)
+    for act in (notes.delete, snapshot.get):
+        with pytest.raises(LocalError, match="is no id of a document"):
+            await act(id)
+    with pytest.raises(LocalError, match="'3' is no entry"):
+        await notes.put("a", {}, if_entry=3)  # type: ignore[arg-type]

@@ -147,7 +147,6 @@ async def join_collection(node: Node, request: Request) -> Response:
     Of a collection that was joined before stays what is left out; with the name alone, all documents are wanted from
     now on.  `changed` says what is otherwise than before.  At the next start what the configuration says of it wins.
     """
-    from meshsync.core.priority import Priority
     from meshsync.core.query import Query
 
     body = await read_object(request, "name", "priority", "conflicts", "where", "history", "retain", required=("name",))
@@ -156,11 +155,7 @@ async def join_collection(node: Node, request: Request) -> Response:
         key: _text(body, key) for key in ("priority", "conflicts", "retain", "history") if body.get(key) is not None
     }
     query = Query.parse(_texts(body, "where")) if "where" in body else None
-    wanted = said.pop("priority", None)
-    names = {priority.name.lower(): priority for priority in Priority}
-    if wanted is not None and wanted not in names:
-        raise LocalError(f"there is no priority {wanted!r}; there are {', '.join(names)}")
-    changed = await node.join(name, query, priority=None if wanted is None else names[wanted], **said)
+    changed = await node.join(name, query, **said)
     return answer(
         collection=name,
         changed={what: {"before": before, "after": after} for what, (before, after) in changed.items()},

@@ -1,4 +1,7 @@
-"""What can be the name of a collection: its id is derived from it, and it stands in tables, logs and paths of URLs."""
+"""What can be the name of a collection: its id is derived from it, and it stands in tables, logs and paths of URLs.
+
+And what can name a document to whoever reads.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,21 @@ def is_plain_text(value: str) -> bool:
 
 
 def check_collection_name(name: str) -> None:
-    """LocalError: two people could not tell it from another name, or it is too long or empty."""
+    """LocalError: two people could not tell it from another name, or it is no text, too long or empty."""
+    if not isinstance(name, str):
+        raise LocalError(f"{name!r:.80} is no name of a collection; expected text")
     shown = repr(name if len(name) <= _SHOWN_CHARACTERS_MAX else name[: _SHOWN_CHARACTERS_MAX - 1] + "…")
     if not is_plain_text(name):
         raise LocalError(f"{shown} has control characters or outer blanks; expected visible characters")
     if not 1 <= len(name.encode()) <= COLLECTION_NAME_BYTES_MAX:
         raise LocalError(f"{shown} is no name; expected 1 to {COLLECTION_NAME_BYTES_MAX} bytes of UTF-8")
+
+
+def check_named_document(id: str) -> None:
+    """LocalError: it is no text that any document could have as its id."""
+    if not isinstance(id, str):
+        raise LocalError(f"{id!r:.80} is no id of a document; expected text")
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        raise LocalError(f"{id!r:.80} is no id of a document: it holds half a surrogate pair") from None

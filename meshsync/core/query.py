@@ -94,6 +94,15 @@ class Query:
             return cls(parse_expression(expressions))
         return cls(_joined(And, map(parse_expression, expressions)))
 
+    @staticmethod
+    def of(query: Query | str | None) -> Query:
+        """A query as callers give it: as such, or as an expression; None: everything.  LocalError: none of them."""
+        if query is None or isinstance(query, Query):
+            return Query() if query is None else query
+        if not isinstance(query, str):
+            raise LocalError(f"{query!r:.80} is no query; give an expression such as 'team=blue', or a meshsync.Query")
+        return Query.parse(query)
+
     @classmethod
     def from_json(cls, tree: Any) -> Self:
         """Read the JSON form, which may come from a peer.  LocalError: names the place in the tree."""

@@ -19,6 +19,7 @@ from meshsync.core.bare import is_lacking
 from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.hlc import to_datetime
+from meshsync.core.naming import check_named_document
 from meshsync.core.siblings import Mark, SiblingState
 from meshsync.errors import LetGoError
 from meshsync.ids import EndpointId
@@ -82,6 +83,7 @@ class Past:
 
     def row(self, id: str) -> DocumentRow | None:
         """The row of a document that was ever written, as far as it is known here."""
+        check_named_document(id)
         row = self._replica.tables.documents([id]).get(id)
         return None if row is None or is_husk(row.state) else row
 

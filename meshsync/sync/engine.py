@@ -114,8 +114,8 @@ class SyncEngine:
     def subscribe(
         self,
         collection: str,
-        query: Query | None = None,
-        priority: Priority = Priority.MEDIUM,
+        query: Query | str | None = None,
+        priority: Priority | str = Priority.MEDIUM,
         conflicts: Policy | str | None = None,
         retain: Retention | str = ALL,
         history: History | str | None = None,
@@ -129,13 +129,13 @@ class SyncEngine:
         `latest` to fetch only what the documents are made of now; None: full, or latest where nothing is kept.
         LocalError: it is subscribed with another policy, or the query is too large.
         """
-        handle = Subscription(self, collection, query, Priority(priority), conflicts, retain, history)
+        handle = Subscription(self, collection, query, priority, conflicts, retain, history)
         self._subscriptions.check_policy(collection, handle.conflicts)
         return handle
 
-    def set_priority(self, collection: str, priority: Priority) -> None:
+    def set_priority(self, collection: str, priority: Priority | str) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
-        self._subscriptions.set_priority(collection, Priority(priority))
+        self._subscriptions.set_priority(collection, Priority.of(priority))
         self._wishes_changed()
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:

@@ -26,19 +26,19 @@ class Subscription:
         self,
         engine: SyncEngine,
         name: str,
-        query: Query | None,
-        priority: Priority,
+        query: Query | str | None,
+        priority: Priority | str,
         conflicts: Policy | str | None = None,
         retain: Retention | str = ALL,
         history: History | str | None = None,
     ) -> None:
-        query = Query() if query is None else query
+        query = Query.of(query)
         encode_query(query)
         self._engine = engine
         self.collection = name
         self.query = query
         """Which documents it brings; of several handles of one collection, what any of them wants."""
-        self.priority = priority
+        self.priority = Priority.of(priority)
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
         self.conflicts = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
         """How it decides conflicts; None: as it is held here, or else by default."""
@@ -89,12 +89,12 @@ class Subscription:
             self._is_open = False
             self._engine.remove(self)
 
-    def choose(self, query: Query | None = None, *, history: History | str | None = None) -> None:
+    def choose(self, query: Query | str | None = None, *, history: History | str | None = None) -> None:
         """Want other documents, or more or less of their past, from now on, on the connections as they stand.
 
         None: as before.  What was brought stays.  LocalError: the query is too large, or there is no such history.
         """
-        query = self.query if query is None else query
+        query = self.query if query is None else Query.of(query)
         encode_query(query)
         self.history = History.parse(history) if isinstance(history, str) else history or self.history
         self.query = query

@@ -175,3 +175,29 @@ def test_what_earlier_versions_joined_is_joined() -> None:
         "third": Terms(RED, Priority.LOW, Policy.LATEST, Retention.parse("30d")),
         "fourth": Terms(Query(), Priority.MEDIUM, Policy.LATEST, ALL, History.LATEST),
     }
+
+
+def test_texts_stand_for_queries_and_priorities() -> None:
+    """Otherwise what the command takes is in Python an error about something else."""
+
+    async def scenario(world: World) -> None:
+        node = await world.start(1, collections=[])
+        await node.join("notes", "team=blue", priority="high")
+        assert of_status(node, "query", "priority") == [BLUE.to_json(), "high"]
+        async with node.sync.subscribe("notes", "team=red", "critical") as handle:
+            assert (handle.query, handle.priority) == (RED, Priority.CRITICAL)
+            handle.choose("team=blue")
+            assert handle.query == BLUE
+        wrong: Any
+        for wrong in (3, ["team=red"], True):
+            with pytest.raises(LocalError, match="is no query"):
+                node.sync.subscribe("notes", wrong)
+            with pytest.raises(LocalError, match="is no query"):
+                await node.join("notes", wrong)
+        for wrong in ("urgent", 7):
+            with pytest.raises(LocalError, match="there are critical, high, medium, low"):
+                node.sync.set_priority("notes", wrong)
+        with pytest.raises(LocalError, match="3 is no name of a collection"):
+            await node.join(3)  # type: ignore[arg-type]
+
+    simulate(scenario)
