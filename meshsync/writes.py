@@ -18,7 +18,7 @@ from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation, encode_ope
 from meshsync.core.limits import EXPIRES_MS_MAX, OPERATIONS_MAX, PAYLOAD_BYTES_MAX
 from meshsync.errors import LocalError, MovedOnError, PassedError, RefusedError
 from meshsync.ids import EntryId
-from meshsync.moments import milliseconds_of, parse_expires, time_of
+from meshsync.moments import milliseconds_of, moment_text, parse_expires, time_of
 
 if TYPE_CHECKING:
     from meshsync.documents import Document
@@ -87,8 +87,8 @@ def expiry_ms(expires: Expires | None, now_ms: int) -> int | None:
         raise LocalError(f"expires: {expires} is later than the year {time_of(EXPIRES_MS_MAX).year}; write never")
     if found <= now_ms:
         raise PassedError(
-            f"expires: {expires} is not to come, because here it is {time_of(now_ms):%Y-%m-%dT%H:%M:%SZ}; name a later"
-            " time, or delete the document"
+            f"expires: {expires} is not to come, because here it is {moment_text(time_of(now_ms))}; name a later time,"
+            " or delete the document"
         )
     return found
 

@@ -64,7 +64,7 @@ async def test_a_document_says_when_it_expires(notes: Notes, expires: Any) -> No
 @pytest.mark.parametrize(
     ("expires", "fault"),
     [
-        (NOW, "is not to come, because here it is 2027-01-15T08:00:00Z"),
+        (NOW, "is not to come, because here it is 2027-01-15T08:00:00.000Z"),
         ("2020-01-01T00:00Z", "is not to come"),
         (timedelta(0), "is not to come"),
         (-HOUR, "is not to come"),

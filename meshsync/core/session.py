@@ -22,13 +22,15 @@ and what is held here, and whenever either changes, do it again.
     - On a lazy link nothing is sent but announcements, until GRAFT.  PRUNE and GRAFT may cross, so that the ends
       differ on whether the link is lazy: then one pushes, the other announces, and nothing is lost.
 
-Payloads may stay away: where the peer's subscription chooses, `meshsync.core.sieve` says which go along, and names
-what matches besides; what is wanted and lacking here is asked for by `meshsync.core.wants`.  A header leaves without
-its payload only when that would survive a power cut here, or is not here either: so wherever a header is, there is
-somebody who has the payload.
+Payloads may stay away (the words for that are in `meshsync.store`): where the peer's subscription chooses,
+`meshsync.core.sieve` says which go along, and names what matches besides.  `meshsync.core.wants` asks for what is
+wanted and lacking here, for the past where it is wanted (`meshsync.core.pasts`), and for what others called superseded
+and may have been wrong about (`meshsync.core.doubts`); `meshsync.core.session_payloads` joins these to the session.  A
+header leaves without its payload only when that would survive a power cut here, or is not here either: so wherever a
+header is, there is somebody who has the payload.
 
-Synced has one meaning: both roots are equal, no payload that is wanted is lacking here, and where the past is wanted
-the peer has said what it has of it.
+Synced has one meaning: both roots are equal, the peer has named all that matches, no payload that is wanted is lacking
+here, and the peer has said what it has of the past and of what is in doubt.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class CollectionTables(Protocol):
         """What followers of a part were told."""
 
     @property
-    def superseded(self) -> ArrivalQueue:
+    def to_let_go(self) -> ArrivalQueue:
         """The entries whose payloads may have to be let go (meshsync.store.retaining)."""
 
     def retained(self) -> bytes | None:

@@ -50,7 +50,7 @@ class MemoryTables(MemoryDocumentReads):
         self.touches = MemoryTouches()
         self.keys = MemoryKeys()
         self.changes = MemoryChanges()
-        self.superseded = MemoryQueue()
+        self.to_let_go = MemoryQueue()
         self._retained: bytes | None = None
         self._live = 0
         self._payload_bytes = 0
@@ -67,7 +67,7 @@ class MemoryTables(MemoryDocumentReads):
     ) -> None:
         """Make these the tables of a store: `changed` receives the steps back, `require_transaction` guards writes."""
         self._changed = changed
-        for part in (self.touches, self.keys, self.changes, self.superseded):
+        for part in (self.touches, self.keys, self.changes, self.to_let_go):
             part.changed = changed
         self._require_transaction = require_transaction
         self.document_changes = 0
@@ -87,7 +87,7 @@ class MemoryTables(MemoryDocumentReads):
         twin.touches = self.touches.copy()
         twin.keys = self.keys.copy()
         twin.changes = self.changes.copy()
-        twin.superseded = self.superseded.copy()
+        twin.to_let_go = self.to_let_go.copy()
         return twin
 
     # Rot: knobs for tests

@@ -107,7 +107,7 @@ class Retaining:
     @property
     def waiting(self) -> int:
         """How many payloads wait until someone else has them, or until a conflict is settled.  Counts them."""
-        return len(self._replica.tables.superseded)
+        return len(self._replica.tables.to_let_go)
 
     def keep(self, retention: Retention) -> None:
         """Keep so much from now on; all of the past is looked through anew."""
@@ -125,7 +125,7 @@ class Retaining:
 
     def _write_beginning(self) -> None:
         with self._replica.store.transaction():
-            self._replica.tables.superseded.clear()
+            self._replica.tables.to_let_go.clear()
             self._replica.tables.set_retained(self._kept.encode())
         self._has_begun = True
 
@@ -160,7 +160,7 @@ class Retaining:
         passed = [arrival for arrival in arrivals if arrival < self._kept.new]
         if not self.is_on or not passed:
             return
-        self._replica.tables.superseded.add(passed)
+        self._replica.tables.to_let_go.add(passed)
         self._fresh.update(dict.fromkeys(passed))
         if len(self._fresh) > _FRESH_MAX:
             self._fresh.clear()
@@ -208,7 +208,7 @@ class Retaining:
             return chosen
         if self._scan is None:
             return []
-        found = self._replica.tables.superseded.page(self._scan, _PAGE)
+        found = self._replica.tables.to_let_go.page(self._scan, _PAGE)
         if not found or found[0] >= self._scan_end:
             self._scan = None
             return []
@@ -287,8 +287,8 @@ class Retaining:
     ) -> None:
         tables = self._replica.tables
         with self._replica.store.transaction():
-            tables.superseded.add(queue)
-            tables.superseded.remove(unqueue)
+            tables.to_let_go.add(queue)
+            tables.to_let_go.remove(unqueue)
             kept.dropped_bytes += self._replica.payloads.let_go(goes)
             tables.set_retained(kept.encode())
         self._kept = kept

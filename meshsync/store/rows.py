@@ -82,9 +82,10 @@ class DocumentRow(NamedTuple):
 
     With `state` None the document is what operation `op` (a put or a delete) of entry `arrival` says, because
     everything else that was ever written to it happened before.  Otherwise `state` holds the merged state, and
-    `arrival` and `op` name the last operation that arrived.
+    `arrival` and `op` name the last operation that arrived; or in its place stands LOST_STATE, or a husk where the
+    payloads were dropped (`meshsync.store.husks`).
 
-    `live`: it is shown.  One that is not was deleted, or expired where `expires_ms` is set.
+    `live`: it is shown.  One that is not was deleted, or dropped, or expired where `expires_ms` is set.
     """
 
     id: str
@@ -94,7 +95,7 @@ class DocumentRow(NamedTuple):
     conflict: bool
     state: bytes | None
     expires_ms: int | None = None
-    """From when on it is not shown, in milliseconds since the Unix epoch; None: for ever, or it was deleted."""
+    """From when on it is not shown, in milliseconds since the Unix epoch; None: for ever, or it is not live anyway."""
 
 
 ENTRY_BYTES = 160

@@ -78,7 +78,7 @@ class SqliteTables(SqliteDocumentReads):
         self.touches = SqliteTouches(database, number)
         self.keys = SqliteKeys(database, number)
         self.changes = SqliteChanges(database, number)
-        self.superseded = SqliteQueue(database, number)
+        self.to_let_go = SqliteQueue(database, number)
         self._counts = self._committed_counts = Counts(1, 0, 0, 0, 0)
         self._counts_changed = counts_changed
         n = number
