@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meshsync.documents import Change, Document, Index
     from meshsync.errors import (
         ConfigError,
+        CursorLostError,
         LocalError,
         MeshsyncError,
         MovedOnError,
@@ -54,6 +55,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Conflict",
+    "CursorLostError",
     "Document",
     "EndpointId",
     "EntryId",
@@ -95,6 +97,7 @@ _HOMES = {
     "meshsync.documents": ("Change", "Document", "Index"),
     "meshsync.errors": (
         "ConfigError",
+        "CursorLostError",
         "LocalError",
         "MeshsyncError",
         "MovedOnError",

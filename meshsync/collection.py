@@ -377,10 +377,10 @@ class Collection:
         `since`: the cursor of the last change that was seen, from this or an earlier process, to go on without
         loss or repeat; "0" for the beginning; None for the moment of this call.  With a query, the operations after
         which a document matches, and `removed` or `delete` where it matched before and does not any more.  What is
-        told is the same whenever it is read, and read from the store: a slow reader costs nothing.  LocalError: the
-        cursor is not one of this store, or what was told before it was lost in part in a power cut; then forget what
-        was told and begin anew.  DamagedError: a write cannot be read.  Cancelling loses nothing; go on from the last
-        cursor.
+        told is the same whenever it is read, and read from the store: a slow reader costs nothing.  CursorLostError:
+        the cursor is not one of this store, or a power cut took some of what was told before it; forget what was told,
+        and begin anew.  LocalError: it is no cursor.  DamagedError: a write cannot be read.  Cancelling loses nothing;
+        go on from the last cursor.
 
         Where this node has a part of the collection: the documents that entered it (`put`), changed in it (`put` or
         `patch`, as the last write to them was) or left it (`removed`, `delete`); of each the present state, once, so

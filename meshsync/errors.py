@@ -93,6 +93,13 @@ class LetGoError(LocalError):
         )
 
 
+class CursorLostError(LocalError):
+    """A reader cannot go on from its cursor: what it was told is not what this node has.
+
+    Forget what was told, and begin anew.
+    """
+
+
 class StoreError(MeshsyncError):
     """The store failed: disk full, I/O error, corruption, wrong schema.  Nothing half-done remains."""
 

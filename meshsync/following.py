@@ -48,8 +48,8 @@ from meshsync.notifier import Notifier
 from meshsync.part_following import (
     PREFIX,
     PartFollower,
+    check_reach,
     end_of_life,
-    lost,
     no_cursor,
     parse_position,
     position_now,
@@ -74,7 +74,7 @@ _OPERATION_BITS = 9
 
 
 def follow(replica: Replica, watcher: Notifier, query: Query | None, since: str) -> AsyncGenerator[Change, None]:
-    """The changes from a cursor on; see `Collection.changes`.  LocalError: the cursor is none of this store."""
+    """The changes from a cursor on; see `Collection.changes`.  LocalError: it cannot go on from there."""
     if not isinstance(since, str):
         raise LocalError(f"{since!r:.80} is no cursor; expected the text of one, or '0' for the beginning")
     if since.startswith(PREFIX):
@@ -102,15 +102,14 @@ def format_cursor(replica: Replica, arrival: int, number: int, moment: Moment) -
 def parse_cursor(replica: Replica, cursor: str) -> tuple[int, int, Moment]:
     """The arrival number and the operation that a cursor names, and the moment before which all that expires was told.
 
-    LocalError: it is none of this store, or names what was lost.
+    CursorLostError: it is none of this store, or names what was lost; LocalError: it is none at all.
     """
     if cursor == "0":
         return 1, 0, replica.expiries.passed
     if (found := _CURSOR.fullmatch(cursor)) is None:
         raise no_cursor(cursor)
     arrival, number = int(found[2]) >> _OPERATION_BITS, int(found[2]) & (1 << _OPERATION_BITS) - 1
-    if arrival + (number > 0) > end_of_life(replica, found[1], cursor).arrival:
-        raise lost(cursor)
+    check_reach(cursor, within=arrival + (number > 0) <= end_of_life(replica, found[1], cursor).arrival)
     id = bytes.fromhex(found[4] or "").decode(errors="replace")
     return arrival, number, Moment(int(found[3] or 1), id)
 
@@ -128,7 +127,7 @@ class Follower:
     """Reads the changes of one replica for one reader."""
 
     def __init__(self, replica: Replica, watcher: Notifier, query: Query | None, cursor: str) -> None:
-        """LocalError: the cursor is none of this store."""
+        """LocalError: the cursor leads nowhere."""
         self._replica = replica
         self._past = Past(replica)
         self._watcher = watcher

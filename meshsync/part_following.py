@@ -29,7 +29,7 @@ from meshsync.core.entry import KINDS, PATCH, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
-from meshsync.errors import DamagedError, LocalError
+from meshsync.errors import CursorLostError, DamagedError, LocalError
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
 from meshsync.store.changes import ChangeRow
@@ -82,7 +82,7 @@ class Position:
 
 
 def parse_position(replica: Replica, cursor: str) -> Position:
-    """The position that a cursor names.  LocalError: it is none of this store."""
+    """The position that a cursor names.  CursorLostError: it is none of this store; LocalError: it is none at all."""
     found = _CURSOR.fullmatch(cursor)
     if found is not None:
         end = end_of_life(replica, found[1], cursor)
@@ -95,8 +95,7 @@ def parse_position(replica: Replica, cursor: str) -> Position:
                 told = [number, *told, number, *told]
             if len(told) == 4:
                 position = Position(number, Told(*told), since, after)
-                if not _is_within(position, end):
-                    raise lost(cursor)
+                check_reach(cursor, within=_is_within(position, end))
                 return position
     raise no_cursor(cursor)
 
@@ -109,26 +108,29 @@ def _is_within(position: Position, end: Life) -> bool:
 
 
 def end_of_life(replica: Replica, tag: str, cursor: str) -> Life:
-    """Up to where a cursor can lead that begins with the life in which it was told.  LocalError: it is not known."""
+    """Up to where a cursor can lead that begins with the life in which it was told.  CursorLostError: nobody knows."""
     end = replica.lives.end_of(bytes.fromhex(tag))
     if end is None:
-        raise no_cursor(cursor)
+        raise CursorLostError(
+            f"{cursor!r:.60} is no cursor of this store: it is another node's, or of before the store was restored;"
+            ' forget what was told, and begin anew with "0"'
+        )
     return end
 
 
-def no_cursor(cursor: str) -> LocalError:
-    """It does not come from here."""
-    return LocalError(
-        f"{cursor!r:.60} is no cursor of this store: it is another node's, or of before the store was restored;"
-        ' forget what was told, and begin anew with "0"'
-    )
+def check_reach(cursor: str, *, within: bool) -> None:
+    """CursorLostError: the cursor leads behind the end of its life."""
+    if not within:
+        raise CursorLostError(
+            f"{cursor!r:.60} is behind the end of this store: what was told before it was lost in part, in a power cut"
+            ' or because an older state was restored; forget what was told, and begin anew with "0"'
+        )
 
 
-def lost(cursor: str) -> LocalError:
-    """It comes from here, and leads behind what is here."""
+def no_cursor(text: str) -> LocalError:
+    """It is none at all."""
     return LocalError(
-        f"{cursor!r:.60} is behind the end of this store: what was told before it was lost in part, in a power cut or"
-        ' because an older state was restored; forget what was told, and begin anew with "0"'
+        f'{text!r:.60} is no cursor of this store; give the last one that was told, or begin anew with "0"'
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.query import Query
-from meshsync.errors import LocalError
+from meshsync.errors import CursorLostError
 from meshsync.following import cursor_now, follow
 from meshsync.notifier import Notifier
 from meshsync.store.memory import MemoryStore
@@ -46,7 +46,7 @@ def test_numbers_that_were_lost_and_given_out_again_are_no_cursors(part: Query |
     replica = opened(store.crash(), part)
     put(replica, "other")
     put(replica, "another")
-    with pytest.raises(LocalError, match=r"lost in part, in a power cut.*begin anew"):
+    with pytest.raises(CursorLostError, match=r"lost in part, in a power cut.*begin anew"):
         follow(replica, Notifier(), None, reader.cursor)
     reader.read(replica)
     reader.read(replica)
@@ -93,7 +93,7 @@ def test_a_cursor_inside_of_a_lost_entry_is_refused() -> None:
     reader.read(replica, 1)
     replica = opened(store.crash(), None)
     replica.append([Operation(PUT, "c", {}), Operation(PUT, "d", {})], START_MS)
-    with pytest.raises(LocalError, match="lost in part"):
+    with pytest.raises(CursorLostError, match="lost in part"):
         follow(replica, Notifier(), None, reader.cursor)
 
 
@@ -107,7 +107,7 @@ def test_a_part_that_is_kept_anew_is_another_one() -> None:
     cursor = cursor_now(replica)
     replica = opened(store.crash(), Query.parse("n>=5"))
     cursor_now(replica)
-    with pytest.raises(LocalError, match="lost in part"):
+    with pytest.raises(CursorLostError, match="lost in part"):
         follow(replica, Notifier(), None, cursor)
 
 
@@ -129,7 +129,7 @@ def test_a_life_that_began_on_a_full_disk_is_known_with_its_first_entry(part: Qu
     put(replica, "other")
     put(replica, "another")
     replica = opened(store.kill(), part)
-    with pytest.raises(LocalError, match="lost in part"):
+    with pytest.raises(CursorLostError, match="lost in part"):
         follow(replica, Notifier(), None, reader.cursor)
     follow(replica, Notifier(), None, between)
     early.read(replica)
@@ -147,7 +147,7 @@ def test_a_collection_that_was_dropped_is_another_one(part: Query | None) -> Non
     replica = opened(store, part)
     for number in range(3):
         put(replica, f"new{number}")
-    with pytest.raises(LocalError, match="begin anew"):
+    with pytest.raises(CursorLostError, match="begin anew"):
         follow(replica, Notifier(), None, reader.cursor)
 
 
@@ -164,5 +164,5 @@ def test_so_many_boots_ago_a_cursor_may_be(monkeypatch: pytest.MonkeyPatch) -> N
         store.sync_now()
         follow(replica, Notifier(), None, cursor)
     replica = opened(store.crash(), None)
-    with pytest.raises(LocalError, match="no cursor of this store"):
+    with pytest.raises(CursorLostError, match="no cursor of this store"):
         follow(replica, Notifier(), None, cursor)

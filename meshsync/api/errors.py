@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from meshsync.errors import (
+    CursorLostError,
     LetGoError,
     LocalError,
     MeshsyncError,
@@ -38,12 +39,20 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "no_route": 404,
     "bad_method": 405,
     "let_go": 410,
+    "cursor_lost": 410,
     "moved_on": 412,
     "too_large": 413,
     "internal": 500,
     "network": 502,
     "store_failed": 507,
 }
+_CODE_OF_STATE: Mapping[type[LocalError], str] = {
+    MovedOnError: "moved_on",
+    NotInPartError: "not_in_part",
+    LetGoError: "let_go",
+    CursorLostError: "cursor_lost",
+}
+"""Of what is not wrong, but not so."""
 
 
 class NotHereError(LocalError):
@@ -71,12 +80,8 @@ def code_of(error: Exception) -> str:
             return "too_large"
         case UnauthorizedError():
             return "unauthorized"
-        case MovedOnError():
-            return "moved_on"
-        case NotInPartError():
-            return "not_in_part"
-        case LetGoError():
-            return "let_go"
+        case MovedOnError() | NotInPartError() | LetGoError() | CursorLostError():
+            return _CODE_OF_STATE[type(error)]
         case RefusedError():
             return "refused"
         case LocalError():

@@ -217,7 +217,7 @@ ROUTES = (
         feeds.follow_changes,
         (*_WHERE, Parameter("since", "a cursor; `0` is the beginning; without it, from now on")),
         answer=f"{JSON_LINES} or {EVENT_STREAM}",
-        errors=("no_collection",),
+        errors=("no_collection", "cursor_lost"),
     ),
     Route(
         "GET",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from meshsync.errors import (
+    CursorLostError,
     LetGoError,
     LocalError,
     MeshsyncError,
@@ -50,6 +51,7 @@ _EXIT_OF_API_CODE = {
     "no_index": Exit.NOT_SO,
     "moved_on": Exit.NOT_SO,
     "let_go": Exit.NOT_SO,
+    "cursor_lost": Exit.NOT_SO,
     "no_collection": Exit.REFUSED,  # "not subscribed" is a refusal; 1 says that a collection lacks a document
     "no_peer": Exit.USAGE,
     "too_large": Exit.REFUSED,
@@ -65,7 +67,7 @@ def exit_of_api_code(code: str) -> Exit:
 def exit_of(error: MeshsyncError) -> Exit:
     """The exit code for an error of this process."""
     match error:
-        case MovedOnError() | NotInPartError() | LetGoError():
+        case MovedOnError() | NotInPartError() | LetGoError() | CursorLostError():
             return Exit.NOT_SO
         case RefusedError():
             return Exit.REFUSED

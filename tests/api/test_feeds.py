@@ -104,10 +104,13 @@ async def test_a_feed_selects_by_query(served: Served) -> None:
 
 
 async def test_a_cursor_of_another_store_is_refused(served: Served) -> None:
-    """It would name another place here."""
-    for cursor in ("feedfeedfeedfeed-5", "x", "-1"):
+    """It would name another place here; and a program has to know that it is to forget what it was told."""
+    bad, lost = (400, "bad_request"), (410, "cursor_lost")
+    for cursor, answer in (("feedfeedfeedfeed-5", lost), ("part-feedfeedfeedfeed-5.5", lost), ("x", bad), ("-1", bad)):
         status, error = await served.error("GET", CHANGES, params={"since": cursor})
-        assert (status, error["code"]) == (400, "bad_request")
+        assert (status, error["code"]) == answer
+        status, error = await served.error("GET", CHANGES, headers={"Last-Event-ID": cursor})
+        assert (status, error["code"]) == answer
 
 
 async def test_a_browser_goes_on_by_the_last_event_id(served: Served) -> None:
