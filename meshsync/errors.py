@@ -84,12 +84,21 @@ class PassedError(LocalError):
 
 
 class LetGoError(LocalError):
-    """What was asked for lies in a part of the past that is not kept here."""
+    """What was asked for lies in a part of the past that is not kept here.
 
-    def __init__(self, document: str, until: str) -> None:
+    `document`: it is not known as it was; `until`: only after this time.  `missing`: so many documents are not,
+    `document` the first, and all others were told; 0 where it was asked for alone.
+    """
+
+    def __init__(self, document: str, until: str, missing: int = 0) -> None:
+        self.document = document
+        self.until = until
+        self.missing = missing
+        which = f"document {document!r:.80}" + (f" and {missing - 1} more" if missing > 1 else "")
+        besides = f"{missing} document{' is' if missing == 1 else 's are'} missing: " if missing else ""
         super().__init__(
-            f"not all that was written to document {document!r:.80} until {until} is kept here; ask for a later time,"
-            " or a node that retains all"
+            f"{besides}not all that was written to {which} until {until} is kept here; ask for a later time, or a node"
+            " that retains all"
         )
 
 

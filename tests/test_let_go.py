@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.hlc import to_datetime
+from meshsync.core.ordering import Order
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
 from meshsync.core.retention import Retention
@@ -23,8 +25,10 @@ from meshsync.following import Follower
 from meshsync.moments import moment_text
 from meshsync.notifier import Notifier
 from meshsync.past.history import history
+from meshsync.past.listing import list_past
 from meshsync.past.origins import why
-from meshsync.past.snapshots import take_snapshot
+from meshsync.past.snapshots import PastDocument, take_snapshot
+from meshsync.store.listing import After
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author
@@ -169,3 +173,63 @@ def test_a_question_about_what_was_let_go_is_answered_with_that() -> None:
     first, second, third = history(past, "d", diff=True)
     assert (first.let_go, first.write.time, first.write.kind) == (True, until, "let go")
     assert (second.changes, third.changes is not None) == (None, True)
+
+
+def overwritten() -> tuple[Replica, datetime]:
+    """Documents a to f, of which b, d and e were overwritten and their past let go, and a time before that."""
+    replica, author = new_replica(), Author(1)
+    times = {id: START_MS + 1000 * n for n, id in enumerate("abcdef")}
+    give(replica, *(author.write([Operation(PUT, id, {"n": 9})], hlc=ms << 16) for id, ms in times.items()))
+    for n, id in enumerate("deb"):
+        hlc = (START_MS + 10_000 + n) << 16
+        give(replica, author.write([Operation(PUT, id, {"n": n})], hlc=hlc))
+    let_go(replica, 0)
+    return replica, to_datetime((START_MS + 9000) << 16)
+
+
+async def collected(documents: AsyncGenerator[PastDocument, None]) -> tuple[str, LetGoError | None]:
+    """The ids of some documents as they were, and the error in the end."""
+    ids = ""
+    try:
+        async with aclosing(documents):
+            async for one in documents:
+                ids += one.id
+    except LetGoError as error:
+        return ids, error
+    return ids, None
+
+
+async def test_what_is_known_of_the_past_is_told_before_what_is_not() -> None:
+    """One document that was overwritten would keep all others of a backup from its owner."""
+    replica, when = overwritten()
+    snapshot = await take_snapshot(Past(replica), when)
+    until = moment_text(to_datetime((START_MS + 4000) << 16))
+    found, error = await collected(snapshot.documents())
+    assert found == "acf"
+    assert str(error).startswith(
+        f"3 documents are missing: not all that was written to document 'b' and 2 more until {until} is kept here; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "after", "limit", "told_ids", "missing"),
+    [
+        (None, None, None, "acf", 3),
+        (None, None, 1, "a", 0),
+        (None, None, 2, "ac", 1),
+        (None, "b", None, "cf", 2),
+        (None, "e", None, "f", 0),
+        (None, None, 0, "", 0),
+        ("-id", None, None, "fca", 3),
+        ("n", None, 1, "a", 3),
+    ],
+)
+async def test_a_page_of_the_past_says_how_many_may_be_missing_in_it(
+    order: str | None, after: str | None, limit: int | None, told_ids: str, missing: int
+) -> None:
+    """Otherwise a page leaves out documents without a word, or complains of those that belong to another."""
+    replica, when = overwritten()
+    snapshot, behind = await take_snapshot(Past(replica), when), None if after is None else After(after)
+    by = None if order is None else Order.parse(order)
+    found, error = await collected(list_past(snapshot, Query(), order=by, after=behind, limit=limit))
+    assert (found, error.missing if error else 0) == (told_ids, missing)

@@ -101,7 +101,10 @@ def code_of(error: Exception) -> str:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """The `error` object of an answer or of a line of a stream."""
+    """The `error` object of an answer or of a line of a stream.
+
+    At the end of documents as they were, `missing` is how many of them are not known.
+    """
     if isinstance(error, HTTPException):
         text = f"{error.detail}; /openapi.json lists what there is"
     elif isinstance(error, MeshsyncError):
@@ -111,7 +114,10 @@ def describe(error: Exception) -> dict[str, Any]:
         text = "the node failed at this; its log says why"
     # By convention messages say what is wrong and then, after a semicolon, what to do.
     message, _, hint = text.partition("; ")
-    return {"code": code_of(error), "message": message, "hint": hint}
+    described: dict[str, Any] = {"code": code_of(error), "message": message, "hint": hint}
+    if isinstance(error, LetGoError) and error.missing:
+        described["missing"] = error.missing
+    return described
 
 
 def error_response(error: Exception, **more: Any) -> Response:

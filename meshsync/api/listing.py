@@ -49,7 +49,8 @@ async def list_documents(node: Node, request: Request) -> Response:
     Where a document expires, `$expires` says when; see `load` for a field of that name.
 
     By id, or by the field of `order` and then by id: null, booleans, numbers, strings, arrays, objects, and the
-    documents without the field at the end.
+    documents without the field at the end.  With `at`, where the past was let go, those that are known come first, and
+    then the error says how many are not.
     """
     refuse_unknown(request, "where", "query", "order", "after", "after_value", "limit", "ids", "at")
     ids_only, at = flag(request, "ids"), request.query_params.get("at")

@@ -77,7 +77,9 @@ _HISTORY: dict[str, Any] = {"enum": ["full", "latest"]}
 _POLICY: dict[str, Any] = {"enum": ["latest", "greatest", "least", "manual"]}
 
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "Error": _answer(error=_object({"code": {"enum": sorted(STATUS_OF_CODE)}, "message": _TEXT, "hint": _TEXT})),
+    "Error": _answer(
+        error=_object({"code": {"enum": sorted(STATUS_OF_CODE)}, "message": _TEXT, "hint": _TEXT}, missing=_COUNT)
+    ),
     "Health": _answer(healthy=_FLAG),
     "Peer": _object(
         {

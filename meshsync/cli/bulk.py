@@ -156,7 +156,10 @@ def _ignore(_fact: object) -> None:
 @at_option
 @click.argument("collection")
 def dump_command(*, as_json: bool, at: str | None, collection: str) -> None:  # noqa: ARG001  JSON lines are its only form
-    """Print all documents as JSON lines, as load reads them."""
+    """Print all documents as JSON lines, as load reads them.
+
+    With --at, where the past was let go, it prints those that are known, says how many are not, and exits with 1.
+    """
     import json
 
     on_terminal = sys.stdout.isatty()

@@ -10,7 +10,7 @@ from meshsync.core.matching import getter
 from meshsync.core.ordering import NULL_KEY, Order, rank, sort_key
 from meshsync.core.query import Query
 from meshsync.errors import LocalError
-from meshsync.past.snapshots import PastDocument, Snapshot
+from meshsync.past.snapshots import Missing, PastDocument, Snapshot
 from meshsync.store.listing import After
 
 _ID = ("id",)
@@ -30,13 +30,15 @@ async def list_past(
     """The documents that match as they were; `order`, `after` and `limit` as of `Collection.documents`.
 
     No index knows the past: every document is made anew, and with an order what matches is sorted, so that the first
-    comes after all were looked at.  LocalError: too many match to be sorted.  DamagedError: as `Snapshot.get`.
-    Cancelling loses nothing.
+    comes after all were looked at.  LocalError: too many match to be sorted.  LetGoError: in the end, where some are
+    not known that may belong among those that were told.  DamagedError: as `Snapshot.get`.  Cancelling loses nothing.
     """
+    missing = Missing()
     if order is None:
-        async with aclosing(_by_id(snapshot, query, after, limit)) as documents:
+        async with aclosing(_by_id(snapshot, query, missing, "" if after is None else after.id, limit)) as documents:
             async for document in documents:
                 yield document
+        missing.check()
         return
     get, descending = getter(order.path), order.descending
 
@@ -47,7 +49,7 @@ async def list_past(
     last = None if after is None else rank_of(after.id, after.value)
     kept: list[tuple[bool, bytes, str]] = []
     most = sorted_max if limit is None else min(limit, sorted_max)
-    async with aclosing(_by_id(snapshot, query, None, None)) as documents:
+    async with aclosing(_by_id(snapshot, query, missing)) as documents:
         async for document in documents:
             key = rank_of(document.id, get(document.body))
             if last is None or (key < last if descending else key > last):
@@ -63,16 +65,19 @@ async def list_past(
     for _, _, id in kept[:limit]:
         if (found := await snapshot.get(id)) is not None:
             yield found
+    missing.check()
 
 
 async def _by_id(
-    snapshot: Snapshot, query: Query, after: After | None, limit: int | None
+    snapshot: Snapshot, query: Query, missing: Missing, after: str = "", limit: int | None = None
 ) -> AsyncGenerator[PastDocument, None]:
     count = 0
-    async with aclosing(snapshot.documents()) as documents:
+    async with aclosing(snapshot.known_and_missing(after)) as documents:
         async for document in documents:
             if count == limit:
                 return
-            if (after is None or document.id > after.id) and query.matches(document.body, document.id):
+            if not isinstance(document, PastDocument):
+                missing.add(document)
+            elif query.matches(document.body, document.id):
                 count += 1
                 yield document

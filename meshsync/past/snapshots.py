@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from meshsync.core.anchor import Place
 from meshsync.core.entry import DELETE
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX, milliseconds
 from meshsync.core.query import Query
-from meshsync.errors import LocalError
+from meshsync.errors import LetGoError, LocalError
 from meshsync.moments import milliseconds_of, time_of
 from meshsync.past.facts import WriteInfo
 from meshsync.store.past import Past, Write
@@ -41,6 +42,27 @@ class PastDocument:
     """When it was to expire, as was known then; None: never."""
 
 
+@dataclass(slots=True)
+class Missing:
+    """The documents that are not known as they were, among others that are."""
+
+    first: LetGoError | None = None
+    count: int = 0
+    until: str = ""
+
+    def add(self, error: LetGoError) -> None:
+        """One more is not known."""
+        self.first = self.first or error
+        self.count += 1
+        # All of one form, so that the later one is the greater text.
+        self.until = max(self.until, error.until)
+
+    def check(self) -> None:
+        """LetGoError: there are any."""
+        if self.first is not None:
+            raise LetGoError(self.first.document, self.until, self.count)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A collection as the entries up to some point make it, without what had expired by then.
@@ -57,7 +79,8 @@ class Snapshot:
     """What this node wants of the collection; None: all."""
 
     async def get(self, id: str) -> PastDocument | None:
-        """A document as it was; None where it did not exist.  DamagedError: one of its writes cannot be read.
+        """A document as it was; None where it did not exist.  LetGoError: it is not known.  DamagedError: one of its
+        writes cannot be read.
 
         Cancelling loses nothing.
         """
@@ -65,15 +88,30 @@ class Snapshot:
         row = self.past.row(id)
         return None if row is None else await self._document(row)
 
-    async def documents(self) -> AsyncGenerator[PastDocument, None]:
-        """The documents that existed and were in `part`, by id, read in pages; cheap to abandon.
+    async def documents(self, after: str = "") -> AsyncGenerator[PastDocument, None]:
+        """The documents that existed and were in `part`, by id, behind the id `after`, read in pages; cheap to abandon.
 
-        DamagedError: as `get`.
+        LetGoError: in the end, after all that are known, where some are not.  DamagedError: as `get`.
         """
-        for number, row in enumerate(self.past.rows()):
+        missing = Missing()
+        async with aclosing(self.known_and_missing(after)) as documents:
+            async for one in documents:
+                if isinstance(one, PastDocument):
+                    yield one
+                else:
+                    missing.add(one)
+        missing.check()
+
+    async def known_and_missing(self, after: str = "") -> AsyncGenerator[PastDocument | LetGoError, None]:
+        """The same with an error in the place of each document that is not known as it was, and may not have been."""
+        for number, row in enumerate(self.past.rows(after)):
             if number % _DOCUMENTS == 0:
                 await trio.lowlevel.checkpoint()
-            document = await self._document(row)
+            try:
+                document = await self._document(row)
+            except LetGoError as error:
+                yield error
+                continue
             if document is not None and (self.part is None or self.part.matches(document.body, document.id)):
                 yield document
 

@@ -150,9 +150,10 @@ class Past:
             return None
         return Stamp(entry.hlc, bytes(self._replica.branches[entry.branch].log.author), entry.id)
 
-    def rows(self, *, contested: bool = False) -> Iterator[DocumentRow]:
-        """The rows of all documents that were ever written, by id, read in pages; `contested`: with conflicts only."""
-        after = ""
+    def rows(self, after: str = "", *, contested: bool = False) -> Iterator[DocumentRow]:
+        """The rows of all documents that were ever written, by id, behind the id `after`, read in pages; `contested`:
+        with conflicts only.
+        """
         while page := self._replica.tables.document_rows(after, _PAGE, contested=contested):
             yield from page
             after = page[-1].id

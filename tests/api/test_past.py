@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import httpx
+import pytest
+
 from meshsync.core.entry import PATCH, PUT, Operation
+from meshsync.core.retention import Retention
 from tests.api.support import Served
-from tests.authors import Author
+from tests.authors import START_MS, Author
 from tests.replicas import give
 
 DOCUMENTS = "/v1/collections/notes/documents"
@@ -105,3 +111,27 @@ async def test_documents_are_shown_and_restored_as_they_were(served: Served) -> 
         assert (await served.error("POST", f"{DOCUMENTS}/n1/restore", json=body))[0] == expected
     status, error = await served.error("POST", f"{DOCUMENTS}/n2/restore", json={"at": str(first)})
     assert (status, error["code"]) == (404, "no_document")
+
+
+async def test_documents_as_they_were_end_with_how_many_are_missing(served: Served) -> None:
+    """A program must get all that is known, and must not take it for the whole."""
+    replica, author = served.node.sync.replica("notes"), Author(7)
+    entries = [author.write([Operation(PUT, id, {"n": n})]) for n, id in enumerate("abcbd")]
+    give(replica, *entries)
+    replica.retaining.keep(Retention(0, 0))
+    while replica.retaining.step(START_MS):
+        pass
+    lines: list[str] = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        await stream(served, entries[2].id.hex(), lines)
+    assert [json.loads(line) for line in lines[:-1]] == [{"n": 0, "id": "a"}, {"n": 2, "id": "c"}]
+    error = json.loads(lines[-1])["error"]
+    assert (error["code"], error["missing"]) == ("let_go", 1)
+    assert error["hint"] == "ask for a later time, or a node that retains all"
+
+
+async def stream(served: Served, at: str, lines: list[str]) -> None:
+    """Note the lines of the documents as they were, as they come."""
+    async with served.client.stream("GET", DOCUMENTS, params={"at": at}) as response:
+        async for line in response.aiter_lines():
+            lines.append(line)  # noqa: PERF401  # what came before it broke off counts

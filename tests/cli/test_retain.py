@@ -51,6 +51,13 @@ def test_the_past_is_let_go_once_a_peer_has_it(tmp_path: Path) -> None:
         for done in (small.run("get", "notes", "d", "--at", early), small.run("dump", "notes", "--at", early)):
             assert done.returncode == 1
             assert "not all that was written to document 'd' until" in done.stderr
+        small.out("put", "notes", "e", "{}")
+        now = small.json("get", "notes", "e")["time"]
+        assert len(small.out("dump", "notes", "--at", now).splitlines()) == 2
+        before = writes[0]["time"]
+        done = small.run("ls", "notes", "--at", before, "--json")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("meshsync: 1 document is missing: not all that was written to document 'd'")
         assert small.run("restore", "notes", "d", "--at", early).returncode == 1
         text = small.out("history", "notes", "d")
         assert "let go, with what was written before and is not listed" in text
