@@ -24,6 +24,7 @@ from meshsync.store.listing import Listing
 from tests.meshoracle import Write, document_of
 from tests.simmesh import SimMesh
 from tests.simnode import Node
+from tests.store.rows import scan_documents
 from tests.storm import SMALL
 
 QUERIES = ["team=blue", "team=red", "n>5", "team=blue n>5", "team?", "team!=blue", "at~x", "id=doc1", "team=green"]
@@ -80,7 +81,7 @@ def full_state(mesh: SimMesh) -> dict[str, dict[str, Any]]:
 def shown(node: Node) -> dict[str, dict[str, Any]]:
     """What a node shows."""
     merger, interest = node.replica.merger, node.replica.interest
-    documents = {row.id: merger.body(row, payload) for row, payload in node.replica.tables.scan_documents()}
+    documents = {row.id: merger.body(row, payload) for row, payload in scan_documents(node.replica.tables)}
     return {id: body for id, body in documents.items() if body is not None and (interest is None or id in interest)}
 
 
@@ -96,7 +97,7 @@ def check_looked_through(mesh: SimMesh) -> None:
         if interest is None or interest.is_settled:
             continue
         mesh.stats["looks in between"] += 1
-        documents = node.replica.tables.scan_documents()
+        documents = scan_documents(node.replica.tables)
         bodies = {row.id: merger.body(row, payload) for row, payload in documents}
         expected = {id for id, body in bodies.items() if body is not None and interest.query.matches(body, id)}
         assert {one.document.row.id for one in Listing(node.replica, Query())} == expected

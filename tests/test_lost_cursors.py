@@ -16,6 +16,7 @@ from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author
 from tests.readers import Reader
 from tests.replicas import give, put
+from tests.store.rows import scan_documents
 from tests.test_collection import Notes
 
 PARTS = pytest.mark.parametrize("part", [None, Query.parse("n>=0")], ids=["whole", "part"])
@@ -30,7 +31,7 @@ def opened(store: MemoryStore, part: Query | None) -> Replica:
 
 def shown_in(replica: Replica) -> set[str]:
     """What a listing shows."""
-    return {document.row.id for document in replica.tables.scan_documents()}
+    return {document.row.id for document in scan_documents(replica.tables)}
 
 
 @PARTS

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from meshsync.core.anchor import PARENT
 from meshsync.core.bare import count_marked, described_by, is_marked
 from meshsync.core.holding import Holding, StoredEntry
-from meshsync.core.messages import Batch
+from meshsync.core.messages import PREV_HINT_BYTES, Batch
 from meshsync.ids import LogId
 
 
@@ -79,7 +79,6 @@ def build_batch(
     cursor: int,
     root: bytes | None,
     explicit: bool,
-    hint: Callable[[bytes], bytes] = lambda prev: prev[:8],
 ) -> Batch:
     """Put entries into columns.
 
@@ -100,7 +99,7 @@ def build_batch(
         elif ends.get(entry.log) == (entry.branch, entry.seq - 1):
             runs.append((entry.log, entry.seq, 1, None))
         else:
-            runs.append((entry.log, entry.seq, 1, hint(entry.prev)))
+            runs.append((entry.log, entry.seq, 1, entry.prev[:PREV_HINT_BYTES]))
         current = (entry.branch, entry.seq)
         ends[entry.log] = current
     stamps = [entry.hlc for entry in entries]

@@ -164,12 +164,6 @@ class CollectionTables(Protocol):
     def put_documents(self, rows: Sequence[DocumentRow], live_change: int) -> None:
         """Insert or replace rows; `live_change` is by how much the number of live documents changes."""
 
-    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        """Live documents by id (bytewise order of UTF-8), after the id `after`.
-
-        Reads pages, so others may write between.
-        """
-
     def document_page(
         self,
         after: str | None,
@@ -178,7 +172,7 @@ class CollectionTables(Protocol):
         reverse: bool = False,
         hint: Callable[[bytes], bool] | None = None,
     ) -> DocumentPage:
-        """The next `limit` live documents, as `scan_documents` has them.
+        """The next `limit` live documents by id (bytewise order of UTF-8), after the id `after`.
 
         `hint` gets the stored bytes of each, its state or the payload of its entry, and where it says False the
         document is left out.  One that is damaged never is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from meshsync.errors import DamagedError
@@ -41,14 +41,6 @@ class MemoryDocumentReads:
         if self._sorted_ids is None:
             self._sorted_ids = sorted(self._documents)
         return self._sorted_ids
-
-    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        while True:
-            page = self.document_page(after, 1, reverse=reverse)
-            yield from page.documents
-            if page.last is None:
-                return
-            after = page.last
 
     def document_page(
         self,

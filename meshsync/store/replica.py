@@ -50,6 +50,9 @@ from meshsync.store.unwanted import Unwanted
 
 __all__ = ["Applied", "Branch", "Cursor", "Replica"]
 
+_SCAN_ENTRIES = 512
+"""That are read at a time."""
+
 
 class Replica(Branches):
     """The entries and documents of one collection at this node.  Implements `meshsync.core.holding.Holding`."""
@@ -368,8 +371,8 @@ class Replica(Branches):
 
     # Reading
 
-    def scan_entries(self, arrival: int = 1, page: int = 512) -> Iterator[EntryRow]:
+    def scan_entries(self, arrival: int = 1) -> Iterator[EntryRow]:
         """All entries from an arrival number on, read in pages."""
-        while rows := self.tables.entries_from(arrival, page):
+        while rows := self.tables.entries_from(arrival, _SCAN_ENTRIES):
             yield from rows
             arrival = rows[-1].arrival + 1

@@ -18,6 +18,7 @@ from meshsync.store.replica import Applied, Replica
 from tests.authors import START_MS
 from tests.duo import BOTH_SYNCED, Duo, Side
 from tests.replicas import new_replica, store_of
+from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
 
@@ -31,7 +32,7 @@ def documents(replica: Replica) -> dict[str, dict[str, Any] | None]:
     interest = replica.interest
     return {
         row.id: replica.merger.body(row, payload)
-        for row, payload in replica.tables.scan_documents()
+        for row, payload in scan_documents(replica.tables)
         if interest is None or row.id in interest
     }
 

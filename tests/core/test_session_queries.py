@@ -21,6 +21,7 @@ from meshsync.store.replica import Applied, Replica
 from tests.authors import START_MS
 from tests.duo import BOTH_SYNCED, PULLING, PUSHING, Duo, Side
 from tests.replicas import new_replica, store_of
+from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
 
@@ -33,7 +34,7 @@ def write(replica: Replica, kind: int, id: str, **body: Any) -> Applied:
 def view(replica: Replica) -> dict[str, dict[str, Any] | None]:
     merger, interest = replica.merger, replica.interest
     assert interest is not None
-    return {row.id: merger.body(row, None) for row, _ in replica.tables.scan_documents() if row.id in interest}
+    return {row.id: merger.body(row, None) for row, _ in scan_documents(replica.tables) if row.id in interest}
 
 
 def choosing(number: int, query: Query = BLUE) -> Replica:

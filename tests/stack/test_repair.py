@@ -14,6 +14,7 @@ from meshsync.errors import DamagedError
 from meshsync.node import Node
 from meshsync.store.memory_tables import MemoryTables
 from tests.stack.world import World, documents, events, level, simulate, until, write
+from tests.store.rows import scan_documents
 
 IDS = [f"d{number}" for number in range(1, 8)]
 
@@ -285,5 +286,5 @@ def rot(tables: MemoryTables, rng: random.Random) -> None:
             {"seal": bytes(64)},
         ]
         tables.rot_entry(rng.randint(1, entries), **rng.choice(kinds))
-    elif found := [one.row.id for one in tables.scan_documents()]:
+    elif found := [one.row.id for one in scan_documents(tables)]:
         tables.rot_document(rng.choice(found))

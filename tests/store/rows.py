@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from meshsync.core import cbor
 from meshsync.ids import CollectionId
 from meshsync.store.base import CollectionTables, Store
-from meshsync.store.rows import DocumentRow, EntryRow
+from meshsync.store.rows import DocumentPayload, DocumentRow, EntryRow
 
 PLACES = CollectionId.of_name("places")
 AUTHOR = b"a" * 32
@@ -65,3 +66,15 @@ def fill(store: Store, count: int) -> CollectionTables:
         tables.insert_entries([entry(n) for n in range(start, start + count)])
         tables.put_documents([document(f"d{n:06}", n) for n in range(start, start + count)], count)
     return tables
+
+
+def scan_documents(
+    tables: CollectionTables, after: str | None = None, *, reverse: bool = False, limit: int = 7
+) -> Iterator[DocumentPayload]:
+    """All live documents by id, after the id `after`, in pages: others may write between."""
+    while True:
+        page = tables.document_page(after, limit, reverse=reverse)
+        yield from page.documents
+        if page.last is None:
+            return
+        after = page.last

@@ -11,7 +11,7 @@ from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.base import Store
 from meshsync.store.rows import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Touch
-from tests.store.rows import AUTHOR, INCARNATION, LACKING, PLACES, document, entry, fill, places
+from tests.store.rows import AUTHOR, INCARNATION, LACKING, PLACES, document, entry, fill, places, scan_documents
 
 # Collections
 
@@ -284,13 +284,16 @@ def test_scan_is_in_the_order_of_bytes(store: Store) -> None:
         tables.insert_entries([entry(1)])
         tables.put_documents([document(id, 1) for id in ids], len(ids))
     expected = sorted(ids, key=str.encode)
-    assert [found.row.id for found in tables.scan_documents()] == expected
-    assert [found.row.id for found in tables.scan_documents(reverse=True)] == expected[::-1]
-    assert [found.row.id for found in tables.scan_documents("b")] == expected[expected.index("b") + 1 :]
-    assert [found.row.id for found in tables.scan_documents("b", reverse=True)] == expected[: expected.index("b")][::-1]
-    assert [found.row.id for found in tables.scan_documents("no such id")] == [
-        id for id in expected if id > "no such id"
-    ]
+
+    def scanned(after: str | None = None, *, reverse: bool = False) -> list[str]:
+        return [found.row.id for found in scan_documents(tables, after, reverse=reverse)]
+
+    at = expected.index("b")
+    assert scanned() == expected
+    assert scanned(reverse=True) == expected[::-1]
+    assert scanned("b") == expected[at + 1 :]
+    assert scanned("b", reverse=True) == expected[:at][::-1]
+    assert scanned("no such id") == [id for id in expected if id > "no such id"]
 
 
 def test_scan_brings_what_a_listing_needs(store: Store) -> None:
@@ -300,7 +303,7 @@ def test_scan_brings_what_a_listing_needs(store: Store) -> None:
     with store.transaction():
         tables.insert_entries([entry(1, payload=b"one"), entry(2, payload=b"two")])
         tables.put_documents(rows, 2)
-    assert list(tables.scan_documents()) == [DocumentPayload(rows[0], b"one"), DocumentPayload(rows[2], None)]
+    assert list(scan_documents(tables)) == [DocumentPayload(rows[0], b"one"), DocumentPayload(rows[2], None)]
 
 
 def test_scan_brings_documents_whose_payload_stayed_away(store: Store) -> None:
@@ -309,7 +312,7 @@ def test_scan_brings_documents_whose_payload_stayed_away(store: Store) -> None:
     with store.transaction():
         tables.insert_entries([entry(1, payload=None)])
         tables.put_documents([document("a", 1)], 1)
-    assert list(tables.scan_documents()) == [DocumentPayload(document("a", 1), None)]
+    assert list(scan_documents(tables)) == [DocumentPayload(document("a", 1), None)]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -317,7 +320,7 @@ def test_others_write_while_a_scan_is_under_way(store: Store, reverse: bool) -> 
     """Otherwise a listing of a large collection would hold up the node, or end in an error."""
     tables = fill(store, 1000)
     seen = []
-    for found in tables.scan_documents(reverse=reverse):
+    for found in scan_documents(tables, reverse=reverse):
         seen.append(found.row.id)
         if len(seen) % 100 == 0:
             with store.transaction():

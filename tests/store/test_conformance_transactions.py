@@ -11,7 +11,7 @@ import pytest
 from meshsync.errors import LocalError, StoreError
 from meshsync.store.base import Store
 from meshsync.store.rows import CursorRow, PeerRow
-from tests.store.rows import AUTHOR, PLACES, document, entry, fill, places
+from tests.store.rows import AUTHOR, PLACES, document, entry, fill, places, scan_documents
 
 
 class Oops(Exception):
@@ -57,7 +57,7 @@ def test_failed_transaction_leaves_nothing(store: Store) -> None:
         raise Oops
     after = (tables.branches(), tables.entries_from(1, 99), tables.documents(["d000001", "x"]), tables.counts())
     assert after == before
-    assert [found.row.id for found in tables.scan_documents()] == ["d000001", "d000002", "d000003"]
+    assert [found.row.id for found in scan_documents(tables)] == ["d000001", "d000002", "d000003"]
     assert tables.merges_before(1, 99, 9) == []
     assert tables.bare_entries(9) == [entry(4, payload=None)]
     assert store.meta("key") is None

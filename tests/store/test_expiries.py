@@ -20,7 +20,7 @@ from meshsync.store.rows import Moment
 from tests.authors import COLLECTION, START_MS, Author, batch_of
 from tests.histories import LATER_MS, SOON_MS, histories, in_any_order
 from tests.replicas import apply, give, new_replica
-from tests.store.rows import document, fill
+from tests.store.rows import document, fill, scan_documents
 
 HOUR_MS = START_MS + 3_600_000
 
@@ -33,7 +33,7 @@ def follow(replica: Replica, now_ms: int) -> None:
 
 def shown(replica: Replica) -> dict[str, Any]:
     """The documents that are shown, as listings read them; they are as many as are counted."""
-    found = {one.row.id: replica.merger.body(*one) for one in replica.tables.scan_documents()}
+    found = {one.row.id: replica.merger.body(*one) for one in scan_documents(replica.tables)}
     assert replica.tables.counts()[1] == len(found)
     return found
 

@@ -16,6 +16,7 @@ from meshsync.store.part_changes import is_shown
 from meshsync.store.replica import Replica
 from tests.authors import COLLECTION, START_MS, Author, batch_of
 from tests.replicas import apply
+from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
 
@@ -93,7 +94,7 @@ class Walk:
             return
         shown = {
             row.id
-            for row, payload in replica.tables.scan_documents()
+            for row, payload in scan_documents(replica.tables)
             if interest.query.matches(replica.merger.body(row, payload) or {}, row.id)
         }
         id = f"d{self.rng.randrange(30)}"

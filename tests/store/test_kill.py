@@ -11,7 +11,7 @@ import pytest
 from meshsync.store.headers import rebuilt_id
 from meshsync.store.sqlite import SqliteStore
 from tests.authors import START_MS
-from tests.store.rows import PLACES, places
+from tests.store.rows import PLACES, places, scan_documents
 from tests.store.sweeper import opened
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_process_killed_in_the_middle_of_a_sweep_goes_on_where_it_was(tmp_path: 
     while replica.retaining.step(START_MS):
         pass
     assert replica.tables.counts()[0] - replica.tables.marked() == 9
-    assert sorted(row.id for row, _ in replica.tables.scan_documents()) == [f"d{number}" for number in range(9)]
+    assert sorted(row.id for row, _ in scan_documents(replica.tables)) == [f"d{number}" for number in range(9)]
     assert all(rebuilt_id(replica, row) == row.id for row in replica.scan_entries())
     assert list(store.verify()) == []
     store.close()

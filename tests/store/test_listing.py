@@ -24,6 +24,7 @@ from meshsync.store.replica import Replica
 from tests.authors import COLLECTION, START_MS, Author
 from tests.queries import documents, trees
 from tests.replicas import give, new_replica, two_logs
+from tests.store.rows import scan_documents
 
 FIELDS = ["a", "c.d", "a.lat", "lon"]
 TEAMS = ("red", "green", "blue")
@@ -154,7 +155,7 @@ def make(rng: random.Random, n: int) -> dict[str, Any]:
 def bodies_of(replica: Replica) -> dict[str, dict[str, Any]]:
     return {
         one.row.id: body
-        for one in replica.tables.scan_documents()
+        for one in scan_documents(replica.tables)
         if (body := replica.merger.body(one.row, one.payload)) is not None
     }
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshsync.errors import LocalError, StoreError
 from meshsync.store.memory import MemoryStore
-from tests.store.rows import PLACES, document, entry, fill, places
+from tests.store.rows import PLACES, document, entry, fill, places, scan_documents
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_crash_goes_back_to_the_last_sync(store: MemoryStore) -> None:
     after = places(store.crash())
     assert after.counts() == (3, 3, 0)
     assert after.entries_from(1, 9) == [entry(1), entry(2), entry(3)]
-    assert [found.row for found in after.scan_documents()] == [document(f"d{n:06}", n) for n in (1, 2, 3)]
+    assert [found.row for found in scan_documents(after)] == [document(f"d{n:06}", n) for n in (1, 2, 3)]
 
 
 def test_crash_can_lose_a_collection(store: MemoryStore) -> None:

@@ -19,7 +19,7 @@ from meshsync.store.memory import MemoryStore
 from meshsync.store.memory_tables import MemoryTables
 from meshsync.store.rows import LOST_STATE, DocumentPayload, EntryRow
 from meshsync.store.sqlite import SqliteStore
-from tests.store.rows import PLACES, document, entry, places
+from tests.store.rows import PLACES, document, entry, places, scan_documents
 
 PARENTS = struct.pack(">IQ", 1, 2)
 SEAL = b"s" * 64
@@ -226,7 +226,7 @@ def test_damaged_document_is_lost_and_never_shown(path: Path, damage: str) -> No
     store, tables, found = changed(path, damage)
     assert tables.documents(["d6", "d1"])["d6"].state == LOST_STATE
     assert tables.documents(["d1"]) == {"d1": document("d1", 1)}
-    scanned = list(tables.scan_documents())
+    scanned = list(scan_documents(tables))
     assert [one.row.id for one in scanned] == ["d1", "d2", "d3", "d4", "d6"]
     assert scanned[-1].row.state == LOST_STATE
     assert {error.document for error in found} == {"d6"}
@@ -246,7 +246,7 @@ def test_deleted_document_that_is_damaged_is_found(path: Path) -> None:
 def test_scan_gives_no_damaged_payload(path: Path) -> None:
     """Listings take the payload from there."""
     store, tables, _ = changed(path, BODY_DAMAGE[0])
-    scanned = {one.row.id: one for one in tables.scan_documents()}
+    scanned = {one.row.id: one for one in scan_documents(tables)}
     assert scanned["d3"] == DocumentPayload(document("d3", 3), None)
     assert scanned["d2"].payload == b"payload 2"
     store.close()
@@ -293,7 +293,7 @@ def test_memory_rots_like_the_disk() -> None:
     ]
     with pytest.raises(DamagedError):
         tables.tip(1)
-    assert [(one.row.id, one.row.state, one.payload) for one in tables.scan_documents()] == [
+    assert [(one.row.id, one.row.state, one.payload) for one in scan_documents(tables)] == [
         ("d2", None, None),
         ("d3", LOST_STATE, None),
     ]

@@ -20,6 +20,7 @@ from meshsync.store.matches import Matches
 from meshsync.store.replica import Replica
 from tests.authors import START_MS, Author
 from tests.choosy import QUERIES, random_operations
+from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
 
@@ -29,7 +30,7 @@ def new(store: Store, policy: Policy = Policy.LATEST) -> Replica:
 
 
 def matching(replica: Replica, query: Query) -> set[str]:
-    bodies = {row.id: replica.merger.body(row, None) for row, _ in replica.tables.scan_documents()}
+    bodies = {row.id: replica.merger.body(row, None) for row, _ in scan_documents(replica.tables)}
     return {id for id, body in bodies.items() if body is not None and query.matches(body, id)}
 
 

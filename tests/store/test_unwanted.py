@@ -19,6 +19,7 @@ from meshsync.store.unwanted import Dropped
 from tests.authors import COLLECTION, START_MS, Author, Made
 from tests.meshoracle import Write, document_of
 from tests.replicas import give
+from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
 
@@ -51,7 +52,7 @@ def payloads(replica: Replica) -> set[int]:
 
 def shown(replica: Replica) -> dict[str, object]:
     """The part, as it stands in the store."""
-    rows = replica.tables.scan_documents()
+    rows = scan_documents(replica.tables)
     bodies = {row.id: replica.merger.body(row, payload) for row, payload in rows}
     return {id: body for id, body in bodies.items() if replica.interest is None or id in replica.interest}
 
@@ -232,6 +233,6 @@ def check_documents(replica: Replica) -> None:
         for kind, id, *rest in cbor.decode_trusted(row.payload) if row.payload is not None else ():
             writes.setdefault(id, []).append(((row.hlc, author, row.id), kind, rest[0] if rest else None))
     expected = {id: body for id, found in writes.items() if (body := document_of(found)) is not None}
-    rows = replica.tables.scan_documents()
+    rows = scan_documents(replica.tables)
     assert {row.id: replica.merger.body(row, payload) for row, payload in rows} == expected
     assert replica.tables.counts()[1] == len(expected)

@@ -173,25 +173,23 @@ def version_of(connection: apsw.Connection) -> int:
     return version
 
 
-def migrate(
-    connection: apsw.Connection, path: Path, *, target: int = SCHEMA_VERSION, steps: Mapping[int, Step] = STEPS
-) -> None:
-    """Bring a file to version `target`.  StoreError: it is newer, or there is no way."""
+def migrate(connection: apsw.Connection, path: Path, *, steps: Mapping[int, Step] = STEPS) -> None:
+    """Bring a file to the present version.  StoreError: it is newer, or there is no way."""
     version = version_of(connection)
-    if version == target:
+    if version == SCHEMA_VERSION:
         return
-    if version > target:
+    if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has schema version {version}, and this meshsync knows versions up to {target}: "
+            f"{path} has schema version {version}, and this meshsync knows versions up to {SCHEMA_VERSION}: "
             "use a newer meshsync"
         )
-    missing = [number for number in range(version, target) if number not in steps]
+    missing = [number for number in range(version, SCHEMA_VERSION) if number not in steps]
     if missing:
         raise StoreError(
             f"{path} has schema version {version}, and nothing leads from {missing[0]} to {missing[0] + 1}"
         )
     copy_marked(connection, beside(path, f"-v{version}"))
     with connection:
-        for number in range(version, target):
+        for number in range(version, SCHEMA_VERSION):
             steps[number](connection)
-        run(connection, f"PRAGMA user_version = {target}")
+        run(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")

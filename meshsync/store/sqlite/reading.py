@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -17,9 +17,6 @@ from meshsync.store.checksums import ODD_1, ODD_2, expiry_crc
 from meshsync.store.rows import LOST_STATE, DocumentPage, DocumentPayload, DocumentRow, Moment
 from meshsync.store.sqlite.database import Database
 from meshsync.store.sqlite.soundness import is_sound_document
-
-_SCAN_ROWS = 64
-"""Documents in one page of a scan: with payloads of the greatest size, 16 MiB."""
 
 _ROW = "id, arrival, op, live, conflict, CAST(state AS BLOB), expires, crc"
 _CHECKED_ROW = (
@@ -82,14 +79,6 @@ class SqliteDocumentReads:
             return DocumentRow(row[0], 0, 0, True, False, LOST_STATE)
         id, arrival, op, live, conflict, state, expires_ms = row[:7]
         return DocumentRow(id, arrival, op, bool(live), bool(conflict), state, expires_ms)
-
-    def scan_documents(self, after: str | None = None, *, reverse: bool = False) -> Iterator[DocumentPayload]:
-        while True:
-            page = self.document_page(after, _SCAN_ROWS, reverse=reverse)
-            yield from page.documents
-            if page.last is None:
-                return
-            after = page.last
 
     def document_page(
         self,
