@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshsync.ids import EntryId
     from meshsync.node import Node
     from meshsync.past.facts import WriteInfo
+    from meshsync.past.snapshots import Snapshot
 
 
 async def get_document(node: Node, request: Request) -> Response:
@@ -28,9 +29,11 @@ async def get_document(node: Node, request: Request) -> Response:
     refuse_unknown(request, "at")
     collection, id = collection_of(node, request), path_text(request, "id")
     if (at := request.query_params.get("at")) is not None:
-        past = await (await collection.snapshot(at)).get(id)
+        snapshot = await collection.snapshot(at)
+        past = await snapshot.get(id)
         if past is None:
-            raise no_document(collection, id, f"there was no document {id!r} in {collection.name} at {at}")
+            hint = "meshsync history shows when it was written"
+            raise no_document(collection, id, await past_absence(collection, snapshot, id, at, hint))
         written = describe_write(past.write)
         return answer(collection=collection.name, id=id, doc=past.body, expires=moment_text(past.expires), **written)
     document = collection.get(id)
@@ -90,8 +93,21 @@ def body_of(data: bytes, id: str | None, what: str = "the document") -> dict[str
 def _absence(collection: Collection, id: str) -> str:
     """Why there is no document."""
     if (expired_at := collection.expired_at(id)) is not None:
-        return f"document {id!r} in {collection.name} expired at {moment_text(expired_at)}"
+        return (
+            f"document {id!r} in {collection.name} expired at {moment_text(expired_at)}; meshsync history shows what"
+            " was written, and restore --at one of its entries brings it back"
+        )
     return f"there is no document {id!r} in {collection.name}"
+
+
+async def past_absence(collection: Collection, snapshot: Snapshot, id: str, at: str, hint: str) -> str:
+    """Why there was no document; `hint`: what to do where it did not exist."""
+    if (expired_at := await snapshot.expired_at(id)) is not None:
+        return (
+            f"document {id!r} in {collection.name} had expired at {moment_text(expired_at)}; name an earlier time, or"
+            " one of the entries that meshsync history shows"
+        )
+    return f"there was no document {id!r} in {collection.name} at {at}; {hint}"
 
 
 def no_document(collection: Collection, id: str, message: str) -> LocalError:

@@ -10,7 +10,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshsync.api.documents import describe_write, no_document
+from meshsync.api.documents import describe_write, no_document, past_absence
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
 from meshsync.api.responses import Lines, Write, answer, line
@@ -93,7 +93,8 @@ async def restore_document(node: Node, request: Request) -> Response:
         raise LocalError("at must be a string: a time such as 2026-05-04T12:30:00Z, or an entry's id")
     entry = await collection.restore(id, at)
     if entry is None:
-        raise NotHereError("no_document", f"there was no document {id!r} in {collection.name} at {at}; delete it by rm")
+        snapshot, hint = await collection.snapshot(at), "delete it by rm"
+        raise NotHereError("no_document", await past_absence(collection, snapshot, id, at, hint))
     return answer(collection=collection.name, id=id, entry=str(entry))
 
 

@@ -88,6 +88,16 @@ class Snapshot:
         row = self.past.row(id)
         return None if row is None else await self._document(row)
 
+    async def expired_at(self, id: str) -> datetime | None:
+        """When a document had expired that did not exist any more because of that; None of all others.
+
+        Errors as of `get`.
+        """
+        await trio.lowlevel.checkpoint()
+        row = self.past.row(id)
+        document = None if row is None else await self._made(row)
+        return document.expires if document is not None and self._has_expired(document) else None
+
     async def documents(self, after: str = "") -> AsyncGenerator[PastDocument, None]:
         """The documents that existed and were in `part`, by id, behind the id `after`, read in pages; cheap to abandon.
 
@@ -116,6 +126,14 @@ class Snapshot:
                 yield document
 
     async def _document(self, row: DocumentRow) -> PastDocument | None:
+        document = await self._made(row)
+        return None if document is None or self._has_expired(document) else document
+
+    def _has_expired(self, document: PastDocument) -> bool:
+        return document.expires is not None and milliseconds_of(document.expires) <= milliseconds(self.until_hlc)
+
+    async def _made(self, row: DocumentRow) -> PastDocument | None:
+        """A document as its writes up to then made it, whether it had expired or not."""
         state = self.past.new_state()
         last: Write | None = None
 
@@ -131,7 +149,7 @@ class Snapshot:
             if number % _WRITES == 0:
                 await trio.lowlevel.checkpoint()
         body, expires_ms = state.visible(), state.expires_ms
-        if body is None or last is None or (expires_ms is not None and expires_ms <= milliseconds(self.until_hlc)):
+        if body is None or last is None:
             return None
         return PastDocument(row.id, body, WriteInfo.of(last), None if expires_ms is None else time_of(expires_ms))
 

@@ -109,8 +109,26 @@ async def test_whoever_asks_for_what_has_expired_is_told_so(served: Served) -> N
         status, error = await served.error(method, N1)
         assert (status, error["code"]) == (404, "no_document")
         assert error["message"] == f"document 'n1' in notes expired at {SUMMER_TEXT}"
+        assert error["hint"].endswith("restore --at one of its entries brings it back")
     found = await served.get(f"{N1}/why")
     assert (found["deleted"], found["expiry"]["passed"]) == (None, True)
+
+
+async def test_whoever_asks_for_a_time_when_it_had_expired_is_told_so(served: Served) -> None:
+    """Otherwise it looks as if it had never been, and a restore says that it is to be deleted."""
+    entry = await put(served, '{"n":1}', expires=SUMMER)
+    at = "2100-06-01T08:00Z"
+    for answer in (
+        await served.error("GET", N1, params={"at": at}),
+        await served.error("POST", f"{N1}/restore", content=json.dumps({"at": at})),
+    ):
+        status, error = answer
+        assert (status, error["code"]) == (404, "no_document")
+        assert error["message"] == f"document 'n1' in notes had expired at {SUMMER_TEXT}"
+        assert error["hint"] == "name an earlier time, or one of the entries that meshsync history shows"
+    _, error = await served.error("POST", f"{N1}/restore", content='{"at":"2020-01-01T00:00Z"}')
+    assert error["hint"] == "delete it by rm"
+    assert (await served.get(N1, at="2100-06-01T07:59:59.999Z"))["entry"] == entry
 
 
 async def test_lines_say_when_documents_expire_and_are_loaded_so(served: Served) -> None:
