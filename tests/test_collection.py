@@ -20,6 +20,7 @@ from meshsync.events import EventLog
 from meshsync.ids import CollectionId
 from meshsync.indexing import Indexing
 from meshsync.notifier import Notifier
+from meshsync.store.base import Store
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Applied, Replica
 from meshsync.upkeep import Upkeep
@@ -30,7 +31,7 @@ NOW_MS = 1_800_000_000_000
 class Notes(Collection):
     """A collection of one node, and what it told."""
 
-    def __init__(self, store: MemoryStore, number: int = 1, *, wait_durable: bool = True) -> None:
+    def __init__(self, store: Store, number: int = 1, *, wait_durable: bool = True) -> None:
         key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
         id = CollectionId.of_name("notes")
         self.replica = Replica(store, store.collection(id, "notes"), key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,10 @@ from meshsync.core.query import Query
 from meshsync.errors import CursorLostError
 from meshsync.following import cursor_now, follow
 from meshsync.notifier import Notifier
+from meshsync.store.base import Store
 from meshsync.store.memory import MemoryStore
 from meshsync.store.replica import Replica
+from meshsync.store.sqlite import SqliteStore
 from tests.authors import START_MS, Author
 from tests.readers import Reader
 from tests.replicas import give, put
@@ -22,7 +26,7 @@ from tests.test_collection import Notes
 PARTS = pytest.mark.parametrize("part", [None, Query.parse("n>=0")], ids=["whole", "part"])
 
 
-def opened(store: MemoryStore, part: Query | None) -> Replica:
+def opened(store: Store, part: Query | None) -> Replica:
     """A process starts."""
     replica = Notes(store).replica
     replica.choose(part)
@@ -167,3 +171,30 @@ def test_so_many_boots_ago_a_cursor_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     replica = opened(store.crash(), None)
     with pytest.raises(CursorLostError, match="no cursor of this store"):
         follow(replica, Notifier(), None, cursor)
+
+
+@PARTS
+def test_a_store_on_disk_knows_of_its_power_cuts(part: Query | None, tmp_path: Path) -> None:
+    """What the store in memory knows by itself is on a real disk what its files and the boot id say."""
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"first")
+    replica, reader, early = opened(store, part), Reader(None), Reader(None)
+    put(replica, "kept")
+    early.read(replica)
+    for number, boot_id in enumerate((b"second", b"third")):
+        left = tmp_path / str(number)
+        left.mkdir()
+        for name in ("store.db", "store.db-wal"):
+            shutil.copy(store.path.with_name(name), left)  # what a power cut will leave
+        put(replica, "lost")
+        reader.read(replica)
+        store.close()
+        store = SqliteStore.open(left / "store.db", boot_id=boot_id)
+        replica = opened(store, part)
+        put(replica, f"other{number}")
+        put(replica, f"another{number}")
+        with pytest.raises(CursorLostError, match="lost in part"):
+            follow(replica, Notifier(), None, reader.cursor)
+        reader.begin()
+    early.read(replica)
+    assert early.has.keys() == shown_in(replica) == {"kept", "other0", "another0", "other1", "another1"}
+    store.close()
