@@ -32,6 +32,9 @@ HEAL_SECONDS_MAX = 200.0
 
 
 def random_query(rng: random.Random) -> Query:
+    if rng.random() < 0.2:  # what is near a centre that moves
+        radius_m = rng.choice((1e5, 2.5e5))
+        return Query.field("pos").within_radius(lat=0.0, lon=rng.randrange(-3, 4), radius_m=radius_m)
     return Query.parse(rng.choice(QUERIES).split(" "))
 
 
@@ -50,6 +53,7 @@ def _random_operation(rng: random.Random, now_ms: int) -> Operation:
         "team": rng.choice(("blue", "red", "green", None)),
         "n": rng.randrange(10),
         "at": rng.choice("xyz") + "." * 40,
+        "pos": {"lat": 0.5, "lon": rng.randrange(-3, 4)},
     }
     names = rng.sample(sorted(values), rng.randrange(1, 3))
     expires_ms = rng.choice((None, None, NEVER, now_ms + rng.randrange(1, 200_000)))
