@@ -249,7 +249,7 @@ class Store(Protocol):
         """The collections that have tables, with "" for a name that is not known."""
 
     def drop_collection(self, id: CollectionId) -> None:
-        """Forget a collection and everything in it."""
+        """Forget a collection and everything in it, with the small values whose names end in a colon and its id."""
 
     def incarnation(self, id: CollectionId) -> bytes:
         """The 8 bytes under which this process may write to a collection.

@@ -117,6 +117,8 @@ class MemoryStore:
             raise LocalError("a collection is dropped in a transaction of its own")
         for rows in (self._tables, self._marks, self._incarnations):
             self._put(rows, id, None)
+        for key in [key for key in self._meta if key.endswith(f":{id}")]:
+            self._put(self._meta, key, None)
         self.life = _after(self.life)
 
     def incarnation(self, id: CollectionId) -> bytes:

@@ -109,7 +109,7 @@ class Superseded:
 
     @property
     def _key(self) -> str:
-        return f"doubted {self._replica.id.hex()}"
+        return f"doubted:{self._replica.id}"
 
     def doubt(self, word: object, arrival: int) -> None:
         """Somebody calls payloads superseded from an arrival on, and has yet to send what supersedes them."""

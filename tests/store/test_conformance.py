@@ -65,9 +65,14 @@ def test_dropped_collection_is_gone_and_others_stay(store: Store) -> None:
     other = CollectionId.of_name("other")
     fill(store, 3)
     store.collection(other, "other")
+    with store.transaction():
+        for key in (f"a:{PLACES}", f"b:{PLACES}", f"a:{other}", "a", str(PLACES)):
+            store.set_meta(key, b"kept")
     store.drop_collection(PLACES)
     assert store.collections() == [(other, "other")]
     assert places(store).counts() == (0, 0, 0)
+    assert [store.meta(f"{what}:{PLACES}") for what in "ab"] == [None, None]
+    assert [store.meta(key) for key in (f"a:{other}", "a", str(PLACES))] == [b"kept"] * 3
 
 
 def test_dropped_collection_comes_back_under_a_new_incarnation(store: Store) -> None:

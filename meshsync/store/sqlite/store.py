@@ -233,6 +233,7 @@ class SqliteStore:
             for table in COLLECTION_TABLES:
                 self._database.write(f"DROP TABLE {table}_{tables.number}")
             self._database.write("DELETE FROM collections WHERE number = ?", (tables.number,))
+            self._database.write("DELETE FROM meta WHERE key LIKE '%:' || ?", (str(id),))
         self.life = life
         del self._tables[id]
         self._incarnations.forget(id)
