@@ -31,9 +31,9 @@ from meshsync.past.snapshots import PastDocument, take_snapshot
 from meshsync.store.listing import After
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
-from tests.authors import START_MS, Author
+from tests.authors import START_MS, Author, batch_of
 from tests.histories import histories, in_any_order
-from tests.replicas import give, new_replica
+from tests.replicas import apply, give, new_replica
 
 COLLECTIONS = {policy: collection_id("notes", policy) for policy in Policy}
 
@@ -233,3 +233,24 @@ async def test_a_page_of_the_past_says_how_many_may_be_missing_in_it(
     by = None if order is None else Order.parse(order)
     found, error = await collected(list_past(snapshot, Query(), order=by, after=behind, limit=limit))
     assert (found, error.missing if error else 0) == (told_ids, missing)
+
+
+def test_what_never_came_is_not_said_to_have_been_let_go() -> None:
+    """Otherwise an owner looks for what dropped it here, though nothing ever was here."""
+    replica, author = new_replica(), Author(1)
+    entries = [author.write([Operation(PUT, "d", {"n": n})], hlc=(START_MS + 1000 * n) << 16) for n in range(4)]
+    apply(replica, *batch_of(entries[:3], superseded=entries[:2]))
+    past, until = Past(replica), to_datetime(entries[1].hlc)
+    first, second = history(past, "d", diff=True)
+    assert (first.let_go, first.not_fetched, first.write.kind) == (False, True, "not fetched")
+    assert (first.write.time, second.let_go, second.not_fetched, second.changes) == (until, False, False, None)
+    found = why(past, "d")
+    assert found is not None
+    assert (found.let_go, found.not_fetched) == (None, until)
+    give(replica, entries[3])
+    let_go(replica, 0)
+    first, second = history(past, "d")
+    assert (first.let_go, first.not_fetched, first.write.kind) == (True, False, "let go")
+    found = why(past, "d")
+    assert found is not None
+    assert (found.let_go, found.not_fetched) == (to_datetime(entries[2].hlc), None)

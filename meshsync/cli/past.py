@@ -38,10 +38,10 @@ def history_command(*, as_json: bool, diff: bool, collection: str, id: str) -> N
 def _print_past_write(write: Mapping[str, Any], *, diff: bool) -> None:
     mark = "*" if write["visible"] else " "
     content = "" if diff or write["set"] is None else f"  {to_json(write['set'])}"
-    if write.get("let_go"):
+    if write.get("let_go") or write.get("not_fetched"):
         content = ", with what was written before and is not listed"
     elif diff and "changes" not in write:
-        content = "  (what it changed was let go)"
+        content = "  (what it changed is not known here)"
     expires = "" if write["expires"] is None else f"  expires {write['expires']}"
     write_line(f"{mark} {_origin(write)}{content}{expires}")
     for change in write.get("changes", ()):
@@ -80,6 +80,8 @@ def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -
     _say_if_incomplete(found, collection, id)
     if found["let_go"] is not None:
         complain(f"what was overwritten in {id!r} until {found['let_go']} is not all kept here, so it is not shown")
+    if found["not_fetched"] is not None:
+        complain(f"what was overwritten in {id!r} until {found['not_fetched']} was not all fetched, so it is not shown")
 
 
 @click.command("restore")

@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from meshsync.core import cbor
-from meshsync.core.document import Stamp
 from meshsync.core.entry import NEVER, PATCH
 from meshsync.core.hlc import to_datetime
 from meshsync.core.siblings import SiblingState
 from meshsync.ids import EndpointId, EntryId
 from meshsync.moments import time_of
 from meshsync.past.facts import WriteInfo
-from meshsync.store.past import Past, Write
+from meshsync.store.past import Gone, Past, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,9 @@ class PastWrite:
     changes: list[FieldChange] | None
     """What it changed in the document as the writes before it made it, where that was asked for and is known."""
     let_go: bool = False
-    """What it wrote is not kept here, and earlier writes that are not told were let go before it."""
+    """What it wrote is not kept here, and earlier writes that are not told were let go, or not fetched, before it."""
+    not_fetched: bool = False
+    """The same of one that never came here, because peers called it superseded."""
 
 
 def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
@@ -58,11 +59,11 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
     present, has_expired = past.state(row), past.has_expired(row)
     state = past.new_state()
     before: dict[str, Any] = {}
-    gone = past.gone_stamp(id)
+    gone = past.gone_write(id)
     is_known, is_told = gone is None, gone is None
     for write in past.writes(row):
-        if gone is not None and not is_told and write.stamp > gone:
-            yield _let_go(gone)
+        if gone is not None and not is_told and write.stamp > gone.stamp:
+            yield _not_here(gone)
             is_told = True
         changes = None
         if diff:
@@ -76,9 +77,10 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
         yield PastWrite(WriteInfo.of(write), write.body, _expires(write), is_visible, changes)
 
 
-def _let_go(stamp: Stamp) -> PastWrite:
-    write = WriteInfo(EntryId(stamp.entry), EndpointId(stamp.author), to_datetime(stamp.hlc), "let go")
-    return PastWrite(write, None, None, visible=False, changes=None, let_go=True)
+def _not_here(gone: Gone) -> PastWrite:
+    (hlc, author, entry), not_fetched = gone
+    write = WriteInfo(EntryId(entry), EndpointId(author), to_datetime(hlc), "not fetched" if not_fetched else "let go")
+    return PastWrite(write, None, None, visible=False, changes=None, let_go=not not_fetched, not_fetched=not_fetched)
 
 
 def _expires(write: Write) -> datetime | Literal["never"] | None:

@@ -64,7 +64,9 @@ class Why:
     complete: bool
     """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
     let_go: datetime | None
-    """Until then what was overwritten is not all kept here, and none of it is told; None: nothing is missing."""
+    """Until then what was overwritten is not all kept here, and none of it is told; None: nothing was let go."""
+    not_fetched: datetime | None
+    """The same where the last of it never came here, because peers called it superseded; one of the two at most."""
 
 
 @dataclass(slots=True)
@@ -99,7 +101,7 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
     deletion, sets_expiry = _deletion(state), _sets_expiry(state)
     asked = {stamp for stamp in (deletion, sets_expiry) if stamp is not None}
     found: dict[Stamp, WriteInfo] = {}
-    complete, gone, cut = True, past.gone(id), set[str]()
+    complete, gone, cut = True, past.gone_write(id), set[str]()
     for count, write in enumerate(past.writes(row, reverse=True)):
         if not open_fields and len(found) == len(asked):
             break
@@ -108,7 +110,7 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
             break
         if write.stamp in asked:
             found[write.stamp] = WriteInfo.of(write)
-        if gone is not None and write.stamp.hlc <= gone.hlc:
+        if gone is not None and write.stamp.hlc <= gone.stamp.hlc:
             # What these overrode, or what overrode them before, may be among what is gone.
             cut |= {one for one in open_fields if searches[one].giver is not None}
             open_fields -= cut
@@ -120,11 +122,12 @@ def why(past: Past, id: str, name: str | None = None) -> Why | None:
         for one, search in searches.items()
         if search.said is not None and (search.is_named or any(one.said.is_there for one in search.overrode))
     ]
-    let_go = None if gone is None or not (cut | open_fields) else to_datetime(gone.hlc)
+    until = None if gone is None or not (cut | open_fields) else to_datetime(gone.stamp.hlc)
+    let_go, not_fetched = (None, until) if gone is not None and gone.not_fetched else (until, None)
     expiry = None
     if row.expires_ms is not None and sets_expiry in found:
         expiry = Expiry(time_of(row.expires_ms), past.has_expired(row), found[sets_expiry])
-    return Why(id, None if deletion is None else found.get(deletion), expiry, fields, complete, let_go)
+    return Why(id, None if deletion is None else found.get(deletion), expiry, fields, complete, let_go, not_fetched)
 
 
 def _searches(state: State, name: str | None) -> dict[str, _Search]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.bare import is_lacking
+from meshsync.core.bare import SUPERSEDED, is_lacking, mark_of
 from meshsync.core.document import Stamp
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.hlc import to_datetime
@@ -73,6 +73,14 @@ class Header(NamedTuple):
     hlc: int
     is_lacking: bool
     """Whether the payload is not here, and may say something that counts."""
+
+
+class Gone(NamedTuple):
+    """A write of which the payload is not here, because nobody needs it now."""
+
+    stamp: Stamp
+    not_fetched: bool
+    """It never came, because peers called it superseded; else it was let go here."""
 
 
 class Past:
@@ -142,13 +150,14 @@ class Past:
             return None
         return self._replica.tables.touches.gone(document_tag(self._replica.id, id))
 
-    def gone_stamp(self, id: str) -> Stamp | None:
-        """The stamp of that one."""
+    def gone_write(self, id: str) -> Gone | None:
+        """What is known of that one.  DamagedError: it cannot be read."""
         gone = self.gone(id)
         entry = None if gone is None else self._replica.tables.entry(gone.arrival)
         if entry is None:
             return None
-        return Stamp(entry.hlc, bytes(self._replica.branches[entry.branch].log.author), entry.id)
+        stamp = Stamp(entry.hlc, bytes(self._replica.branches[entry.branch].log.author), entry.id)
+        return Gone(stamp, entry.bare is not None and mark_of(entry.bare) == SUPERSEDED)
 
     def rows(self, after: str = "", *, contested: bool = False) -> Iterator[DocumentRow]:
         """The rows of all documents that were ever written, by id, behind the id `after`, read in pages; `contested`:

@@ -38,6 +38,9 @@ def test_the_latest_is_listed_and_the_past_comes_when_it_is_asked_for(tmp_path: 
             assert b.out("collections").splitlines()[1].split()[-1] == "latest"
             assert "HISTORY" not in a.out("collections")
             assert "1, without their past" in b.out("status")
+            assert "  not fetched, with what was written before and is not listed\n" in b.out("history", "notes", "d")
+            assert "until 20" in (error := b.run("why", "notes", "d").stderr)
+            assert "was not all fetched, so it is not shown" in error
             a.out("put", "notes", "d", '{"n":5}')
             level(a, b, c)
             assert b.out("get", "notes", "d") == '{"n":5}\n'
