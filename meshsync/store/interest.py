@@ -134,6 +134,10 @@ class Interest:
         """Whether a document is in the view, or one with its tag is, or was named."""
         return id in self._view or tag in self._tags or tag in self._named
 
+    def awaited(self, tag: bytes) -> int:
+        """How many wanted payloads are lacking of the documents with a tag."""
+        return sum(arrival in self._wanted for arrival in self._bare(tag)) if self._wanted else 0
+
     def named(self, tags: Iterable[bytes]) -> None:
         """A peer named documents that match there."""
         for tag in tags:

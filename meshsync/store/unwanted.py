@@ -6,6 +6,8 @@ again when one of its documents is wanted.  The row of a document is made anew o
 none are it becomes a *husk*, which only says who wrote the document last.  So nobody can fill the disk of a node that
 wants little.
 
+An entry is kept, too, while payloads of a document that it touches are on their way.
+
 Never dropped is what this node wrote, with all that the documents that it wrote to are made of; and what a peer that
 has all of the collection has not confirmed.  All is found and done in small steps.
 """
@@ -60,6 +62,10 @@ class Unwanted:
         self._begins_anew = False
         """In a while all documents are to be looked through."""
         self._todo: dict[str, None] = {}
+        self._round = 0
+        """How often what had rested was taken up."""
+        self._awaited: dict[str, tuple[int, int]] = {}
+        """Of documents of which payloads are on their way: how many these were, and in which round."""
         self._waiting: dict[str, None] = {}
         """Documents of which something goes once it is known to be elsewhere."""
         self._elsewhere = 1
@@ -119,6 +125,7 @@ class Unwanted:
         if not self._todo and self._after is None:
             self._todo, self._noted, self._noted_at = self._noted, {}, None
             self._after, self._begins_anew = "" if self._begins_anew else None, False
+            self._round += 1
         if not self._todo and self._after is not None:
             rows = self._replica.tables.document_rows(self._after, _ROWS)
             self._todo.update((row.id, None) for row in rows if row.id not in interest and not is_husk(row.state))
@@ -162,7 +169,28 @@ class Unwanted:
         row = replica.tables.documents([id]).get(id)
         if interest.wants(id, document_tag(replica.id, id)) or (row is not None and self._may_return(row)):
             return True
-        return any(replica.branches[row.branch].log.author == replica.author for row, _ in self._entries(id))
+        return self._is_awaited(id) or any(
+            replica.branches[row.branch].log.author == replica.author for row, _ in self._entries(id)
+        )
+
+    def _is_awaited(self, id: str) -> bool:
+        """Whether payloads of a document are on their way, as far as fewer are lacking than when it was last looked at.
+
+        By an entry that touches two documents the payloads of one bring up the other, and by those of the other the
+        first comes again, whole, if it went in the meantime.  What nobody has is not waited for.
+        """
+        replica, interest = self._replica, self._replica.interest
+        assert interest is not None
+        before = self._awaited.get(id)
+        if before is not None and before[1] == self._round:
+            return True
+        count = interest.awaited(document_tag(replica.id, id))
+        if not count or (before is not None and count >= before[0]):
+            self._awaited.pop(id, None)
+            return False
+        self._awaited[id] = count, self._round
+        self.note(id)
+        return True
 
     def _may_return(self, row: DocumentRow) -> bool:
         """Whether a clock that goes wrong may have made a document expire."""

@@ -16,9 +16,9 @@ from meshsync.store.husks import is_husk, was_deleted
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
 from meshsync.store.unwanted import Dropped
-from tests.authors import COLLECTION, START_MS, Author, Made
+from tests.authors import COLLECTION, START_MS, Author, Made, batch_of
 from tests.meshoracle import Write, document_of
-from tests.replicas import give
+from tests.replicas import apply, give
 from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
@@ -39,6 +39,13 @@ def drop(replica: Replica) -> Dropped:
         replica.unwanted.step(now)
     after = replica.unwanted.dropped
     return Dropped(after.entries - before.entries, after.bytes - before.bytes)
+
+
+def look(replica: Replica, times: int) -> None:
+    """All that may go once what was noted has rested, `times` after the start."""
+    now = times * 2 * LIMITS.unwanted_seconds
+    replica.unwanted.due(now)
+    replica.unwanted.step(now + LIMITS.unwanted_seconds)
 
 
 def waits(replica: Replica) -> bool:
@@ -154,6 +161,34 @@ def test_what_is_not_wanted_rests_for_a_while(store: Store) -> None:
     give(replica, author.write([Operation(PATCH, "d", {"team": "blue"})]))
     assert replica.unwanted.step(161.0) == Dropped()
     assert shown(replica) == {"d": {"team": "blue"}}
+
+
+def test_what_is_on_its_way_keeps_what_came_with_it(store: Store) -> None:
+    """Otherwise documents that entries tie together are fetched and dropped by turns, each bringing up the others."""
+    author, replica = Author(1), opened(store)
+    both = author.write([Operation(PUT, "a", {"n": 1}), Operation(PUT, "b", {"n": 1})])
+    rest = [author.write([Operation(PATCH, "b", {"n": number})]) for number in (2, 3)]
+    apply(replica, *batch_of([both, *rest], bare=rest))
+    replica.unwanted.kept_elsewhere(4)
+    look(replica, 1)
+    assert payloads(replica) == {1}
+    assert replica.fill_payload(author.log, 2, rest[0].payload) is not None
+    look(replica, 2)
+    assert payloads(replica) == {1, 2}
+    assert replica.fill_payload(author.log, 3, rest[1].payload) is not None
+    look(replica, 3)
+    assert payloads(replica) == set()
+
+
+def test_what_nobody_sends_keeps_nothing(store: Store) -> None:
+    """Otherwise a peer that keeps one payload back has all that it sends besides stay for ever."""
+    author, replica = Author(1), opened(store)
+    both = author.write([Operation(PUT, "a", {"n": 1}), Operation(PUT, "b", {"n": 1})])
+    rest = author.write([Operation(PATCH, "b", {"n": 2})])
+    apply(replica, *batch_of([both, rest], bare=[rest]))
+    replica.unwanted.kept_elsewhere(3)
+    assert drop(replica).entries == 1
+    assert payloads(replica) == set()
 
 
 def test_whole_nodes_drop_nothing(store: Store) -> None:
