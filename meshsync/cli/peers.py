@@ -77,7 +77,7 @@ def _list(state: str | None, *, as_json: bool) -> None:
 
 def peer_row(peer: dict[str, Any]) -> tuple[str, ...]:
     """A peer as a row of a table."""
-    note = printable(peer.get("last_error") or "")
+    note = printable(peer.get("last_error") or "", 400)  # a command that is cut off is none
     if peer["state"] == "connected":
         note = "" if peer.get("rtt_ms") is None else f"{peer['rtt_ms']:.1f} ms"
     elif peer.get("next_dial_s") is not None:

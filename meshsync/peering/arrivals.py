@@ -191,8 +191,8 @@ class Arrivals:
             if error.code is not CloseCode.TIMEOUT:  # which may be the network's doing as well
                 self._book.punish(peer.id, error)
         except TransportLost as error:
-            reason = str(error)
-            connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK, reason)
+            reason = self._book.in_words(peer.id, error)
+            connection.close(error.code if error.code is not CloseCode.LOST else CloseCode.OK, str(error))
             if trio.current_time() >= began + LASTING_SECONDS:
                 self._book.forgive(peer.id)
                 peer.aside.reset()

@@ -9,7 +9,7 @@ import trio
 
 from meshsync.core.dialing import Allowance, Aside, Backoff, Paths, Penalties
 from meshsync.core.limits import Limits
-from meshsync.errors import CloseCode, PeerError
+from meshsync.errors import CloseCode, PeerError, TransportLost
 from meshsync.events import EventLog
 from meshsync.ids import EndpointId
 from meshsync.notifier import Notifier
@@ -80,6 +80,17 @@ class PeerBook:
     def forgive(self, id: EndpointId) -> None:
         """It behaved well, or the owner wants it."""
         self._penalties.forgive(id)
+
+    def in_words(self, id: EndpointId, error: TransportLost | PeerError) -> str:
+        """Why a connection with a peer failed or ended, and where its owner has decided so, what that one can do."""
+        remedy = f"`meshsync peers accept {self.own}` there"
+        if error.code is CloseCode.BANNED and not self.trust.is_banned(id):
+            return f"{id.short} has banned this node; only its owner can let it in again: {remedy}"
+        if error.code is CloseCode.PENDING:
+            if self.trust.mode == "mesh-key":
+                remedy += ", or the same mesh key on both"
+            return f"{id.short} has yet to accept this node: {remedy}"
+        return str(error)
 
     def twin(self, id: EndpointId, message: str) -> None:
         """Two processes have one identity: say so where nobody can overlook it."""

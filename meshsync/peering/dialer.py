@@ -85,7 +85,8 @@ class Dialer:
             else:
                 outcome = await self._dial_in_turn(peer)
         except (TransportLost, PeerError) as error:
-            outcome = type(error)(str(error), error.code)  # the frames of `error` hold the dead connection
+            # The frames of `error` hold the dead connection.
+            outcome = type(error)(self._book.in_words(peer.id, error), error.code)
         except Exception:  # noqa: BLE001  # the boundary of one peer
             _log.exception("dialling a peer failed", peer=peer.id.hex())
             outcome = TransportLost("an internal fault of this node; see the log", CloseCode.INTERNAL)
@@ -141,12 +142,7 @@ class Dialer:
         peer.failures += 1
         was_pending, peer.is_pending_there = peer.is_pending_there, error.code is CloseCode.PENDING
         delay = self._pause(peer)
-        reason = str(error)
-        if peer.is_pending_there:
-            reason = f"{peer.id.short} has yet to accept this node: `meshsync peers accept {book.own}` there"
-            if book.trust.mode == "mesh-key":
-                reason += ", or the same mesh key on both"
-        peer.last_error = reason
+        peer.last_error = reason = str(error)
         if was_pending and peer.is_pending_there:
             return delay
         if error.code is CloseCode.INSTANCE:

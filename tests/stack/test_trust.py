@@ -9,7 +9,7 @@ import trio
 
 from meshsync.addresses import HostPort
 from meshsync.core.limits import LIMITS
-from meshsync.errors import LocalError
+from meshsync.errors import LocalError, TransportLost
 from meshsync.status import is_healthy
 from tests.stack.sightings import Sightings, acquainted
 from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
@@ -157,7 +157,12 @@ def test_a_banned_peer_is_disconnected_and_stays_out() -> None:
         assert "after the ban" not in documents(b)
         assert not a.sync.links
         assert a.peers()[0]["state"] == "down"
-        assert "BANNED" in b.peers()[0]["last_error"]
+        told = f"{a.id.short} has banned this node; only its owner can let it in again: `meshsync peers accept {b.id}`"
+        assert told in b.peers()[0]["last_error"]
+        assert told in events(b, "disconnected")[0].facts["reason"]
+        with pytest.raises(TransportLost, match="only its owner can let it in again"):
+            await b.connect(a.id, [])
+        assert "has banned" not in (a.peers()[0]["last_error"] or "")
         assert is_healthy(a)
         await world.stop(1)
         a = await world.start(1, peers=[2])
