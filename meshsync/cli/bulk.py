@@ -14,6 +14,7 @@ import click
 from meshsync.cli.documents import at_option, at_parameters, expires_option, expires_parameters, read_body
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
+from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
 
 if TYPE_CHECKING:
@@ -47,7 +48,12 @@ def batch_command(*, as_json: bool, collection: str, file: Path | None) -> None:
 
 @click.command("load")
 @client_options
-@click.option("--batch", type=click.IntRange(1, 256), metavar="N", help="N documents an entry: many times faster.  [1]")
+@click.option(
+    "--batch",
+    type=WholeNumber("how many documents go into an entry: 1 to 256", 1, 256),
+    metavar="N",
+    help="N documents an entry: many times faster.  [1]",
+)
 @expires_option
 @click.option("--skip-bad", is_flag=True, help="Go on after a bad line, and list the bad lines in the end.")
 @click.argument("collection")

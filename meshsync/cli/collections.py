@@ -10,6 +10,7 @@ import click
 from meshsync.cli.documents import where_option
 from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options
+from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import counted, print_json, print_table, printable, query_text, relayed_text, write_line
 
 
@@ -136,7 +137,9 @@ def _leave(*, as_json: bool, name: str) -> None:
 @click.command("log")
 @client_options
 @click.option("--graph", is_flag=True, help="Show which entries each one follows.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many entries.")
+@click.option(
+    "--limit", type=WholeNumber("how many entries to print: 1 or more", 1), metavar="N", help="At most so many entries."
+)
 @click.argument("collection")
 def log_command(*, as_json: bool, graph: bool, limit: int | None, collection: str) -> None:
     """Print the entries of a collection, parents first."""

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 from meshsync.cli.main import client, client_options
+from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import print_json, printable, to_json, write_line
 from meshsync.core.limits import LIMITS
 from meshsync.jsonlines import take_expiry
@@ -162,7 +163,12 @@ def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> N
     help="Sort by a field instead of the id: null, false, true, numbers, strings, arrays, objects.  -FIELD for the"
     " reverse.  Documents without the field come last either way.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many documents.")
+@click.option(
+    "--limit",
+    type=WholeNumber("how many documents to print: 0 or more"),
+    metavar="N",
+    help="At most so many documents.",
+)
 @click.option("--after", metavar="ID", help="Go on behind this document, the last one of the page before.")
 @click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held in that document.")
 @click.option("--ids", "ids_only", is_flag=True, help="Print only the ids.")

@@ -10,9 +10,13 @@ import click
 
 from meshsync.cli.documents import where_option
 from meshsync.cli.main import client, client_options
+from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import colour, print_json, printable, to_json, write_line
 
 _COLOURS = {"put": "green", "patch": "yellow", "delete": "red", "removed": "red"}
+_EVENT_NUMBER = WholeNumber(
+    "the number of an event, with which each line of `meshsync events` begins; 0 begins with the oldest that is kept"
+)
 _ENVELOPE = ("v", "n", "time", "type")
 
 
@@ -52,7 +56,7 @@ def _change_text(change: dict[str, Any]) -> str:
 
 @click.command("events")
 @client_options
-@click.option("--since", type=click.IntRange(min=0), metavar="N", help="Begin with event number N.")
+@click.option("--since", type=_EVENT_NUMBER, metavar="N", help="Begin with event number N; 0: all that are kept.")
 @click.option("--type", "types", multiple=True, metavar="T", help="Only events of this type; again for more.")
 @click.option("--follow/--no-follow", default=True, help="Go on until interrupted, or print only what was.")
 def events_command(*, as_json: bool, since: int | None, types: tuple[str, ...], follow: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meshsync.cli.main import data_dir_option
+from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import print_json, printable, write_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ _MANY = ("listen", "peer", "collection", "interface", "discover")
 @click.option("--http", metavar="HOST:PORT", help="Serve the API on localhost too, with the token of api.token.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Logs on standard error.  [text]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]")
-@click.option("--ready-fd", type=click.IntRange(min=1), metavar="FD", help="Write the ready line there, and close it.")
+@click.option(
+    "--ready-fd",
+    type=WholeNumber("the number of an open file: 1 or more", 1),
+    metavar="FD",
+    help="Write the ready line there, and close it.",
+)
 @click.pass_context
 def node_command(
     context: click.Context, /, *, config_file: Path | None, check_config: bool, ready_fd: int | None, **flags: Any

@@ -72,6 +72,29 @@ def test_a_slip_on_the_command_line_ends_with_2(arguments: list[str], capsys: py
     assert captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["events", "--since", "x"],
+            "'x' is not the number of an event, with which each line of `meshsync events` begins",
+        ),
+        (["events", "--since", "-1"], "; 0 begins with the oldest that is kept"),
+        (["events", "--since", "9" * 20], "is not the number of an event"),
+        (["events", "--since", "²"], "is not the number of an event"),
+        (["ls", "notes", "--limit", "1.5"], "'1.5' is not how many documents to print: 0 or more"),
+        (["log", "notes", "--limit", "0"], "'0' is not how many entries to print: 1 or more"),
+        (["load", "notes", "--batch", "257"], "'257' is not how many documents go into an entry: 1 to 256"),
+    ],
+)
+def test_a_number_that_is_none_is_named_with_what_it_stands_for(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise whoever types a cursor in the place of a number reads about ranges of integers."""
+    assert _run(arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
 def peer(state: str, via: str = "static") -> dict[str, object]:
     """A peer as status tells it."""
     return {"id": "ab" * 32, "name": "", "state": state, "via": via, "last_error": None}
