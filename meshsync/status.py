@@ -162,8 +162,8 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
 
 def _let_go(replica: Replica) -> dict[str, int]:
     """What was dropped of the past, and what waits until someone else has it."""
-    payloads, size = replica.retaining.dropped
-    return {"payloads": payloads, "bytes": size, "waiting": replica.retaining.waiting}
+    dropped = replica.retaining.dropped
+    return {"payloads": dropped.entries, "bytes": dropped.bytes, "waiting": replica.retaining.waiting}
 
 
 def _unwanted(replica: Replica) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import trio
 
 from meshsync.events import EventLog
+from meshsync.store.applied import Dropped
 from meshsync.store.replica import Replica
 from meshsync.upkeep import Upkeep
 
@@ -30,7 +31,7 @@ class Sweeping:
             await self._sweep()
 
     async def _sweep(self) -> None:
-        before: dict[Replica, tuple[int, int]] = {}
+        before: dict[Replica, Dropped] = {}
 
         def step(replica: Replica) -> bool:
             before.setdefault(replica, replica.retaining.dropped)
@@ -40,6 +41,7 @@ class Sweeping:
             await self._upkeep.work_through(step)
         finally:
             for replica, then in before.items():
-                entries, size = (now - was for now, was in zip(replica.retaining.dropped, then, strict=True))
-                if entries:
-                    self._events.emit("payloads_dropped", collection=replica.name, entries=entries, bytes=size)
+                dropped = replica.retaining.dropped - then
+                if dropped.entries:
+                    facts = {"entries": dropped.entries, "bytes": dropped.bytes}
+                    self._events.emit("payloads_dropped", collection=replica.name, **facts)

@@ -11,12 +11,10 @@ from datetime import datetime
 from itertools import islice
 
 from meshsync.core.hlc import to_datetime
+from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.ids import EndpointId
 from meshsync.store.past import Past
-
-_WRITES_MAX = 1000
-"""Looked at, the latest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class Outside:
     query: Query
     """What the node holds."""
     writes: int
-    """How many writes to it are known (1000 stands for more); two documents may share a tag, once in a very great
-    many."""
+    """How many writes to it are known; `Limits.past_writes_max` stands for more.  Two documents may share a tag, once
+    in a very great many."""
     unread: int
     """Of how many of them only the header is here, and may say something that counts."""
     author: EndpointId | None
@@ -47,7 +45,7 @@ class Outside:
         part = f"this node holds the part of {self.collection} where {self.query}, and {self.id!r:.80} is not in it"
         if self.author is None or self.time is None:
             return f"{part}: no write to it is known"
-        count = f"{self.writes}{'' if self.writes < _WRITES_MAX else ' or more'}"
+        count = f"{self.writes}{'' if self.writes < LIMITS.past_writes_max else ' or more'}"
         known = f"{count} write{'' if self.writes == 1 else 's'} to it {'is' if self.writes == 1 else 'are'} known"
         unread = f", {self.unread} by header only" if self.unread else ""
         last = f"the last of {self.time:%Y-%m-%d %H:%M:%S} UTC by {self.author.short}"
@@ -63,7 +61,7 @@ def look_outside(past: Past, collection: str, query: Query, id: str) -> Outside 
     writes = unread = 0
     author: EndpointId | None = None
     time: datetime | None = None
-    for write in islice(past.headers(id), _WRITES_MAX):
+    for write in islice(past.headers(id), LIMITS.past_writes_max):
         if author is None:
             author, time = write.author, to_datetime(write.hlc)
         writes += 1

@@ -37,3 +37,17 @@ class Applied:
     """The entries (arrivals) that got a payload which had stayed away, or was damaged, or turned out to need none."""
     mended: list[int] = field(default_factory=list)
     """The entries (arrivals) that were damaged and are not any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How many payloads were dropped, and what they took."""
+
+    entries: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Dropped) -> Dropped:
+        return Dropped(self.entries + other.entries, self.bytes + other.bytes)
+
+    def __sub__(self, other: Dropped) -> Dropped:
+        return Dropped(self.entries - other.entries, self.bytes - other.bytes)

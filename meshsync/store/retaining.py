@@ -27,6 +27,7 @@ from meshsync.core.entry import touched_documents
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
 from meshsync.core.retention import ALL, Retention
 from meshsync.errors import DamagedError, StoreError
+from meshsync.store.applied import Dropped
 from meshsync.store.contributing import contributing
 from meshsync.store.rows import EntryRow, Touch
 
@@ -100,9 +101,9 @@ class Retaining:
         return not self._kept.retention.keeps_all
 
     @property
-    def dropped(self) -> tuple[int, int]:
-        """How many payloads were dropped here since the beginning, and how many bytes they took."""
-        return self._kept.dropped, self._kept.dropped_bytes
+    def dropped(self) -> Dropped:
+        """What was dropped here since the beginning."""
+        return Dropped(self._kept.dropped, self._kept.dropped_bytes)
 
     @property
     def waiting(self) -> int:

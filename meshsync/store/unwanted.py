@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshsync.core.bare import described
 from meshsync.core.entry import document_tag, touched_documents
 from meshsync.errors import DamagedError
+from meshsync.store.applied import Dropped
 from meshsync.store.husks import husk_of, is_husk
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
@@ -36,17 +36,6 @@ _ROWS = 256
 _ENTRIES_MAX = 1024
 """Payloads of one document that go in one step."""
 _PAGE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """What went."""
-
-    entries: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: Dropped) -> Dropped:
-        return Dropped(self.entries + other.entries, self.bytes + other.bytes)
 
 
 class Unwanted:

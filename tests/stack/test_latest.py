@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import trio
 
 from meshsync.core.history import History
-from meshsync.core.limits import Limits
-from meshsync.core.messages import Message, decode_untrusted
 from meshsync.core.query import Query
 from meshsync.node import Node
-from meshsync.sync import exchange
 from tests.stack.world import World, documents, level, simulate, write
 
 LATEST = {"name": "notes", "history": "latest"}
-
-
-@pytest.fixture
-def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Everything that collections' streams carry between the nodes, as it leaves the transport."""
-    carried: list[bytes] = []
-
-    def tap(frame: bytes, limits: Limits) -> Message:
-        carried.append(frame)
-        return decode_untrusted(frame, limits)
-
-    monkeypatch.setattr(exchange, "decode_untrusted", tap)
-    yield carried
-    assert carried
 
 
 def of_status(node: Node, *keys: str) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -10,30 +9,14 @@ from typing import Any
 import pytest
 import trio
 
-from meshsync.core.limits import LIMITS, Limits
-from meshsync.core.messages import Message, decode_untrusted
+from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.errors import LocalError
 from meshsync.node import Node
-from meshsync.sync import exchange
 from tests.stack.world import World, documents, level, simulate, write
 
 BLUE = {"name": "notes", "where": ["team=blue"]}
 RED = {"name": "notes", "where": ["team=red"]}
-
-
-@pytest.fixture
-def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Everything that collections' streams carry between the nodes, as it leaves the transport."""
-    carried: list[bytes] = []
-
-    def tap(frame: bytes, limits: Limits) -> Message:
-        carried.append(frame)
-        return decode_untrusted(frame, limits)
-
-    monkeypatch.setattr(exchange, "decode_untrusted", tap)
-    yield carried
-    assert carried
 
 
 def ids(node: Node) -> set[str]:

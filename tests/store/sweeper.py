@@ -30,7 +30,7 @@ def main() -> None:
             replica.append([Operation(PUT, f"d{number % 9}", {"n": number, "text": "x" * 500})], START_MS)
         replica.retaining.kept_elsewhere(replica.tables.next_arrival())
         while replica.retaining.step(START_MS):
-            print("dropped", replica.retaining.dropped[0], flush=True)
+            print("dropped", replica.retaining.dropped.entries, flush=True)
 
 
 if __name__ == "__main__":

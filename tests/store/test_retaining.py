@@ -65,8 +65,8 @@ def test_superseded_payloads_of_others_go_and_headers_stay(store: Store) -> None
     sweep(replica)
     assert here(replica) == [200, 201]
     assert replica.root() == root
-    count, freed = replica.retaining.dropped
-    assert (count, replica.tables.size_bytes()) == (199, before - freed)
+    dropped = replica.retaining.dropped
+    assert (dropped.entries, replica.tables.size_bytes()) == (199, before - dropped.bytes)
     row = replica.tables.entry(7)
     assert row is not None
     assert mark_of(row.bare or b"") == LET_GO
@@ -177,7 +177,7 @@ def test_less_is_kept_from_when_that_is_wished_and_all_again_later(store: Store)
     replica.retaining.keep(LATEST)
     sweep(replica)
     assert here(replica) == [11]
-    assert replica.retaining.dropped[0] == 10
+    assert replica.retaining.dropped.entries == 10
 
 
 def test_a_document_that_is_written_without_end_costs_a_look_a_write(
@@ -235,12 +235,12 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     replica.retaining.keep(LATEST)
     for _ in range(3):
         assert replica.retaining.step(START_MS)
-    done = replica.retaining.dropped[0]
+    done = replica.retaining.dropped.entries
     assert done > 100
     store.close()
     store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
     replica = opened(store)
-    assert replica.retaining.dropped[0] == done
+    assert replica.retaining.dropped.entries == done
     assert sweep(replica) <= 1000 // 64 - 1
     assert here(replica) == [1000]
     assert sweep(opened(store)) == 0

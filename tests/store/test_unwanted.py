@@ -11,11 +11,11 @@ from meshsync.core import cbor
 from meshsync.core.entry import DELETE, PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
+from meshsync.store.applied import Dropped
 from meshsync.store.base import Store
 from meshsync.store.husks import is_husk, was_deleted
 from meshsync.store.past import Past
 from meshsync.store.replica import Replica
-from meshsync.store.unwanted import Dropped
 from tests.authors import COLLECTION, START_MS, Author, Made, batch_of
 from tests.meshoracle import Write, document_of
 from tests.replicas import apply, give
@@ -38,7 +38,7 @@ def drop(replica: Replica) -> Dropped:
         now = max(due, now)
         replica.unwanted.step(now)
     after = replica.unwanted.dropped
-    return Dropped(after.entries - before.entries, after.bytes - before.bytes)
+    return after - before
 
 
 def look(replica: Replica, times: int) -> None:
