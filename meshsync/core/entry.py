@@ -199,6 +199,11 @@ class HeaderBuilder:
         self, seq: int, prev: bytes | None, parents: Sequence[bytes], height: int, hlc: int, described: bytes
     ) -> bytes:
         """The same, where `describe_payload` is at hand."""
+        if prev is not None and not parents and height == seq and hlc >> 32:
+            # What `_preimage` gives for most entries of one author, at half of its cost.
+            place = cbor.encode_uint(seq)
+            parts = (self._prefix, place, prev, place, hlc.to_bytes(8, "big"), described)
+            return hashlib.sha256(b"%b%b\x58\x20%b\x80%b\x1b%b%b" % parts).digest()
         return hashlib.sha256(self._preimage(seq, prev, parents, height, hlc, described)).digest()
 
     def header(

@@ -7,9 +7,10 @@ be stored, and what had to be left out and why.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -67,6 +68,10 @@ class NewEntry(NamedTuple):
     bare: bytes | None
     seal: bytes | None
     operations: list[Any] | None
+
+
+_new_entry: Callable[[Sequence[Any]], NewEntry] = partial(tuple.__new__, NewEntry)
+"""NewEntry(*columns) at two thirds of its cost."""
 
 
 @dataclass(slots=True)
@@ -157,7 +162,9 @@ class _Rebuilder:
         self.depends: dict[int, set[int]] = {}
         self.tracking = bool(batch.parents) or len(batch.runs) > 1
         """Whether anything in the batch can refer to an entry of the batch."""
-        self.result: list[tuple[int, NewEntry]] = []
+        self.result: list[NewEntry] = []
+        self.sources: list[int] = []
+        """The log index of each."""
         self.repeated: list[tuple[Anchor, bytes, list[Any]]] = []
         self.passed: list[Anchor] = []
 
@@ -261,12 +268,8 @@ class _Rebuilder:
                     return
             packed = b"".join(PARENT.pack(one.branch, one.seq) for one in sorted(named, key=_by_id)) if named else None
             chain.fresh, chain.offset = len(result), k
-            result.append(
-                (
-                    log_index,
-                    NewEntry(chain.branch, seq, id, hlc, height, packed, payload, bare, None, operations),
-                )
-            )
+            result.append(_new_entry((chain.branch, seq, id, hlc, height, packed, payload, bare, None, operations)))
+            self.sources.append(log_index)
             if self.tracking:
                 same_place = fresh.setdefault((log_index, seq), [])
                 if any(other.id == id for other in same_place):
@@ -336,7 +339,10 @@ class _Rebuilder:
             if log_index not in self.skipped:
                 for chain in chains:
                     rebuilt.reached[chain.branch] = max(chain.seq, rebuilt.reached.get(chain.branch, 0))
-        rebuilt.entries = [entry for log_index, entry in self.result if log_index not in self.skipped]
+        rebuilt.entries = self.result
+        if self.skipped:
+            each = zip(self.sources, self.result, strict=True)
+            rebuilt.entries = [entry for log_index, entry in each if log_index not in self.skipped]
         return rebuilt
 
     def _spread(self) -> None:
@@ -353,9 +359,9 @@ class _Rebuilder:
         seal = self.seals.get(chain.offset)
         if seal is None:
             raise PeerError("a batch brings entries of a log without a seal on the last one")
-        entry = self.result[chain.fresh][1]
+        entry = self.result[chain.fresh]
         if verify_seal(self.logs[log_index].author, entry.id, seal):
-            self.result[chain.fresh] = (log_index, entry._replace(seal=seal))
+            self.result[chain.fresh] = entry._replace(seal=seal)
         else:
             self._refute(log_index, chain, f"the seal of entry {entry.seq} does not verify")
 

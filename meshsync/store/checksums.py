@@ -6,7 +6,7 @@ who flips them on purpose the hashes of the entries stand (`verify` rebuilds all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -40,10 +40,8 @@ def entry_crcs(row: EntryRow) -> tuple[int, int]:
     return head, body_crc(row.payload, row.bare, head)
 
 
-def rows_with_crcs(rows: Sequence[EntryRow]) -> list[tuple[Any, ...]]:
+def rows_with_crcs(rows: Sequence[EntryRow]) -> Iterator[tuple[Any, ...]]:
     """Rows with `entry_crcs` behind.  As there, without the calls, which would cost as much as all the rest."""
-    found: list[tuple[Any, ...]] = []
-    add = found.append
     for row in rows:
         _, branch, seq, id, hlc, height, parents, payload, bare, seal = row
         head = crc32(id, hlc % PRIME + seq + height * ODD_1 + branch * ODD_2)
@@ -51,8 +49,7 @@ def rows_with_crcs(rows: Sequence[EntryRow]) -> list[tuple[Any, ...]]:
             head = crc32(parents, head)
         if seal is not None:
             head = crc32(seal, head)
-        add((*row, head, crc32(payload if bare is None else bare, head)))  # type: ignore[arg-type]  # it is bytes
-    return found
+        yield (*row, head, crc32(payload if bare is None else bare, head))  # type: ignore[arg-type]  # it is bytes
 
 
 def document_crc(

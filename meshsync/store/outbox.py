@@ -30,10 +30,15 @@ _FEW = 16
 """So many branches are read one by one; more are picked out of all entries, in the order of their arrival."""
 _PAGE_FIRST = 32
 """Rows carry payloads: reading begins with few, and goes on with more where they turn out small."""
-_PAGE_LAST = 512
+_PAGE_LAST = 128
+"""Not more, because what was read and found no place in a batch is read again for the next one."""
 _PAGE_BYTES = 1024 * 1024
+_WINDOW = 2048
+"""So many entries are looked through for what is lacking, behind what a peer is known to have."""
 _CHOSEN_FIRST, _CHOSEN_LAST = 32, 256
-"""So many rows are chosen from at once: more while nothing of them goes along whole."""
+"""So many rows are chosen from at once: more while few of them go along whole."""
+_FEW_WHOLE = 4
+"""At most one of so many."""
 _HEADER_BYTES, _BARE_BYTES = 16, 40
 """What an entry takes of a batch beside its payload, and what stands there in the place of that, roughly."""
 _READ_PER_SENT = 64
@@ -101,7 +106,7 @@ class Outbox:
             # Each branch is read by itself, so what the peer has between is not even looked at.
             return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival), bytes_soft, choose)
         # Where the floor is far below what is lacking, do not read all that stands between.
-        window = islice(self._arrivals(floor), 4 * _PAGE_LAST) if floor else iter(())
+        window = islice(self._arrivals(floor), _WINDOW) if floor else iter(())
         parcel = self._cut((row for row in window if self._is_lacking(row, known, branches)), bytes_soft, choose)
         if parcel is None and (missing := self._missing(known, branches)):
             heads = [self._replica.tables.entry_at(one.number, self._from(one, known) + 1) for one in missing]
@@ -260,5 +265,5 @@ def _weighed(rows: Iterator[EntryRow], choose: Choose | None) -> Iterator[tuple[
                 yield row, _HEADER_BYTES + len(row.payload)
         if len(chosen) < len(some):
             return
-        is_bare = all(row.payload is None for row in chosen)
-        count = min(2 * count, _CHOSEN_LAST) if is_bare else _CHOSEN_FIRST
+        whole = sum([row.payload is not None for row in chosen])
+        count = min(2 * count, _CHOSEN_LAST) if whole * _FEW_WHOLE <= len(chosen) else _CHOSEN_FIRST

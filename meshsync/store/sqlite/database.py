@@ -5,7 +5,7 @@ All access of the event loop's thread goes through one `Database`.  Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Database:
         except apsw.Error as error:
             raise self._failed(error) from error
 
-    def write_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    def write_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row."""
         try:
             if self._failure is not None:
