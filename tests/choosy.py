@@ -14,13 +14,17 @@ from itertools import combinations
 from typing import Any
 
 from meshsync.core import cbor
-from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
+from meshsync.core.bare import is_marked
+from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation, document_tag
 from meshsync.core.history import History
 from meshsync.core.query import Query
 from meshsync.core.session_events import SessionState
 from meshsync.errors import StoreError
 from meshsync.store.contributing import contributing
 from meshsync.store.listing import Listing
+from meshsync.store.replica import Replica
+from meshsync.store.rows import DocumentRow
+from meshsync.store.wholeness import bare_entries
 from tests.meshoracle import Write, document_of
 from tests.simmesh import SimMesh
 from tests.simnode import Node
@@ -103,10 +107,66 @@ def check_looked_through(mesh: SimMesh) -> None:
         mesh.stats["looks in between"] += 1
         documents = scan_documents(node.replica.tables)
         bodies = {row.id: merger.body(row, payload) for row, payload in documents}
-        expected = {id for id, body in bodies.items() if body is not None and interest.query.matches(body, id)}
-        assert {one.document.row.id for one in Listing(node.replica, Query())} == expected
+        matching = {id for id, body in bodies.items() if body is not None and interest.query.matches(body, id)}
+        listed = {one.document.row.id for one in Listing(node.replica, Query())}
+        assert listed <= matching
+        whole = (id for id, row in node.replica.tables.documents(list(matching)).items() if is_whole(node.replica, row))
+        assert listed >= set(whole)
         for end in node.ends:
             assert end.session.state is not SessionState.SYNCED, end
+
+
+def is_whole(replica: Replica, row: DocumentRow) -> bool:
+    """Whether nothing of a document is lacking."""
+    return next(bare_entries(replica, document_tag(replica.id, row.id)), None) is None
+
+
+class Entrances:
+    """Watches what enters the views."""
+
+    def __init__(self, mesh: SimMesh) -> None:
+        self._mesh = mesh
+        self._payloads: dict[bytes, bytes] = {}
+        self._seen: dict[int, tuple[Replica, int, set[str]]] = {}
+        """By node: what it showed, and its next arrival number."""
+
+    def check(self) -> None:
+        """What was not shown a moment ago is what all entries make it of which the node has the headers."""
+        for node in self._mesh.nodes:
+            interest, arrival = node.replica.interest, node.replica.tables.next_arrival()
+            now = set() if interest is None else set(interest)
+            is_settled = interest is None or interest.is_settled
+            replica, since, before = self._seen.get(node.number, (None, 1, set[str]()))
+            if replica is node.replica:
+                if news := now - before:
+                    self._check(node, news, since)
+                self._seen[node.number] = replica, arrival, now if is_settled else before | now
+            elif is_settled:  # what it showed before its process ended is not written down
+                self._seen[node.number] = node.replica, arrival, now
+
+    def _check(self, node: Node, news: set[str], since: int) -> None:
+        """Documents entered at one of the moments since an arrival number was the next."""
+        for other in self._mesh.nodes:
+            self._payloads |= payloads(other)
+        bodies = shown(node)
+        self._mesh.stats["entrances"] += len(news)
+        moments = [self._documents(node, news, end) for end in range(since, node.replica.tables.next_arrival() + 1)]
+        for id in news & bodies.keys():
+            assert bodies[id] in [documents[id] for documents in moments], f"{node} shows {id} with fields missing"
+
+    def _documents(self, node: Node, ids: set[str], end: int) -> dict[str, dict[str, Any] | None]:
+        """Documents as all entries make them before an arrival number, with the payloads that are here of later ones.
+
+        What supersedes an entry with a mark may be still to come.
+        """
+        writes: dict[str, list[Write]] = {id: [] for id in ids}
+        for row in node.replica.scan_entries():
+            if row.payload is not None or (row.arrival < end and not is_marked(row.bare)):
+                author = bytes(node.replica.branches[row.branch].log.author)
+                for kind, id, *content in cbor.decode_trusted(self._payloads[row.id]):
+                    if id in ids:
+                        writes[id].append(((row.hlc, author, row.id), kind, content[0] if content else None))
+        return {id: document_of(found) for id, found in writes.items()}
 
 
 def merged(node: Node) -> dict[str, dict[str, Any] | None]:
@@ -275,6 +335,7 @@ class ChoosyMesh:
 def run_choosy(seed: int, steps: int = 60) -> Counter[str]:
     """A whole run."""
     choosy = ChoosyMesh(seed)
+    choosy.mesh.watch = Entrances(choosy.mesh).check
     for _ in range(steps):
         choosy.step()
         check_looked_through(choosy.mesh)

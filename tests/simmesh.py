@@ -37,6 +37,8 @@ class SimMesh:
         self.nodes: list[Node] = []
         self.links: list[Link] = []
         self.stats: Counter[str] = Counter()
+        self.watch: Callable[[], None] = lambda: None
+        """Called after each event."""
         self.written: set[EntryId] = set()
         self.latency_seconds = 0.02
         self.handling_seconds = 0.0
@@ -78,6 +80,7 @@ class SimMesh:
                 return True
             self.now, _, call = heapq.heappop(self._heap)
             call()
+            self.watch()
         if until is not None and until():
             return True
         self.now = max(self.now, end)

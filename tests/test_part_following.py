@@ -16,6 +16,7 @@ from meshsync.errors import StoreError
 from meshsync.ids import LogId
 from meshsync.store.contributing import contributing
 from meshsync.store.memory import MemoryStore
+from meshsync.store.part_changes import is_shown
 from tests.authors import START_MS, Author, Made, batch_of
 from tests.readers import Reader
 from tests.replicas import apply
@@ -149,10 +150,26 @@ class Model:
         reader.read(self.notes.replica)
         assert reader.has == shown(self.notes, reader.wish)
 
+    def check_agreement(self) -> None:
+        """What followers are told of is what is shown, whole or not."""
+        replica = self.notes.replica
+        interest, changes = replica.interest, replica.part_changes
+        if interest is None or not interest.is_settled or not changes.is_kept:
+            return
+        while not changes.step():
+            pass
+        for id, body in self.notes.bodies():
+            assert changes.shows(id, body, changes.row(id))
+        for row in replica.tables.document_rows("", 99):
+            noted = changes.row(row.id)
+            assert noted is None or is_shown(noted) == (row.id in interest)
+
     def run(self, steps: int) -> None:
         for _ in range(steps):
             (event,) = self.rng.choices(list(self.events), list(self.events.values()))
             event()
+            if self.rng.random() < 0.3:
+                self.check_agreement()
             if self.rng.random() < 0.2 and self.notes.replica.is_satisfied:
                 self.check(self.rng.choice(self.readers))
         while self.notes.replica.wanted_places(1):

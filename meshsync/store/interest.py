@@ -1,9 +1,12 @@
 """The part of a collection that this node wants, where its subscription chooses: what it shows, and what it lacks.
 
-A document is in the *view* when it matches, as far as its payloads are here.  Wanted are the payloads that are
-lacking of the documents in the view, of those that a peer named because they match there, and of each document of
-which a payload just came.  So a document that stops matching is noticed, and one that begins to match comes with its
-whole past.
+A document *matches* when it does as far as its payloads are here.  Wanted are the payloads that are lacking of the
+documents that match, of those that a peer named because they match there, and of each document of which a payload just
+came.  So a document that stops matching is noticed, and one that begins to match comes with its whole past.
+
+What matches is in the *view*, but it enters only as it is: it is held back as long as a payload is lacking that may say
+more of it (`meshsync.store.wholeness`), so nobody sees a document with fields missing.  One that is in the view stays
+there, as it stands, while the payload of a later write is lacking.
 
 All of this is in memory, and made anew when the process starts: what peers named from the peers, which name all that
 matches to whoever begins a session, and the view from the documents, which are looked through in small steps, by an
@@ -25,12 +28,11 @@ from meshsync.core.sieve import encode_query
 from meshsync.errors import DamagedError
 from meshsync.ids import EndpointId, LogPlace
 from meshsync.store.listing import Listing, Selected
-from meshsync.store.rows import DocumentRow, EntryRow, Touch
+from meshsync.store.rows import DocumentRow, EntryRow
+from meshsync.store.wholeness import bare_entries, first_lacking
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
-
-_PAGE = 64
 
 
 class Interest:
@@ -39,14 +41,20 @@ class Interest:
     A new one is not settled: `step` is to be called until it is.
     """
 
-    def __init__(self, replica: Replica, query: Query) -> None:
+    def __init__(self, replica: Replica, query: Query, before: Interest | None = None) -> None:
+        """`before`: what was wanted until now."""
         self.query = query
         self.encoded = encode_query(query)
         """As peers are told."""
         self._replica = replica
-        self._view: set[str] = set()
+        self._matching: set[str] = set()
         self._tags: dict[bytes, int] = {}
-        """How many documents of the view have a tag."""
+        """How many documents that match have a tag."""
+        self._held: set[str] = set()
+        """Those that match and are not in the view."""
+        self._held_by_tag: dict[bytes, set[str]] = {}
+        self.before: Interest | None = before.before if before is not None and not before.is_settled else before
+        """Until it is settled: what was shown when it was made, as far as that is known."""
         self._named: set[bytes] = set()
         """Tags of documents that match at a peer, and of which not all is here."""
         self._bookmarks: dict[EndpointId, bytes] = {}
@@ -82,11 +90,11 @@ class Interest:
         while self._scan is not None:
             found = next(self._scan, None)
             if found is None:
-                self._scan = None
+                self._scan = self.before = None
                 self._replica.unwanted.begin()
                 break
-            for (row, _), _ in found:
-                self._place(row.id, is_in_view=True)
+            for (row, _), body in found:
+                self._place(row, body)
             if documents.documents_read + documents.keys_read >= end:
                 break
         return self.is_settled
@@ -95,23 +103,32 @@ class Interest:
 
     def __contains__(self, id: str) -> bool:
         """Whether a document is in the view."""
-        if id not in self._view and not self.is_settled:
+        if id not in self._matching and not self.is_settled:
             row = self._replica.tables.documents([id]).get(id)
-            # Whoever is told that it is in the view has to learn when it leaves.
-            self._place(id, is_in_view=row is not None and self._matches(row))
-        return id in self._view
+            if row is not None:
+                # Whoever is told that it is in the view has to learn when it leaves.
+                self._place(row, self._body(row))
+        return id in self._matching and id not in self._held
 
     def shows(self, id: str, body: Mapping[str, Any]) -> bool:
         """Whether a document is in the view, for whoever has read it."""
-        return id in self._view if self.is_settled else self.query.matches(body, id)
+        if not self.is_settled and (not self.query.matches(body, id) or self._replica.tables.counts()[2] == 0):
+            return self.query.matches(body, id)
+        return id in self
 
     def __iter__(self) -> Iterator[str]:
         """The ids of the documents in the view, as far as it is settled."""
-        return iter(self._view)
+        return iter(self._matching - self._held)
 
     def __len__(self) -> int:
         """How many documents are in the view, as far as it is settled."""
-        return len(self._view)
+        return len(self._matching) - len(self._held)
+
+    def held(self, tags: Iterable[bytes] | None = None) -> list[str]:
+        """The documents that match and are held back: with one of these tags, or all, as far as it is settled."""
+        if tags is None:
+            return list(self._held)
+        return [id for tag in set(tags) for id in self._held_by_tag.get(tag, ())]
 
     # What is lacking
 
@@ -131,8 +148,8 @@ class Interest:
         return found
 
     def wants(self, id: str, tag: bytes) -> bool:
-        """Whether a document is in the view, or one with its tag is, or was named."""
-        return id in self._view or tag in self._tags or tag in self._named
+        """Whether a document matches, or one with its tag does, or was named."""
+        return id in self._matching or tag in self._tags or tag in self._named
 
     def awaited(self, tag: bytes) -> int:
         """How many wanted payloads are lacking of the documents with a tag."""
@@ -183,13 +200,17 @@ class Interest:
         for row in rows:
             self._touched(row)
 
-    def superseded(self, arrivals: Iterable[int]) -> None:
+    def superseded(self, rows: Iterable[EntryRow]) -> None:
         """Entries turned out not to need their payloads."""
-        for arrival in arrivals:
-            self._wanted.pop(arrival, None)
+        tags: set[bytes] = set()
+        for row in rows:
+            self._wanted.pop(row.arrival, None)
+            tags.update(tags_of(row.bare or b""))
+        for document in self._replica.tables.documents(self.held(tags)).values():
+            self._release_whole(document)
 
     def has_any(self, tags: Iterable[bytes]) -> bool:
-        """Whether a document of the view has one of these tags."""
+        """Whether a document that matches has one of these tags."""
         return any(tag in self._tags for tag in tags)
 
     def _want(self, arrivals: Iterable[int]) -> None:
@@ -198,54 +219,74 @@ class Interest:
         self.wishes += len(self._wanted) - before
 
     def _touched(self, row: DocumentRow) -> None:
-        was_in_view = row.id in self._view
-        is_in_view = self._matches(row)
-        self._place(row.id, is_in_view=is_in_view)
-        if was_in_view:
-            if not is_in_view:
+        did_match = row.id in self._matching
+        self._place(row, self._body(row))
+        matches = row.id in self._matching
+        if did_match:
+            if not matches:
                 self._replica.unwanted.note(row.id)
-            return  # what is lacking of it was found when it entered, and each bare entry since then when it came
+            return  # what is lacking of it was found when it began to match, and each bare entry since when it came
         tag = document_tag(self._replica.id, row.id)
-        if not is_in_view:
+        if not matches:
             bare = list(self._bare(tag))
             self._want(bare)
             if not bare:
                 self._named.discard(tag)  # it is here whole, and does not match
                 self._replica.unwanted.note(row.id)
 
-    def _matches(self, row: DocumentRow) -> bool:
-        body = None
+    def _body(self, row: DocumentRow) -> Mapping[str, Any] | None:
         if row.live:
             with suppress(DamagedError):
-                body = self._replica.merger.body(row, None)
-        return body is not None and self.query.matches(body, row.id)
+                return self._replica.merger.body(row, None)
+        return None
 
-    def _place(self, id: str, *, is_in_view: bool) -> None:
-        """Let a document enter or leave the view."""
-        if is_in_view is (id in self._view):
+    def _place(self, row: DocumentRow, body: Mapping[str, Any] | None) -> None:
+        """Let a document that stands so match or not, and enter or leave the view."""
+        id, matches = row.id, body is not None and self.query.matches(body, row.id)
+        if matches is (id in self._matching):
+            self._release_whole(row)
             return
         tag = document_tag(self._replica.id, id)
-        if is_in_view:
-            self._view.add(id)
+        if body is not None and matches:
+            self._matching.add(id)
             self._tags[tag] = self._tags.get(tag, 0) + 1
             self._named.discard(tag)
-            self._want(self._bare(tag))
+            bare = list(self._bare(tag))
+            self._want(bare)
+            if bare and self._is_to_wait(row, body):
+                self._held.add(id)
+                self._held_by_tag.setdefault(tag, set()).add(id)
         else:
-            self._view.remove(id)
+            self._matching.remove(id)
+            self._release(id)
             self._tags[tag] -= 1
             if not self._tags[tag]:
                 del self._tags[tag]
 
+    def _is_to_wait(self, row: DocumentRow, body: Mapping[str, Any]) -> bool:
+        """Whether a document that begins to match is to be held back."""
+        first, changes = first_lacking(self._replica, row), self._replica.part_changes
+        if first is None:
+            return False
+        if changes.is_kept:
+            return not changes.shows(row.id, body, changes.row(row.id))
+        if self.before is not None:
+            return row.id not in self.before
+        # What an earlier process showed is not written down.  What came since then is later than all that it knew.
+        return self.is_settled or first <= self._replica.merger.stamp(row).hlc
+
+    def _release_whole(self, row: DocumentRow) -> None:
+        """Let a document into the view that was held back, if nothing of it is lacking any more."""
+        if row.id in self._held and first_lacking(self._replica, row) is None:
+            self._release(row.id)
+
+    def _release(self, id: str) -> None:
+        if id in self._held:
+            self._held.remove(id)
+            tag = document_tag(self._replica.id, id)
+            self._held_by_tag[tag].remove(id)
+            if not self._held_by_tag[tag]:
+                del self._held_by_tag[tag]
+
     def _bare(self, tag: bytes) -> Iterator[int]:
-        """The entries with this tag that lack their payloads."""
-        after: Touch | None = None
-        tables = self._replica.tables
-        if not tables.counts()[2]:
-            return
-        while page := tables.touches.page(tag, after, _PAGE):
-            for touch in page:
-                with suppress(DamagedError):
-                    entry = tables.entry(touch.arrival)
-                    if entry is not None and is_lacking(entry.bare):
-                        yield touch.arrival
-            after = page[-1]
+        return (entry.arrival for entry in bare_entries(self._replica, tag))

@@ -100,14 +100,14 @@ class DocumentMerger:
         if drafts:
             live_change += sum(draft.live - draft.was_live for draft in drafts.values())
             changed += [draft.row(id) for id, draft in drafts.items()]
+        if self._touches:
+            tables.touches.add(self._touches)
         if changed:
             tables.put_documents(changed, live_change)
             indexes, followed = self._replica.indexes, self._replica.part_changes
             bodies = self._bodies_of(changed, rows, operations, drafts) if indexes.is_any or followed.is_kept else []
             indexes.follow(changed, bodies)
             followed.follow(changed, bodies, None if only is not None else known, late=late)
-        if self._touches:
-            tables.touches.add(self._touches)
         self._replica.retaining.superseded(self._left)
         self._recent = {}
         return conflicts

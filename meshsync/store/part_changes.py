@@ -19,6 +19,7 @@ from meshsync.core.query import Query
 from meshsync.errors import DamagedError
 from meshsync.store.changes import ChangeRow
 from meshsync.store.rows import DocumentPayload, DocumentRow
+from meshsync.store.wholeness import first_lacking
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -35,6 +36,10 @@ class _Kept(NamedTuple):
     """What is wanted now."""
     after: str | None
     """All documents up to this id were looked at since that is wanted; None: all of them."""
+
+    def encode(self) -> bytes:
+        """CBOR of the three."""
+        return cbor.encode([self.base.to_json(), self.query.to_json(), self.after])
 
 
 class PartChanges:
@@ -55,7 +60,7 @@ class PartChanges:
 
     def _keep(self, kept: _Kept) -> None:
         """Write down what is kept, unless it is there."""
-        encoded = cbor.encode([kept.base.to_json(), kept.query.to_json(), kept.after])
+        encoded = kept.encode()
         if self._replica.store.meta(self._key) != encoded:
             self._replica.store.set_meta(self._key, encoded)
         self._kept = kept
@@ -76,7 +81,12 @@ class PartChanges:
             interest = self._replica.interest
             query = Query() if interest is None else interest.query
             self._replica.lives.keep()
-            self._keep(_Kept(query, query, None))
+            kept = _Kept(query, query, None)
+            with self._replica.store.transaction():
+                held = [] if interest is None else interest.held()
+                self._tables.put([_first(id, shown=False) for id in held])
+                self._replica.store.set_meta(self._key, kept.encode())
+            self._kept = kept
 
     def choose(self, query: Query | None) -> None:
         """The node wants the documents that match, or all."""
@@ -136,16 +146,41 @@ class PartChanges:
                 was_shown = is_shown(noted)
             else:
                 was_shown = before is None or (old is not None and self._was_shown(old))
-            matches = not dropped and body is not None and self._kept.query.matches(body, document.id)
-            if (was_shown or matches) and (old is None or not _stands_as(document, old)):
+            shown = not dropped and body is not None and self._is_to_show(document, body, was_shown=was_shown)
+            is_same = old is not None and _stands_as(document, old) and shown is was_shown
+            if (was_shown or shown) and not is_same:
                 number += 1
-                rows.append(_next(noted, document.id, number, was_shown=was_shown, shown=matches, late=late))
+                rows.append(_next(noted, document.id, number, was_shown=was_shown, shown=shown, late=late))
             elif late and (noted is not None or was_shown):
                 # There is nothing to tell, but what it was can no longer be found from its writes.
                 rows.append((noted or _first(document.id, shown=was_shown))._replace(late=number + 1))
             elif noted is None and not was_shown and body is not None and self._kept.base.matches(body, document.id):
                 rows.append(_first(document.id, shown=False))
         self._tables.put(rows)
+
+    def superseded(self, tags: Sequence[bytes]) -> None:
+        """Entries with these tags turned out not to need their payloads: note what is held back no longer.
+
+        In the transaction that changed the entries.
+        """
+        interest = self._replica.interest
+        if self._kept is None or interest is None:
+            return
+        if not interest.is_settled:
+            # What is held back is not known yet.
+            self._keep(self._kept._replace(after=""))
+        before = self._replica.tables.documents(interest.held(tags))
+        documents = list(before.values())
+        bodies = [self._body(DocumentPayload(document, None)) for document in documents]
+        self.follow(documents, bodies, before, late=False)
+
+    def _is_to_show(self, document: DocumentRow, body: Mapping[str, Any], *, was_shown: bool) -> bool:
+        """Whether a document is in the part: it enters only whole, where not all documents are wanted."""
+        assert self._kept is not None
+        query = self._kept.query
+        if not query.matches(body, document.id):
+            return False
+        return was_shown or query.is_everything or first_lacking(self._replica, document) is None
 
     def _was_shown(self, document: DocumentRow) -> bool:
         """Whether a document without a row was shown when it stood so."""
@@ -176,7 +211,7 @@ class PartChanges:
                 continue
             noted = known.get(id)
             was_shown = kept.base.matches(body, id) if noted is None else is_shown(noted)
-            if was_shown is not kept.query.matches(body, id):
+            if was_shown is not self._is_to_show(document.row, body, was_shown=was_shown):
                 number += 1
                 rows.append(_next(noted, id, number, was_shown=was_shown, shown=not was_shown, late=False))
         before = self._kept

@@ -143,7 +143,7 @@ class Replica(Branches):
         if wanted == (None if self.interest is None else self.interest.query):
             self.part_changes.choose(wanted)  # another one may have been wanted when the process ended
             return history is not known
-        self.interest = None if wanted is None else Interest(self, wanted)
+        self.interest = None if wanted is None else Interest(self, wanted, self.interest)
         self.part_changes.choose(wanted)
         if self.interest is not None:
             self.interest.step()

@@ -98,11 +98,13 @@ class Superseded:
         rows = [row for row in self._rows(head.arrival for head in heads if head is not None) if is_lacking(row.bare)]
         if rows:
             with replica.change():
+                touches = [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
+                replica.tables.touches.let_go(touches)
                 for row in rows:
-                    replica.tables.touches.let_go([(tag, row.hlc, row.arrival) for tag in tags_of(row.bare or b"")])
                     replica.tables.rewrite_entry(row._replace(bare=with_mark(row.bare or b"", SUPERSEDED)))
+                replica.part_changes.superseded([tag for tag, _, _ in touches])
             if replica.interest is not None:
-                replica.interest.superseded([row.arrival for row in rows])
+                replica.interest.superseded(rows)
         return [row.arrival for row in rows]
 
     # Marks in doubt; see meshsync.core.doubts

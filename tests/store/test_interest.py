@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from meshsync.store.base import Store
 from meshsync.store.listing import Listing
 from meshsync.store.part_changes import is_shown
 from meshsync.store.replica import Replica
-from tests.authors import COLLECTION, START_MS, Author, batch_of
+from tests.authors import COLLECTION, START_MS, Author, Made, batch_of
 from tests.replicas import apply
 from tests.store.rows import scan_documents
 
@@ -164,3 +165,102 @@ def test_an_index_leads_to_the_part(store: Store) -> None:
     assert replica.interest is not None
     assert replica.is_settled
     assert set(replica.interest) == {"e"}
+
+
+def whole_at(store: Store) -> tuple[Replica, Author, list[Made]]:
+    """A part in which a patch makes a document match of which two writes are lacking."""
+    author = Author(1)
+    first = author.write([Operation(PUT, "d", {"n": 1})])
+    second = author.write([Operation(PATCH, "d", {"m": 2})])
+    third = author.write([Operation(PATCH, "d", {"team": "blue"})])
+    replica = opened(store)
+    apply(replica, *batch_of([first, second, third], bare=[first, second]))
+    return replica, author, [first, second, third]
+
+
+def listed(replica: Replica) -> dict[str, dict[str, Any]]:
+    return {one.document.row.id: one.body for one in Listing(replica, Query())}
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_document_enters_the_view_whole(store: Store, order: tuple[int, int], *, is_followed: bool) -> None:
+    """Otherwise a document that begins to match is shown with fields missing until its past has come."""
+    if is_followed:
+        opened(store).part_changes.begin()
+    replica, author, entries = whole_at(store)
+    assert replica.interest is not None
+    for number in order:
+        assert "d" not in replica.interest
+        assert len(replica.interest) == replica.document_count() == 0
+        assert list(replica.interest) == []
+        assert listed(replica) == {}
+        assert replica.part_changes.last() == 0
+        assert not replica.is_satisfied
+        replica = opened(store)
+        assert replica.interest is not None
+        assert listed(replica) == {}
+        assert replica.fill_payload(author.log, number + 1, entries[number].payload) is not None
+    assert listed(replica) == {"d": {"n": 1, "m": 2, "team": "blue"}}
+    assert replica.interest is not None
+    assert set(replica.interest) == {"d"}
+    assert len(replica.interest) == 1
+    assert [row.id for row in replica.part_changes.after(0, 9)] == ["d"] * is_followed
+
+
+def test_what_is_held_back_when_somebody_begins_to_follow_is_told_once_it_is_whole(store: Store) -> None:
+    """Otherwise whoever follows is not told of it, as if it had been shown from the beginning."""
+    replica, author, entries = whole_at(store)
+    replica.part_changes.begin()
+    replica.fill_payload(author.log, 1, entries[0].payload)
+    assert replica.part_changes.after(0, 9) == []
+    replica.fill_payload(author.log, 2, entries[1].payload)
+    assert [(row.id, is_shown(row)) for row in replica.part_changes.after(0, 9)] == [("d", True)]
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_what_is_superseded_is_not_waited_for(store: Store, *, is_followed: bool) -> None:
+    """Otherwise a document that is here whole is never shown, as nobody sends what it does not need."""
+    if is_followed:
+        opened(store).part_changes.begin()
+    replica, author, entries = whole_at(store)
+    replica.fill_payload(author.log, 1, entries[0].payload)
+    assert listed(replica) == {}
+    assert replica.superseded.told(author.log, 2, entries[1].id) is not None
+    assert listed(replica) == {"d": {"n": 1, "team": "blue"}}
+    assert [(row.id, is_shown(row)) for row in replica.part_changes.after(0, 9)] == [("d", True)] * is_followed
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_what_is_shown_stays_as_it_stands_until_a_payload_comes(store: Store, *, is_followed: bool) -> None:
+    """Otherwise a document vanishes whenever somebody writes to it, and for good where the payload is lost."""
+    author, other = Author(1), Author(2)
+    first = author.write([Operation(PUT, "d", {"team": "blue"})])
+    second = author.write([Operation(PATCH, "d", {"m": 2})])
+    third = other.write([Operation(PATCH, "d", {"n": 1})], [second])
+    replica = opened(store)
+    if is_followed:
+        replica.part_changes.begin()
+    apply(replica, *batch_of([first]))
+    apply(replica, *batch_of([second], bare=[second]))
+    assert listed(replica) == {"d": {"team": "blue"}}
+    replica = opened(store)
+    assert listed(replica) == {"d": {"team": "blue"}}
+    apply(replica, *batch_of([third]))
+    assert listed(replica) == {"d": {"n": 1, "team": "blue"}}
+    replica.choose(Query.parse("n=1"))
+    assert listed(replica) == {"d": {"n": 1, "team": "blue"}}
+    assert all(is_shown(row) for row in replica.part_changes.after(0, 9))
+
+
+def test_a_put_needs_nothing_of_what_was_before(store: Store) -> None:
+    """Otherwise what this node writes is not shown to who wrote it until somebody sends the past."""
+    author = Author(1)
+    first = author.write([Operation(PUT, "d", {"n": 1})])
+    replica = opened(store)
+    apply(replica, *batch_of([first], bare=[first]))
+    replica.append([Operation(PUT, "d", {"team": "blue"})], START_MS)
+    assert listed(replica) == {"d": {"team": "blue"}}
+    replica.append([Operation(PATCH, "d", {"n": 2})], START_MS)
+    replica.choose(Query.parse("n=2"))
+    assert listed(replica) == {"d": {"n": 2, "team": "blue"}}
