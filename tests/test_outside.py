@@ -6,13 +6,16 @@ import random
 
 import pytest
 
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation, encode_operations
 from meshsync.core.query import Query
 from meshsync.errors import MovedOnError, NotInPartError
 from meshsync.store.memory import MemoryStore
 from tests.authors import Author, batch_of
 from tests.replicas import apply
 from tests.test_collection import Notes
+
+PAST = [Operation(PUT, "g", {"team": "green"}), Operation(PATCH, "g", {"n": 2})]
+"""The fourth and the fifth write, by header only."""
 
 
 @pytest.fixture
@@ -25,8 +28,7 @@ def notes() -> Notes:
         author.write([Operation(PUT, "b", {"team": "blue"})]),
         author.write([Operation(PUT, "r", {"team": "blue", "n": 1})]),
         author.write([Operation(PATCH, "r", {"team": "red"})]),
-        author.write([Operation(PUT, "g", {"team": "green"})]),
-        author.write([Operation(PATCH, "g", {"n": 2})]),
+        *(author.write([operation]) for operation in PAST),
         author.write([Operation(PUT, "x", {"team": "blue"})]),
         author.write([Operation(DELETE, "x")]),
     ]
@@ -93,7 +95,9 @@ async def test_what_is_outside_can_be_patched_unseen(notes: Notes) -> None:
     await notes.patch("g", {"seen": True})
     assert notes.get("g") is None
     await notes.patch("g", {"team": "blue"})
+    assert notes.get("g") is None  # what it is besides has to come first
+    for log, seq in notes.replica.wanted_places(9):
+        notes.replica.fill_payload(log, seq, encode_operations([PAST[seq - 4]]))
     found = notes.get("g")
     assert found is not None
-    assert found.body == {"seen": True, "team": "blue"}
-    assert len(notes.replica.wanted_places(9)) == 2  # with its whole past, as far as somebody has it
+    assert found.body == {"n": 2, "seen": True, "team": "blue"}

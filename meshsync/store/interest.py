@@ -108,13 +108,17 @@ class Interest:
             if row is not None:
                 # Whoever is told that it is in the view has to learn when it leaves.
                 self._place(row, self._body(row))
-        return id in self._matching and id not in self._held
+        return self.has(id)
 
     def shows(self, id: str, body: Mapping[str, Any]) -> bool:
         """Whether a document is in the view, for whoever has read it."""
         if not self.is_settled and (not self.query.matches(body, id) or self._replica.tables.counts()[2] == 0):
             return self.query.matches(body, id)
         return id in self
+
+    def has(self, id: str) -> bool:
+        """Whether a document is in the view, of those that were looked at."""
+        return id in self._matching and id not in self._held
 
     def __iter__(self) -> Iterator[str]:
         """The ids of the documents in the view, as far as it is settled."""

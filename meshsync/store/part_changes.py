@@ -177,10 +177,13 @@ class PartChanges:
     def _is_to_show(self, document: DocumentRow, body: Mapping[str, Any], *, was_shown: bool) -> bool:
         """Whether a document is in the part: it enters only whole, where not all documents are wanted."""
         assert self._kept is not None
-        query = self._kept.query
+        query, interest = self._kept.query, self._replica.interest
         if not query.matches(body, document.id):
             return False
-        return was_shown or query.is_everything or first_lacking(self._replica, document) is None
+        # After another query it may have entered the view, and nobody who follows has looked at it yet.
+        if was_shown or query.is_everything or (interest is not None and interest.has(document.id)):
+            return True
+        return first_lacking(self._replica, document) is None
 
     def _was_shown(self, document: DocumentRow) -> bool:
         """Whether a document without a row was shown when it stood so."""
