@@ -39,8 +39,6 @@ def test_the_runs_are_not_empty() -> None:
         "entries lost in crashes": 10,
         "steps through the documents": 60,
         "looks in between": 30,
-        "steps through the documents": 30,
-        "looks in between": 20,
         "entrances": 100,
         "Match": 200,
         "Want": 100,
