@@ -87,7 +87,7 @@ class Node:
         upkeep = Upkeep(lambda: list(self._replicas.values()), self.sync.store_failed, limits)
         self.indexing = Indexing(upkeep, self.events)
         self.sweeping = Sweeping(upkeep, self.events, wall_ms)
-        self.expiring = Expiring(upkeep, wall_ms, lambda replica: self.sync.watcher(replica).notify())
+        self.expiring = Expiring(upkeep, wall_ms, self.sync.parts.turned)
         self._collections: dict[CollectionId, Collection] = {}
         self._replicas: dict[CollectionId, Replica] = {}
         self._joined: dict[str, Subscription] = {}

@@ -42,6 +42,14 @@ class Parts:
         if replica.interest is not None:
             self._chosen.notify()
 
+    def turned(self, replica: Replica) -> None:
+        """Documents expired, or did not after all: payloads may be lacking now, and others be to be dropped."""
+        self._engine.watcher(replica).notify()
+        if replica.interest is not None:
+            for exchange in self._engine.exchanges(replica):
+                exchange.resume()
+            self._chosen.notify()
+
     async def run(self) -> None:
         """Work for ever, a few milliseconds at a time.  Cancelling loses nothing."""
         while True:

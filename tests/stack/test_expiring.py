@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 import trio
 
+from meshsync.core.limits import LIMITS
 from meshsync.core.policy import Policy
 from meshsync.moments import time_of
 from tests.stack.world import EPOCH_MS, World, documents, level, simulate
@@ -136,5 +138,28 @@ def test_a_part_of_a_collection_loses_what_expires(policy: Policy) -> None:
         await a.collection("notes").put("soon", {"team": "blue", "n": 2})
         await level(a, b)
         assert documents(b) == {"soon": {"team": "blue", "n": 2}}
+
+    simulate(scenario)
+
+
+def test_what_lacks_of_a_part_once_something_expired_is_asked_for() -> None:
+    """Otherwise a node with a part is not in sync, and asks for nothing, until something else comes."""
+
+    async def scenario(world: World) -> None:
+        limits = replace(LIMITS, root_check_seconds=36_000.0, unwanted_seconds=36_000.0)
+        a = await world.start(1, limits=limits)
+        b = await world.start(2, peers=[1], collections=[{"name": "notes", "where": ["team=blue"]}], limits=limits)
+        notes = a.collection("notes")
+        await notes.put("d", {"team": "blue"}, expires="600s")
+        await level(a, b)
+        await notes.patch("d", {"team": "red"})
+        await level(a, b)
+        await notes.patch("d", {"n": 1})
+        await level(a, b)
+        replica = b.sync.replica("notes")
+        assert (documents(b), replica.complete) == ({}, False)
+        await trio.sleep(900)
+        assert replica.complete
+        await level(a, b)
 
     simulate(scenario)
