@@ -101,7 +101,8 @@ class Limits:
     # Clocks
     clock_ahead_ms_max: int = 10 * 60 * 1000
     clock_set_back_ms_min: int = 60 * 1000
-    """By so much a clock has to be set back for documents to be shown again that had expired."""
+    """By so much a clock has to be set back for documents to be shown again that had expired, and for all of the past
+    to be looked through anew for what is to be let go."""
     clock_look_seconds: float = 10.0
     """How often the clock is looked at where documents expire: it may be set."""
 

@@ -34,8 +34,6 @@ from meshsync.store.rows import EntryRow, Touch
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
-_CLOCK_STEP_MS = 60_000
-"""By so much a clock may go back without that all begins anew."""
 _PAGE = 64
 """Entries that are looked at in one step: some milliseconds."""
 _SAME_TIME_MAX = 64
@@ -176,7 +174,7 @@ class Retaining:
         if not self.is_on:
             return False
         horizon = self._horizon(now_ms)
-        if horizon + (_CLOCK_STEP_MS << COUNTER_BITS) < self._kept.horizon:
+        if horizon + (self._replica.limits.clock_set_back_ms_min << COUNTER_BITS) < self._kept.horizon:
             # The clock was set back.  What counted as too old before is young now, and has to be met again.
             self._begin_anew(self.retention)
             self._write_beginning()
