@@ -254,3 +254,20 @@ def test_what_never_came_is_not_said_to_have_been_let_go() -> None:
     found = why(past, "d")
     assert found is not None
     assert (found.let_go, found.not_fetched) == (to_datetime(entries[2].hlc), None)
+
+
+def test_what_came_back_is_not_missing_any_more() -> None:
+    """Otherwise one document that is let go later makes the node say so of all whose past was ever elsewhere."""
+    replica, author = new_replica(), Author(1)
+    entries = [author.write([Operation(PUT, "d", {"n": n})], hlc=(START_MS + 1000 * n) << 16) for n in range(3)]
+    apply(replica, *batch_of(entries, superseded=entries[:2]))
+    for entry in entries[:2]:
+        assert replica.payloads.fill(author.log, entry.seq, entry.payload) is not None
+    later = [author.write([Operation(PUT, "e", {"n": n})], hlc=(START_MS + 9000 + n) << 16) for n in range(2)]
+    apply(replica, *batch_of(later, superseded=later[:1]))
+    assert replica.tables.marked() == 1
+    assert [one.write.kind for one in history(Past(replica), "d")] == ["put"] * 3
+    assert [one.write.kind for one in history(Past(replica), "e")] == ["not fetched", "put"]
+    found = why(Past(replica), "d")
+    assert found is not None
+    assert (found.let_go, found.not_fetched) == (None, None)

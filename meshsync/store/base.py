@@ -46,7 +46,10 @@ class DocumentTouches(Protocol):
         """Forget entries that have a mark in place of their payloads: of each tag the latest is remembered."""
 
     def gone(self, tag: bytes) -> Touch | None:
-        """The latest of the entries on a document that were ever `let_go`."""
+        """The latest of the entries on a document that were ever `let_go`, up to the last `forget_gone`."""
+
+    def forget_gone(self) -> None:
+        """All payloads came back: nothing is let go of any document."""
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         """At most `limit` of the entries behind `after`, by time; `reverse`: those before it, the latest first."""

@@ -53,6 +53,10 @@ class MemoryTouches:
     def gone(self, tag: bytes) -> Touch | None:
         return self._gone.get(tag)
 
+    def forget_gone(self) -> None:
+        before, self._gone = self._gone, {}
+        self.changed(partial(self._gone.update, before))
+
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         noted = self._by_tag.get(tag, [])
         if reverse:

@@ -286,7 +286,11 @@ class Replica(Branches):
     def rewrite(self, row: EntryRow, operations: Any) -> int:
         """Store a damaged or partial entry once more, whole; returns how many documents came into conflict."""
         with self.change():
+            had_marked = self.tables.marked()
             self.tables.rewrite_entry(row)
+            if had_marked and not self.tables.marked():
+                # Only the latest of each document is remembered, so that before the last one nothing can be told.
+                self.tables.touches.forget_gone()
             conflicts = self.merger.merge([row], [operations], late=True)
             self.retaining.look_again([row.arrival])
         self.damage.entry_mended(row.arrival)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.history import History
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
@@ -118,3 +120,22 @@ def test_who_wants_the_past_and_of_what(store: Store) -> None:
     replica.retaining.keep(Retention.parse("all"))
     replica.choose(Query.parse("id=e"))
     assert replica.superseded.places_from(1, 9) == ([(log, 2)], 3)
+
+
+def test_once_all_came_back_nothing_is_remembered_as_gone(store: Store) -> None:
+    """Otherwise a past that is here again is refused for ever; and a rollback must bring back what was remembered."""
+    author, replica = Author(1), opened(store)
+    entries = [author.write([Operation(PUT, "d", {"n": n})]) for n in range(3)]
+    apply(replica, *batch_of(entries, superseded=entries[:2]))
+    touches, tag = replica.tables.touches, document_tag(replica.id, "d")
+    gone = touches.gone(tag)
+    assert gone is not None
+    with suppress(KeyError), store.transaction():
+        touches.forget_gone()
+        raise KeyError
+    assert touches.gone(tag) == gone
+    found = []
+    for entry in entries[:2]:
+        replica.payloads.fill(author.log, entry.seq, entry.payload)
+        found.append(touches.gone(tag))
+    assert found == [gone, None]

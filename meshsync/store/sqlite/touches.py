@@ -36,6 +36,7 @@ class SqliteTouches:
         self._delete = f"DELETE FROM touches_{number} WHERE tag = ? AND hlc = ? AND arrival = ?"
         self._let_go = _LET_GO.format(n=number)
         self._gone = f"SELECT hlc, arrival FROM gone_{number} WHERE tag = ?"
+        self._forget_gone = f"DELETE FROM gone_{number}"
         page = f"SELECT hlc, arrival FROM touches_{number} WHERE tag = ? AND (hlc, arrival)"
         self._forwards = f"{page} > (?, ?) ORDER BY hlc, arrival LIMIT ?"
         self._backwards = f"{page} < (?, ?) ORDER BY hlc DESC, arrival DESC LIMIT ?"
@@ -50,6 +51,9 @@ class SqliteTouches:
     def gone(self, tag: bytes) -> Touch | None:
         row = self._database.row(self._gone, (tag,))
         return None if row is None else Touch(*row)
+
+    def forget_gone(self) -> None:
+        self._database.write(self._forget_gone)
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         if reverse:
