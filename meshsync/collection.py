@@ -311,7 +311,9 @@ class Collection:
         None where it shows it, holds all, or knows that it does not exist.  DamagedError: a write cannot be read.
         """
         interest = self._replica.interest
-        return None if interest is None or id in interest else look_outside(self._past, self.name, interest.query, id)
+        if interest is None or id in interest:
+            return None
+        return look_outside(self._past, self.name, interest.query, id, matches=interest.is_held(id))
 
     def was_written(self, id: str) -> bool:
         """Whether the document was ever written, deleted or not."""

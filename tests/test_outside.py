@@ -96,6 +96,9 @@ async def test_what_is_outside_can_be_patched_unseen(notes: Notes) -> None:
     assert notes.get("g") is None
     await notes.patch("g", {"team": "blue"})
     assert notes.get("g") is None  # what it is besides has to come first
+    assert "'g' enters it once all of it has come: 4 writes to it are known, 2 by header only" in str(
+        notes.outside("g")
+    )
     for log, seq in notes.replica.wanted_places(9):
         notes.replica.fill_payload(log, seq, encode_operations([PAST[seq - 4]]))
     found = notes.get("g")

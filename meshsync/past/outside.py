@@ -34,6 +34,8 @@ class Outside:
     """Whose the last one is; None where there is none."""
     time: datetime | None
     """When that was written."""
+    matches: bool = False
+    """As far as it is here: it enters the part once all of it has come."""
 
     @property
     def may_exist(self) -> bool:
@@ -42,7 +44,8 @@ class Outside:
 
     def __str__(self) -> str:
         """For people: what is so, and after a semicolon what to do."""
-        part = f"this node holds the part of {self.collection} where {self.query}, and {self.id!r:.80} is not in it"
+        place = "enters it once all of it has come" if self.matches else "is not in it"
+        part = f"this node holds the part of {self.collection} where {self.query}, and {self.id!r:.80} {place}"
         if self.author is None or self.time is None:
             return f"{part}: no write to it is known"
         count = f"{self.writes}{'' if self.writes < LIMITS.past_writes_max else ' or more'}"
@@ -53,7 +56,7 @@ class Outside:
         return f"{part}: {known}{unread}, {last}; {remedy}"
 
 
-def look_outside(past: Past, collection: str, query: Query, id: str) -> Outside | None:
+def look_outside(past: Past, collection: str, query: Query, id: str, *, matches: bool) -> Outside | None:
     """What is known of a document that is not in the part; None where it is known that it does not exist.
 
     DamagedError: a write cannot be read.
@@ -69,4 +72,4 @@ def look_outside(past: Past, collection: str, query: Query, id: str) -> Outside 
     row = past.row(id)
     if writes and not unread and (row is None or not row.live):
         return None
-    return Outside(collection, id, query, writes, unread, author, time)
+    return Outside(collection, id, query, writes, unread, author, time, matches)

@@ -128,6 +128,10 @@ class Interest:
         """How many documents are in the view, as far as it is settled."""
         return len(self._matching) - len(self._held)
 
+    def is_held(self, id: str) -> bool:
+        """Whether a document matches and is held back, of those that were looked at."""
+        return id in self._held
+
     def held(self, tags: Iterable[bytes] | None = None) -> list[str]:
         """The documents that match and are held back: with one of these tags, or all, as far as it is settled."""
         if tags is None:
