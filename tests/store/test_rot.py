@@ -234,6 +234,46 @@ def test_damaged_document_is_lost_and_never_shown(path: Path, damage: str) -> No
     store.close()
 
 
+@pytest.mark.parametrize("damage", DOCUMENT_DAMAGE)
+def test_damaged_document_is_not_left_out_by_a_hint(path: Path, damage: str) -> None:
+    """Nobody would be told of it: the hint has looked at what may be another document's."""
+    store, tables, found = changed(path, damage)
+    page = tables.document_page(None, 9, hint=lambda _: False)
+    assert [(one.row.id, one.row.state) for one in page.documents] == [("d6", LOST_STATE)]
+    assert page.looked_at == 5
+    assert {error.document for error in found} == {"d6"}
+    store.close()
+
+
+def test_document_under_the_id_of_another_is_not_left_out_by_a_hint(path: Path) -> None:
+    """Looked up by its id, it would be taken for the other one, which is sound and does not match."""
+    data = path.read_bytes()
+    assert data.count(b"d3\x03") == 1
+    path.write_bytes(data.replace(b"d3\x03", b"d2\x03"))
+    store, tables, found = opened(path)
+    page = tables.document_page(None, 9, hint=lambda _: False)
+    assert [(one.row.id, one.row.state) for one in page.documents] == [("d2", LOST_STATE)]
+    assert [error.document for error in found] == ["d2"]
+    store.close()
+
+
+def test_hint_leaves_the_same_however_many_pass(path: Path) -> None:
+    """Pages that pass little are read in another way than those that pass much."""
+    for passing in (list[bytes](), [b"payload 3"], [b"payload 1", b"payload 2", b"state 6"], [b"state 6"], []):
+        store, tables, _ = opened(path)
+        for reverse in (False, True):
+            ids: list[str] = []
+            after = None
+            while True:
+                page = tables.document_page(after, 2, reverse=reverse, hint=passing.__contains__)
+                ids += [one.row.id for one in page.documents]
+                after = page.last
+                if after is None:
+                    break
+            assert ids == sorted([f"d{stored[-1:].decode()}" for stored in passing], reverse=reverse)
+        store.close()
+
+
 def test_deleted_document_that_is_damaged_is_found(path: Path) -> None:
     """It may not be deleted at all."""
     store, tables, _ = changed(path, "UPDATE documents_1 SET live = 0 WHERE id = 'd6'")

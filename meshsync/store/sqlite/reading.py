@@ -19,9 +19,12 @@ from meshsync.store.sqlite.database import Database
 from meshsync.store.sqlite.soundness import is_sound_document
 
 _ROW = "id, arrival, op, live, conflict, CAST(state AS BLOB), expires, crc"
-_CHECKED_ROW = (
-    f"{_ROW}, CAST(id AS BLOB), arrival + op * {ODD_1} + (live + 2 * conflict + 4 * (state IS NULL)) * {ODD_2}"
-)
+_START = f"arrival + op * {ODD_1} + (live + 2 * conflict + 4 * (state IS NULL)) * {ODD_2}"
+_HINTED_ROW = f"CAST(id AS BLOB), arrival, state IS NULL, crc, {_START}"
+"""What it takes to leave a document out: less than half of the columns, of which each costs its share of a scan."""
+_FEW_LEFT = 8
+"""At most one of so many, and it is worth to read the rest of their columns by themselves."""
+_CHECKED_ROW = f"{_ROW}, CAST(id AS BLOB), {_START}"
 """With what `document_crc` begins with: SQLite is quicker at sums, and a scan checks every row that it passes."""
 
 _document: Callable[[Sequence[Any]], DocumentRow] = partial(tuple.__new__, DocumentRow)
@@ -47,13 +50,17 @@ class SqliteDocumentReads:
             False: f"{rows_after} WHERE id > ? ORDER BY id LIMIT ?",
             True: f"{rows_after} INDEXED BY documents_{n}_contested WHERE conflict AND id > ? ORDER BY id LIMIT ?",
         }
-        scan = f"SELECT {_CHECKED_ROW} FROM documents_{n} WHERE live"
-        self._scan = {
-            (False, False): f"{scan} ORDER BY id LIMIT ?",
-            (False, True): f"{scan} AND id > ? ORDER BY id LIMIT ?",
-            (True, False): f"{scan} ORDER BY id DESC LIMIT ?",
-            (True, True): f"{scan} AND id < ? ORDER BY id DESC LIMIT ?",
+        live = f"FROM documents_{n} WHERE live"
+        ways = {
+            (False, False): f"{live} ORDER BY id LIMIT ?",
+            (False, True): f"{live} AND id > ? ORDER BY id LIMIT ?",
+            (True, False): f"{live} ORDER BY id DESC LIMIT ?",
+            (True, True): f"{live} AND id < ? ORDER BY id DESC LIMIT ?",
         }
+        self._scan = {way: f"SELECT {_CHECKED_ROW} {rest}" for way, rest in ways.items()}
+        self._hinted_scan = {way: f"SELECT {_HINTED_ROW} {rest}" for way, rest in ways.items()}
+        self._leaves_few = True
+        """Whether few documents of the last page with a hint needed more than a look at their payloads."""
         key = f"SELECT expires, id FROM documents_{n} INDEXED BY documents_{n}_expiring WHERE expires IS NOT NULL"
         between = f"{key} AND (expires, id) >= (?, ?) AND (expires, id) < (?, ?)"
         self._expiring = {
@@ -89,9 +96,44 @@ class SqliteDocumentReads:
         hint: Callable[[bytes], bool] | None = None,
     ) -> DocumentPage:
         bindings = (limit,) if after is None else (after, limit)
-        rows = self._database.rows(self._scan[reverse, after is not None], bindings)
-        last = rows[-1][0] if len(rows) == limit else None
-        return DocumentPage(self._payloads_of(rows, hint), len(rows), last)
+        way = reverse, after is not None
+        page = self._hinted_page(way, bindings, hint) if hint is not None and self._leaves_few else None
+        if page is None:
+            rows = self._database.rows(self._scan[way], bindings)
+            page = DocumentPage(self._payloads_of(rows, hint), len(rows), rows[-1][0] if len(rows) == limit else None)
+            if hint is not None:
+                self._note_left(len(page.documents) + sum([row[5] is not None for row in rows]), len(rows))
+        return page
+
+    def _note_left(self, left: int, count: int) -> None:
+        self._leaves_few = _FEW_LEFT * left <= count
+
+    def _hinted_page(
+        self, way: tuple[bool, bool], bindings: Sequence[object], hint: Callable[[bytes], bool]
+    ) -> DocumentPage | None:
+        """A page, of which little is read of the documents that are left out; None where damage does not allow it."""
+        rows = self._database.rows(self._hinted_scan[way], bindings)
+        payloads = self._payloads({row[1] for row in rows if row[2]}, {})
+        ruled_out = {arrival for arrival, stored in payloads.items() if not hint(stored)}
+        left: list[tuple[Any, ...]] = []
+        for id, arrival, is_pointer, crc, start in rows:
+            try:
+                if is_pointer and arrival in ruled_out and crc32(id, start) == crc:
+                    continue
+            except TypeError:
+                pass  # it is damaged, and so it stays
+            left.append((id, arrival, crc, start))
+        self._note_left(len(left), len(rows))
+        last = rows[-1][0] if len(rows) == bindings[-1] else None
+        try:
+            ids, after = tuple([id.decode() for id, *_ in left]), None if last is None else last.decode()
+        except UnicodeDecodeError:
+            return None
+        whole = self._database.rows(self._checked_documents, (apsw.carray(ids),)) if ids else []
+        if [(row[8], row[1], row[7], row[9]) for row in whole] != left:
+            return None  # where the id of one is damaged, another may have it, or none is found
+        at_hand = {arrival: payloads[arrival] for _, arrival, *_ in left if arrival in payloads}
+        return DocumentPage(self._payloads_of(whole, hint, at_hand), len(rows), after)
 
     def document_payloads(
         self,
