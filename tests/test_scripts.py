@@ -81,7 +81,7 @@ def test_demo_of_a_mesh_ends_with_three_equal_roots(temporary: Path) -> None:
     done = run(temporary, "demo", "mesh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert re.search(r"^\d\d:\d\d:\d\d  put     n1 ", done.stdout, re.MULTILINE), "Boris's watch shows Anna's write"
+    assert re.search(r"^\d\d:\d\d:\d\d  put +n1 ", done.stdout, re.MULTILINE), "Boris's watch shows Anna's write"
     assert "not synced after 1" in done.stdout, "Clara must be off the network"
     roots = re.findall(r"3 documents  root ([0-9a-f]{64})$", done.stdout, re.MULTILINE)
     assert (len(roots), len(set(roots))) == (3, 1)
