@@ -8,14 +8,14 @@ takes several times as long as looking.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
-from meshsync.core.conditions import And, Compare, Condition, Exists, In, Not, OnField, Or, Prefix
+from meshsync.core.conditions import And, Compare, Condition, Exists, In, Not, OnField, Or, Path, Prefix
 from meshsync.core.numberbytes import number_pattern
 
-Hint = Callable[[bytes], bool]
-"""False where the document cannot match."""
+Hint = Callable[[bytes], object]
+"""What it answers counts as false where the document cannot match."""
 
 # Of a merged state: an array of two, and the number of a stamp (meshsync/core/document.py).
 _STAMP = rb"(?:\x82(?:[\x00-\x17]|\x18.|\x19..|\x1a....))?"
@@ -27,8 +27,10 @@ def compile_hint(condition: Condition) -> Hint | None:
     """The function that tells by the stored bytes that a document does not match; None where nothing can be told."""
     match condition:
         case And(parts):
-            # Strings first: looking for them is cheaper, and rules out more.
-            found = sorted(filter(None, map(compile_hint, parts)), key=_is_search)
+            numbers = [part for part in parts if _is_of_number(part)]
+            hints = [compile_hint(part) for part in parts if part not in numbers]
+            # Numbers last: looking for strings is cheaper, and rules out more.
+            found = [hint for hint in hints if hint] + _hints_of_numbers(numbers)
             return _all(found[:_HINTS_MAX]) if found else None
         case Or(parts):
             hints = [compile_hint(part) for part in parts]
@@ -51,9 +53,8 @@ def _hint_of_test(condition: OnField) -> Hint | None:
             return _contains(text.encode())
         case In(_, values) if len(values) <= _ALTERNATIVES_MAX and all(isinstance(one, str) and one for one in values):
             return _any([_contains(value.encode()) for value in values])
-        case Compare(path, op, value) if path[-1] and isinstance(value, int | float) and not isinstance(value, bool):
-            pattern = re.escape(path[-1].encode()) + _STAMP + number_pattern(op, value)
-            return partial(_searches, re.compile(pattern, re.DOTALL).search)
+        case Compare() if _is_of_number(condition):
+            return _hints_of_numbers([condition])[0]
         case Exists(path) | Compare(path) if path[-1]:
             return _contains(path[-1].encode())
     return None
@@ -63,12 +64,24 @@ def _contains(text: bytes) -> Hint:
     return lambda stored: text in stored
 
 
-def _searches(search: Callable[[bytes], object], stored: bytes) -> bool:
-    return search(stored) is not None
+def _is_of_number(condition: Condition) -> TypeGuard[Compare]:
+    """Whether it compares a field with a number, other than by `!=`."""
+    return (
+        isinstance(condition, Compare)
+        and condition.op != "!="
+        and bool(condition.path[-1])
+        and isinstance(condition.value, int | float)
+        and not isinstance(condition.value, bool)
+    )
 
 
-def _is_search(hint: Hint) -> bool:
-    return isinstance(hint, partial)
+def _hints_of_numbers(conditions: Sequence[Compare]) -> list[Hint]:
+    """One for each field: what is between two bounds is looked for once."""
+    by_path: dict[Path, list[tuple[str, float]]] = {}
+    for one in conditions:
+        by_path.setdefault(one.path, []).append((one.op, one.value))
+    patterns = [re.escape(path[-1].encode()) + _STAMP + number_pattern(*tests) for path, tests in by_path.items()]
+    return [re.compile(pattern, re.DOTALL).search for pattern in patterns]
 
 
 def _all(hints: list[Hint]) -> Hint:

@@ -14,13 +14,17 @@ _FLOATS = rb"[\xf9-\xfb]"
 _WIDTHS = (1, 2, 4, 8)
 
 
-def number_pattern(op: str, bound: float) -> bytes:
-    """A regular expression for the bytes of a number, to be matched where it begins, that `op bound` may match."""
+def number_pattern(*tests: tuple[str, float]) -> bytes:
+    """A regular expression for the bytes of a number, to be matched where it begins, that may pass all of the tests.
+
+    Each is an operator (= < <= > >=) and a bound.
+    """
     low, high = -(2**63), 2**64 - 1
-    if op in ("=", ">", ">="):
-        low = max(low, math.floor(bound) + 1 if op == ">" else math.ceil(bound))
-    if op in ("=", "<", "<="):
-        high = min(high, math.ceil(bound) - 1 if op == "<" else math.floor(bound))
+    for op, bound in tests:
+        if op in ("=", ">", ">="):
+            low = max(low, math.floor(bound) + 1 if op == ">" else math.ceil(bound))
+        if op in ("=", "<", "<="):
+            high = min(high, math.ceil(bound) - 1 if op == "<" else math.floor(bound))
     found = [_FLOATS]
     if low <= high:
         if high >= 0:

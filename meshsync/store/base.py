@@ -173,18 +173,18 @@ class CollectionTables(Protocol):
         limit: int,
         *,
         reverse: bool = False,
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
     ) -> DocumentPage:
         """The next `limit` live documents by id (bytewise order of UTF-8), after the id `after`.
 
-        `hint` gets the stored bytes of each, its state or the payload of its entry, and where it says False the
+        `hint` gets the stored bytes of each, its state or the payload of its entry, and where that counts as false the
         document is left out.  One that is damaged never is.
         """
 
     def document_payloads(
         self,
         ids: Sequence[str],
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
         at_hand: Mapping[int, bytes] | None = None,
     ) -> list[DocumentPayload]:
         """Those of `ids` that are live, in no certain order; `hint` as of `document_page`.

@@ -48,7 +48,7 @@ class MemoryDocumentReads:
         limit: int,
         *,
         reverse: bool = False,
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
     ) -> DocumentPage:
         ids = self._ids()
         if reverse:
@@ -62,7 +62,7 @@ class MemoryDocumentReads:
     def document_payloads(
         self,
         ids: Sequence[str],
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
         at_hand: Mapping[int, bytes] | None = None,  # noqa: ARG002  all are
     ) -> list[DocumentPayload]:
         found: list[DocumentPayload] = []

@@ -93,7 +93,7 @@ class SqliteDocumentReads:
         limit: int,
         *,
         reverse: bool = False,
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
     ) -> DocumentPage:
         bindings = (limit,) if after is None else (after, limit)
         way = reverse, after is not None
@@ -109,7 +109,7 @@ class SqliteDocumentReads:
         self._leaves_few = _FEW_LEFT * left <= count
 
     def _hinted_page(
-        self, way: tuple[bool, bool], bindings: Sequence[object], hint: Callable[[bytes], bool]
+        self, way: tuple[bool, bool], bindings: Sequence[object], hint: Callable[[bytes], object]
     ) -> DocumentPage | None:
         """A page, of which little is read of the documents that are left out; None where damage does not allow it."""
         rows = self._database.rows(self._hinted_scan[way], bindings)
@@ -138,14 +138,14 @@ class SqliteDocumentReads:
     def document_payloads(
         self,
         ids: Sequence[str],
-        hint: Callable[[bytes], bool] | None = None,
+        hint: Callable[[bytes], object] | None = None,
         at_hand: Mapping[int, bytes] | None = None,
     ) -> list[DocumentPayload]:
         rows = self._database.rows(self._checked_documents, (apsw.carray(tuple(ids)),)) if ids else []
         return self._payloads_of(rows, hint, at_hand)
 
     def _payloads_of(
-        self, rows: Sequence[Any], hint: Callable[[bytes], bool] | None, at_hand: Mapping[int, bytes] | None = None
+        self, rows: Sequence[Any], hint: Callable[[bytes], object] | None, at_hand: Mapping[int, bytes] | None = None
     ) -> list[DocumentPayload]:
         payloads = self._payloads({row[1] for row in rows if row[5] is None}, at_hand or {})
         ruled_out = set() if hint is None else {arrival for arrival, stored in payloads.items() if not hint(stored)}
