@@ -110,6 +110,9 @@ def test_a_storm_of_connects_and_disconnects_leaves_nothing_behind(seed: int) ->
                         world.net.heal()
                 await trio.sleep(rng.choice([0, 0.01, 0.02, 0.5, 5, 40]))
             world.net.heal()
+            for number in (2, 3, 4):  # a disconnect that somebody asked for is for good
+                with suppress(MeshsyncError):
+                    await hub.connect(world.id(number), [world.machine(number).address])
             await level(*(world.node(number) for number in (1, 2, 3, 4)))
             for number in (2, 3, 4):
                 seen.gone(number)
