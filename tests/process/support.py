@@ -6,6 +6,7 @@ import json
 import math
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,7 +85,11 @@ class Writer(threading.Thread):
                 number += 1
                 try:
                     answer = client.put(f"/collections/notes/documents/{id}", json={"n": number})
-                except httpx.TransportError:
+                except httpx.TransportError as error:
+                    # Where nobody listens any more httpcore leaves its socket to the garbage collector, which warns.
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", ResourceWarning)
+                        error.__traceback__ = error.__cause__ = error.__context__ = None
                     return
                 assert answer.is_success, answer.text
                 with self._more:
