@@ -7,6 +7,7 @@ TransportLost, what the disk did a StoreError.  A peer's bytes can raise nothing
 from __future__ import annotations
 
 import enum
+from typing import ClassVar
 
 
 class CloseCode(enum.IntEnum):
@@ -42,14 +43,13 @@ class CloseCode(enum.IntEnum):
     """This node failed; the fault is not the peer's."""
     NOT_HERE = 14
     """The collection is unknown here or not for this peer; the two are deliberately the same answer."""
+    LOST = 15
+    """The path is gone: nothing was heard for the idle time.  Never sent."""
 
     @classmethod
     def told(cls, code: int) -> CloseCode:
         """The code that a peer sent; PROTOCOL for one that this version does not know."""
         return cls(code) if code in cls._value2member_map_ else cls.PROTOCOL
-
-    LOST = 15
-    """The path is gone: nothing was heard for the idle time.  Never sent."""
 
 
 class MeshsyncError(Exception):
@@ -68,27 +68,40 @@ class RefusedError(LocalError):
     """The request is well formed, and this node will not do it (not trusted, not subscribed, too large)."""
 
 
-class MovedOnError(LocalError):
+class NotSoError(LocalError):
+    """What was asked for is not wrong, but it is not so here."""
+
+    code: ClassVar[str]
+    """How the control API names it."""
+
+
+class MovedOnError(NotSoError):
     """A write was to happen only if its document still was what the writer had read, and it is not.
 
     Nothing was written; read the document again and decide anew.
     """
 
+    code = "moved_on"
 
-class NotInPartError(LocalError):
+
+class NotInPartError(NotSoError):
     """The document is outside of the part of the collection that this node holds, and may exist elsewhere."""
+
+    code = "not_in_part"
 
 
 class PassedError(LocalError):
     """The time at which a document was to expire is not to come."""
 
 
-class LetGoError(LocalError):
+class LetGoError(NotSoError):
     """What was asked for lies in a part of the past that is not kept here.
 
     `document`: it is not known as it was; `until`: only after this time.  `missing`: so many documents are not,
     `document` the first, and all others were told; 0 where it was asked for alone.
     """
+
+    code = "let_go"
 
     def __init__(self, document: str, until: str, missing: int = 0) -> None:
         self.document = document
@@ -102,11 +115,13 @@ class LetGoError(LocalError):
         )
 
 
-class CursorLostError(LocalError):
+class CursorLostError(NotSoError):
     """A reader cannot go on from its cursor: what it was told is not what this node has.
 
     Forget what was told, and begin anew.
     """
+
+    code = "cursor_lost"
 
 
 class StoreError(MeshsyncError):

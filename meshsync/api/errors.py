@@ -15,12 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from meshsync.errors import (
-    CursorLostError,
     LetGoError,
     LocalError,
     MeshsyncError,
-    MovedOnError,
-    NotInPartError,
+    NotSoError,
     PeerError,
     RefusedError,
     StoreError,
@@ -46,13 +44,6 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "network": 502,
     "store_failed": 507,
 }
-_CODE_OF_STATE: Mapping[type[LocalError], str] = {
-    MovedOnError: "moved_on",
-    NotInPartError: "not_in_part",
-    LetGoError: "let_go",
-    CursorLostError: "cursor_lost",
-}
-"""Of what is not wrong, but not so."""
 
 
 class NotHereError(LocalError):
@@ -74,14 +65,12 @@ class UnauthorizedError(RefusedError):
 def code_of(error: Exception) -> str:
     """The code of an error."""
     match error:
-        case NotHereError():
+        case NotHereError() | NotSoError():
             return error.code
         case TooLargeError():
             return "too_large"
         case UnauthorizedError():
             return "unauthorized"
-        case MovedOnError() | NotInPartError() | LetGoError() | CursorLostError():
-            return _CODE_OF_STATE[type(error)]
         case RefusedError():
             return "refused"
         case LocalError():

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from meshsync.errors import (
-    CursorLostError,
-    LetGoError,
-    LocalError,
-    MeshsyncError,
-    MovedOnError,
-    NotInPartError,
-    PeerError,
-    RefusedError,
-    StoreError,
-    TransportLost,
-)
+from meshsync.errors import LocalError, MeshsyncError, NotSoError, PeerError, RefusedError, StoreError, TransportLost
 
 
 class Exit(enum.IntEnum):
@@ -67,7 +56,7 @@ def exit_of_api_code(code: str) -> Exit:
 def exit_of(error: MeshsyncError) -> Exit:
     """The exit code for an error of this process."""
     match error:
-        case MovedOnError() | NotInPartError() | LetGoError() | CursorLostError():
+        case NotSoError():
             return Exit.NOT_SO
         case RefusedError():
             return Exit.REFUSED
