@@ -180,7 +180,10 @@ class Graft:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Names documents, by their tags, whose payloads the receiver may want: they match its query at the sender."""
+    """Names documents, by their tags, whose payloads the receiver may want: they match its query at the sender.
+
+    Whoever gets one asks again for what the sender did not have before, also where it names none.
+    """
 
     NUMBER: ClassVar[int] = 9
     round: int

@@ -11,7 +11,8 @@ A peer that subscribes to everything gets every payload with its header.  For on
       After an OPEN all that match are named, and the last MATCH of these says so.  It brings a bookmark as well:
       an OPEN that gives it back is answered with what changed since then.
 
-Whoever asked for a payload that was not here is told when it came, by the same message.
+Whoever asked for a payload that was not here is told when it came, or turned out to be superseded, by the same
+message, be it with no names: it asks again for what it lacks.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Sieve:
         """Entries to be sent, and asked for, that were found superseded, and what was the next entry then."""
         self._missed: set[LogPlace] = set()
         """What the peer asked for and did not get."""
+        self._is_to_ask = False
+        """Something of that is here now, or known to need no payload, and the peer has yet to hear it."""
         self._round = 0
         self._is_complete = True
         """All that matched when the peer opened was named."""
@@ -194,8 +197,9 @@ class Sieve:
         tags, has_more = self._look()
         is_complete = self._has_scanned and self._next == self._held.selection.end() and not self._late
         is_far = self._is_complete and self._next >= self._bookmarked + self._limits.bookmark_entries
-        if tags or (is_complete and not self._is_complete) or is_far:
+        if tags or self._is_to_ask or (is_complete and not self._is_complete) or is_far:
             self._is_complete |= is_complete
+            self._is_to_ask = False
             self._not_before = now + self._limits.announce_seconds
             return Match(self._round, self._is_complete, tags, self._bookmark())
         return now if has_more else None
@@ -252,6 +256,7 @@ class Sieve:
         place = selection.place(arrival)
         if place in self._missed:
             self._missed.discard(place)
+            self._is_to_ask = True
             return selection.touched_matching(None, arrival)
         return [] if self.query is None else selection.touched_matching(self.query, arrival)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.messages import Open
+from meshsync.core.query import Query
+from meshsync.core.session_events import Changed
 from meshsync.store.replica import Replica
 from tests.authors import Author, batch_of
 from tests.duo import BOTH_SYNCED, PULLING, Duo
@@ -102,3 +106,23 @@ def test_the_first_message_says_whether_payloads_are_lacking() -> None:
     assert isinstance(first, Open)
     assert isinstance(second, Open)
     assert (first.flags & 1, second.flags & 1) == (0, 1)
+
+
+@pytest.mark.parametrize("query", [None, Query.parse("n=1")])
+def test_who_asked_in_vain_is_told_that_nobody_needs_it(query: Query | None) -> None:
+    """Otherwise it waits for that payload as long as the connection lasts, where the other side compares the roots."""
+    author = Author(1)
+    entries = [author.write([Operation(PUT, "d", {"n": 1, "note": note})]) for note in ("old", "new")]
+    asked, asking = new_replica(11), new_replica(12)
+    asking.choose(query)
+    for replica in (asked, asking):
+        apply(replica, *batch_of(entries, bare=entries[:1]))
+    duo = Duo(asked, asking)
+    duo.run(1)
+    assert duo.b.state is PULLING
+    applied = asked.superseded.told(author.log, 1, entries[0].id[:8])
+    assert applied is not None
+    duo.handle(duo.a, Changed({}, tuple(applied.filled)))
+    duo.run(1)
+    assert asking.tables.marked() == 1
+    assert duo.states == BOTH_SYNCED
