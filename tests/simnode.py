@@ -36,6 +36,7 @@ from meshsync.core.session_events import (
     Stored,
     Sync,
     WakeAt,
+    Wished,
 )
 from meshsync.core.spreading import Spreading, Turn
 from meshsync.errors import StoreError
@@ -226,6 +227,9 @@ class End:
                 case Confirm(cursor):
                     self.confirm = cursor
                     self.begin_sync()
+                case Wished():
+                    for end in node.ends:
+                        end.give_ready()
                 case Sync():
                     mesh.stats["headers held back"] += not self.sync_wanted
                     self.sync_wanted = True

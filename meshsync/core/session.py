@@ -3,7 +3,7 @@
     events   Start, Received(message), Changed(tips, filled), Ready, Durable(cursor), Check, Lost, Chosen, MakeLazy,
              MakeEager
     effects  Send(message), Stored(applied), Arrived(new, repeated, places), Offered(log, seq, age), WakeAt(time),
-             Confirm(cursor), Sync, StateChanged(state), Answered
+             Confirm(cursor), Sync, StateChanged(state), Answered, Wished
 
 The events and effects are in `meshsync.core.session_events`, what is known of the peer in
 `meshsync.core.peerview`, the numbers for logs in `meshsync.core.logtable`; what goes out is built in

@@ -161,4 +161,9 @@ class Answered:
     """The peer dealt with payloads that it was asked for; those that it has came before this."""
 
 
-Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | Sync | StateChanged | Answered
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """More payloads are wanted, though none were stored: give Ready to all sessions, whose peers may have them."""
+
+
+Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | Sync | StateChanged | Answered | Wished

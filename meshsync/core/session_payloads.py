@@ -6,7 +6,7 @@ Besides, a receipt: whoever would drop payloads asks a peer that has everything 
 from __future__ import annotations
 
 from meshsync.core.messages import FLAG_COMPLETE, Batch, Match, Payloads, Want
-from meshsync.core.session_events import Answered, Effect, Send, Stored, Sync, WakeAt
+from meshsync.core.session_events import Answered, Effect, Send, Stored, Sync, WakeAt, Wished
 from meshsync.core.session_parts import SessionParts
 
 
@@ -18,10 +18,11 @@ class SessionPayloads(SessionParts):
         return [] if want is None else [Send(want)]
 
     def _on_match(self, message: Match) -> list[Effect]:
+        before = self.held.wishes
         self._asking.named(message, self._puller.round)
         self._pasts.named(message.tags)
         self._wants.renew()  # there is news of payloads
-        return self._want()
+        return self._want() + ([Wished()] if self.held.wishes != before else [])
 
     def _on_payloads(self, message: Payloads, now: float) -> list[Effect]:
         stored = [Stored(applied) for applied in self._wants.take(message)]

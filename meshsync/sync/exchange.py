@@ -46,6 +46,7 @@ from meshsync.core.session_events import (
     Stored,
     Sync,
     WakeAt,
+    Wished,
 )
 from meshsync.errors import CloseCode, PeerError, StoreError, TransportLost
 from meshsync.groups import leaves
@@ -241,6 +242,8 @@ class Exchange:
                     self._engine.state_changed(self, is_news=self._is_news(state))
                 case Answered():
                     self._engine.progressed.notify()
+                case Wished():
+                    self._engine.parts.resume(self.replica)
 
     def _is_news(self, state: SessionState) -> bool:
         """Whether the owner is told that this is synced: not after each of many writes, each a moment apart."""

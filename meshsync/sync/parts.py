@@ -46,9 +46,13 @@ class Parts:
         """Documents expired, or did not after all: payloads may be lacking now, and others be to be dropped."""
         self._engine.watcher(replica).notify()
         if replica.interest is not None:
-            for exchange in self._engine.exchanges(replica):
-                exchange.resume()
+            self.resume(replica)
             self._chosen.notify()
+
+    def resume(self, replica: Replica) -> None:
+        """Have every session look anew at what there is to send or to ask for."""
+        for exchange in self._engine.exchanges(replica):
+            exchange.resume()
 
     async def run(self) -> None:
         """Work for ever, a few milliseconds at a time.  Cancelling loses nothing."""
@@ -82,8 +86,7 @@ class Parts:
         assert replica.interest is not None
         if not replica.interest.step():
             return
-        for exchange in self._engine.exchanges(replica):
-            exchange.resume()  # it may be synced now, or have something to ask for
+        self.resume(replica)  # one may be synced now, or have something to ask for
         self._engine.watcher(replica).notify()
         self._engine.progressed.notify()
 
@@ -94,5 +97,4 @@ class Parts:
             facts = {"entries": dropped.entries, "bytes": dropped.bytes}
             self._engine.events.emit("payloads_dropped", collection=replica.name, **facts)
         if replica.unwanted.is_waiting and not was_waiting:
-            for exchange in self._engine.exchanges(replica):
-                exchange.resume()  # a peer may confirm that it has them
+            self.resume(replica)  # a peer may confirm that it has them

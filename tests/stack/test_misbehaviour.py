@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import trio
 
+from meshsync.core.entry import document_tag
 from meshsync.core.limits import LIMITS
 from meshsync.core.messages import (
     Close,
     Locate,
+    Match,
     Open,
     Ping,
     Subscribed,
@@ -308,5 +310,27 @@ def test_an_internal_fault_in_serving_one_peer_ends_that_connection_only(monkeyp
         await level(a, b, c)
         assert set(documents(b)) == {"from c"}
         assert len(events(b, "connected")) == 1
+
+    simulate(scenario)
+
+
+def test_who_names_a_document_and_does_not_send_it_holds_nothing_up() -> None:
+    """Otherwise what a peer names waits for that peer, though another one has it, until somebody reconnects."""
+
+    async def scenario(world: World) -> None:
+        part = await world.start(1, collections=[{"name": "notes", "where": ["team=blue"]}])
+        whole = await world.start(2, peers=[1])
+        await write(whole, "d", team="red")
+        await level(part, whole)
+        replica = part.sync.replica("notes")
+        assert replica.tables.counts()[2] == 1
+        async with stranger(world) as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.answer_pings)
+            channel = await one.connection.open_channel()
+            await channel.send(encode_message(Open(one.tag, 0, bytes(8), None, bytes(32), (), 0)))
+            await channel.send(encode_message(Match(0, True, [document_tag(NOTES, "d")])))
+            with trio.fail_after(600):
+                await part.sync.watcher(replica).wait_until(lambda: replica.complete)
+            nursery.cancel_scope.cancel()
 
     simulate(scenario)
