@@ -251,14 +251,17 @@ class Sieve:
         return min((arrival for arrival in lacking if arrival is not None), default=selection.end())
 
     def _tags_of(self, arrival: int) -> list[bytes]:
-        """Of an entry that got its payload late, the documents to name."""
-        selection = self._held.selection
-        place = selection.place(arrival)
-        if place in self._missed:
+        """Of an entry that got its payload late, the documents to name.
+
+        Whoever asked for it and still lacks it asks again without their names, which only make what it may have
+        dropped since then wanted once more.  Who wants all documents looks by them for the past of each.
+        """
+        place = self._held.selection.place(arrival)
+        has_asked = place in self._missed
+        if has_asked:
             self._missed.discard(place)
             self._is_to_ask = True
-            return selection.touched_matching(None, arrival)
-        return [] if self.query is None else selection.touched_matching(self.query, arrival)
+        return self._held.selection.touched_matching(self.query, arrival) if has_asked or self.query is not None else []
 
 
 def _arrival(row: StoredEntry) -> int:

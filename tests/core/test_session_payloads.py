@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshsync.core.entry import PUT, Operation
+from meshsync.core.limits import LIMITS
 from meshsync.core.messages import Open
 from meshsync.core.query import Query
 from meshsync.core.session_events import Changed
@@ -125,4 +126,28 @@ def test_who_asked_in_vain_is_told_that_nobody_needs_it(query: Query | None) -> 
     duo.handle(duo.a, Changed({}, tuple(applied.filled)))
     duo.run(1)
     assert asking.tables.marked() == 1
+    assert duo.states == BOTH_SYNCED
+
+
+def test_who_asked_in_vain_and_does_not_want_it_any_more_is_not_brought_back_to_it() -> None:
+    """Otherwise two that asked each other while both got it from a third fetch, and drop, it once more."""
+    author = Author(1)
+    entries = [author.write([Operation(PUT, "d", {"team": team})]) for team in ("blue", "red")]
+    asked, asking = new_replica(11), new_replica(12)
+    asking.choose(Query.parse("team=blue"))
+    for replica in (asked, asking):
+        apply(replica, *batch_of(entries, bare=entries[1:]))
+    duo = Duo(asked, asking)
+    duo.run(1)
+    assert duo.b.state is PULLING
+    assert asking.fill_payload(author.log, 2, entries[1].payload) is not None  # by another peer
+    asking.unwanted.kept_elsewhere(3)
+    asking.unwanted.due(0.0)
+    assert asking.unwanted.step(LIMITS.unwanted_seconds).entries == 2
+    assert asked.fill_payload(author.log, 2, entries[1].payload) is not None
+    wants = duo.transcript.count("b Want")
+    duo.handle(duo.a, Changed({}, (2,)))
+    duo.run(60)
+    assert duo.transcript.count("b Want") == wants
+    assert asking.tables.counts()[2] == 2
     assert duo.states == BOTH_SYNCED
