@@ -23,14 +23,16 @@ class Expiring:
         self.changed = Notifier()
 
     def begin(self, replica: Replica) -> None:
-        """Let what is due in a collection that was just opened expire, before anybody looks at it.
+        """See to it that nobody is shown what is due in a collection that was just opened.
 
-        StoreError: the disk; `run` tries again.
+        The first slice of it is let go at once, and the rest by `run`, beside everything else.  StoreError: the disk;
+        `run` tries again.
         """
         replica.expiries.comes_earlier = self.changed.notify
-        while replica.expiries.step(self._wall_ms()):
-            pass
-        self.changed.notify()
+        try:
+            replica.expiries.step(self._wall_ms())
+        finally:
+            self.changed.notify()
 
     async def run(self) -> None:
         """Work for ever, a few milliseconds at a time.  Cancelling loses nothing."""

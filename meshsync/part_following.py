@@ -212,7 +212,8 @@ class PartFollower:
 
     def _change(self, document: DocumentRow, row: ChangeRow) -> tuple[Any, ...] | None:
         """What a change is told as; None where the reader has no part in it."""
-        body = self._replica.merger.body(document, None) if is_shown(row) else None
+        is_here = is_shown(row) and self._replica.expiries.shows(document)
+        body = self._replica.merger.body(document, None) if is_here else None
         if body is not None and self._query.matches(body, document.id):
             had = was_shown_between(row, self._at.told.number, self._at.told.number)
             is_new = not had and not self._known.get(document.id)
@@ -225,11 +226,12 @@ class PartFollower:
     def _listed(self, document: DocumentRow) -> tuple[Any, ...] | None:
         """What a document is told as to somebody who is told of all of them."""
         since, row = self._since(document.id), self._changes.row(document.id)
-        body = self._replica.merger.body(document, None) if document.live else None
+        is_live = self._replica.expiries.shows(document)
+        body = self._replica.merger.body(document, None) if is_live else None
         shown = body is not None and self._changes.shows(document.id, body, row)
         matches = body is not None and self._query.matches(body, document.id)
         # Whether the reader was told that it expired is not known.
-        has_expired = document.expires_ms is not None and not document.live
+        has_expired = document.expires_ms is not None and not is_live
         is_late = is_husk(document.state) or (row is not None and bool(row.late))
         is_as_it_was = document.arrival < since and not is_late and not has_expired
         if is_as_it_was:

@@ -8,20 +8,24 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core.entry import NEVER, PATCH, PUT, Operation
-from meshsync.core.limits import EXPIRES_MS_MAX
+from meshsync.core.limits import EXPIRES_MS_MAX, LIMITS
 from meshsync.core.policy import Policy, collection_id
 from meshsync.core.query import Query
 from meshsync.documents import Change
 from meshsync.errors import LocalError
+from meshsync.expiring import Expiring
 from meshsync.moments import moment_text, time_of
 from meshsync.past.conflicts import conflicts
 from meshsync.past.facts import WriteInfo
 from meshsync.store.memory import MemoryStore
 from meshsync.store.past import Past
+from meshsync.upkeep import Upkeep
 from tests.authors import Author, Made
 from tests.histories import LATER_MS, SOON_MS, in_any_order
 from tests.replicas import give, new_replica
@@ -288,6 +292,33 @@ async def test_a_reader_is_told_when_documents_expire(notes: Notes) -> None:
     assert [(one.kind, one.id) for one in back] == [("put", f"n{number:03}") for number in reversed(range(150))]
     await notes.put("last", {"n": 0})
     assert [one.id async for one in _until(notes, back[-1].cursor, "last")] == ["last"]
+
+
+async def test_many_that_expired_go_beside_other_work(notes: Notes, autojump_clock: trio.testing.MockClock) -> None:
+    """Otherwise a node that was off for a while stands still, for seconds, when it opens a large collection."""
+    del autojump_clock
+    for part in "abcd":
+        async with notes.batch() as batch:
+            for number in range(250):
+                batch.put(f"{part}{number}", {}, expires=HOUR)
+    await notes.put("stays", {})
+    notes.now_ms += HOUR_MS
+    upkeep = Upkeep(lambda: [notes.replica], notes.failures.append, LIMITS)
+    turned: list[int] = []
+    expiring = Expiring(upkeep, lambda: notes.now_ms, lambda replica: turned.append(replica.tables.counts()[1]))
+    expiring.begin(notes.replica)
+    assert notes.replica.tables.counts()[1] > 500
+    seen: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expiring.run)
+        while notes.replica.tables.counts()[1] > 1:
+            assert [*notes.documents()] == [notes.get("stays")]
+            assert len(notes) == 1
+            seen.append(notes.replica.tables.counts()[1])
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert len(turned) == 3
+    assert len(set(seen)) > 1, "nobody else had a turn in between"
 
 
 async def test_what_expired_before_a_reader_is_not_removed_again(notes: Notes) -> None:

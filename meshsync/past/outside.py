@@ -70,6 +70,6 @@ def look_outside(past: Past, collection: str, query: Query, id: str, *, matches:
         writes += 1
         unread += write.is_lacking
     row = past.row(id)
-    if writes and not unread and (row is None or not row.live):
+    if writes and not unread and (row is None or not past.shows(row)):
         return None
     return Outside(collection, id, query, writes, unread, author, time, matches)

@@ -200,6 +200,9 @@ class CollectionTables(Protocol):
         order; `reverse`: the last ones first.
         """
 
+    def expiring_live(self, start: Moment, end: Moment) -> int:
+        """How many of the documents that expire from `start` on and before `end` are live; looks at each."""
+
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         """Look at `limit` rows behind the id `after`, deleted documents too: the ids of those that are damaged or
         lost, and the id to go on after, None at the end.  Ids in UTF-8, or whatever stands there.

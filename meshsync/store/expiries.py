@@ -5,17 +5,20 @@ this node says, or the latest stamp of the collection where that is later: whoev
 The rows are those of a moment in the past, `passed_ms`, which is kept beside them: whatever expires up to then is not
 live, and whatever expires later is.  To go on from there takes one look into an index, and touches only what expires
 in between.  When a clock is set back, so is that moment, and what expired too early is shown again.
+
+Many documents that expire go in slices, and the rows are behind that moment until the last one went.  A document that
+is due is shown by nobody from the first slice on, whatever its row says yet (`Expiries.shows`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.hlc import milliseconds
 from meshsync.core.limits import EXPIRES_MS_MAX
-from meshsync.store.rows import Moment
+from meshsync.store.rows import DocumentRow, Moment
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -61,6 +64,26 @@ class Expiries:
         """Whether a document that expires then is not live in its row."""
         return expires_ms is not None and expires_ms <= self.passed_ms
 
+    def shows(self, row: DocumentRow) -> bool:
+        """Whether a document is shown, for whoever reads its row."""
+        return row.live and not self.is_past(row.expires_ms)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether documents that expired are live in their rows yet."""
+        return self._todo is not None and self._todo[1] <= self.passed
+
+    def due(self) -> int:
+        """How many documents are live in their rows that expired.  Counts them."""
+        return self._replica.tables.expiring_live(*self._todo) if self._todo is not None and self.is_behind else 0
+
+    def due_ids(self) -> Iterator[str]:
+        """Which documents they are, with others that are not live."""
+        start, end = self._todo if self._todo is not None and self.is_behind else (_END, _END)
+        while moments := self._replica.tables.expiring(start, end, _SLICE):
+            yield from [moment.id for moment in moments]
+            start = moments[-1].next()
+
     def present_ms(self, now_ms: int) -> int:
         """The present, for a node whose clock says `now_ms`."""
         return max(now_ms, milliseconds(self._replica.latest))
@@ -99,8 +122,11 @@ class Expiries:
 
         StoreError: the disk; to be called again.
         """
-        if self._todo is None:
-            present, passed = self.present_ms(now_ms), self.passed_ms
+        present, passed = self.present_ms(now_ms), self.passed_ms
+        if self._todo is not None:
+            if self.is_behind and present > passed:
+                self._todo, self.passed_ms = (self._todo[0], _behind(present)), present
+        else:
             if self.next_ms is not None and self.next_ms <= present:
                 self._todo = _behind(passed), _behind(present)
             elif passed - present > self._replica.limits.clock_set_back_ms_min:

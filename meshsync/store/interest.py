@@ -243,7 +243,7 @@ class Interest:
                 self._replica.unwanted.note(row.id)
 
     def _body(self, row: DocumentRow) -> Mapping[str, Any] | None:
-        if row.live:
+        if self._replica.expiries.shows(row):
             with suppress(DamagedError):
                 return self._replica.merger.body(row, None)
         return None

@@ -72,6 +72,7 @@ class Listing:
         self._tables = replica.tables
         self._merger = replica.merger
         self._name = replica.name
+        self._expiries = replica.expiries
         self._interest = None if whole else replica.interest
         self._bodies = self._sound_bodies if whole else replica.merger.bodies
         self.query = query
@@ -115,8 +116,10 @@ class Listing:
             yield from found
 
     def _matching(self, pages: Iterator[list[DocumentPayload]]) -> Iterator[list[Selected]]:
-        matches, interest = self.query.matches, self._interest
+        matches, interest, expiries = self.query.matches, self._interest, self._expiries
         for page in pages:
+            if expiries.is_behind:
+                page = [document for document in page if expiries.shows(document.row)]  # noqa: PLW2901
             yield [
                 Selected(document, body)
                 for document, body in zip(page, self._bodies(page), strict=True)

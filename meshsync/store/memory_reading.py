@@ -87,6 +87,9 @@ class MemoryDocumentReads:
         found = self._moments[bisect_left(self._moments, start) : bisect_left(self._moments, end)]
         return found[: -limit - 1 : -1] if reverse else found[:limit]
 
+    def expiring_live(self, start: Moment, end: Moment) -> int:
+        return sum(self._documents[moment.id].live for moment in self.expiring(start, end, len(self._documents)))
+
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         ids = self._ids()
         start = bisect_right(ids, after.decode())

@@ -229,6 +229,8 @@ class PartChanges:
         return page.last is None
 
     def _body(self, document: DocumentPayload) -> dict[str, Any] | None:
+        if not self._replica.expiries.shows(document.row):
+            return None  # it has expired, and is followed when its turn comes
         try:
             return self._replica.merger.body(*document)
         except DamagedError:

@@ -103,6 +103,10 @@ class Past:
         """Whether a document is not shown any more because its time has come."""
         return self._replica.expiries.is_past(row.expires_ms)
 
+    def shows(self, row: DocumentRow) -> bool:
+        """Whether a document exists now."""
+        return self._replica.expiries.shows(row)
+
     def new_state(self) -> State:
         """The state of a document that was never written."""
         return self._replica.merger.new_state()

@@ -92,7 +92,9 @@ class Replica(Branches):
 
     def document_count(self) -> int:
         """How many documents are shown."""
-        return self.tables.counts()[1] if self.interest is None else len(self.interest)
+        if self.interest is None:
+            return self.tables.counts()[1] - self.expiries.due()
+        return len(self.interest) - sum(map(self.interest.has, self.expiries.due_ids()))
 
     def entry_count(self) -> int:
         """How many entries are held."""

@@ -164,4 +164,4 @@ class Selection:
             body = self._replica.merger.body(row, payload)
         except DamagedError:
             return if_lost
-        return body is not None and query.matches(body, row.id)
+        return body is not None and query.matches(body, row.id) and self._replica.expiries.shows(row)

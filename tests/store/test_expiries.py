@@ -15,6 +15,7 @@ from meshsync.core.query import Query
 from meshsync.errors import StoreError
 from meshsync.store.base import Store
 from meshsync.store.healing import DocumentRebuild
+from meshsync.store.listing import Listing
 from meshsync.store.replica import Replica
 from meshsync.store.rows import Moment
 from tests.authors import COLLECTION, START_MS, Author, batch_of
@@ -101,6 +102,48 @@ def test_documents_go_when_it_is_time(notes: Replica) -> None:
     follow(notes, START_MS)
     assert len(shown(notes)) == notes.document_count() == 601
     assert notes.tables.keys.count(row.number, b"", b"\xff", 9999) == 601
+
+
+@pytest.mark.parametrize("is_opened", [True, False])
+@pytest.mark.parametrize("part", [None, Query.parse("kind=note")])
+def test_what_is_due_is_not_shown_before_its_turn_comes(notes: Replica, part: Query | None, is_opened: bool) -> None:
+    """Many documents go in slices: one that waits for its turn is neither listed, nor counted, nor sent for a query."""
+    for number in range(600):
+        write(notes, PUT, f"d{number:03}", SOON_MS + number)
+    write(notes, PUT, "later", LATER_MS)
+    replica = notes
+    if is_opened:
+        replica = Replica(notes.store, notes.tables, notes.key)
+        assert replica.expiries.step(SOON_MS + 598)
+    replica.choose(part)
+    while replica.interest is not None and not replica.interest.step():
+        pass
+    assert replica.expiries.step(SOON_MS + 598)
+    write(replica, PATCH, "d550", LATER_MS)
+    write(replica, PUT, "d560", SOON_MS)
+    is_left = True
+    while is_left:
+        assert [one.document.row.id for one in Listing(replica, Query())] == ["d550", "d599", "later"]
+        assert replica.document_count() == 3
+        named, _ = replica.selection.next_matching(Query.parse("kind=note"), None, 1000)
+        assert len(named) == 3
+        is_left = replica.expiries.step(SOON_MS + 598)
+    assert len(shown(replica)) == 3
+    assert list(replica.store.verify()) == []
+
+
+def test_what_becomes_due_meanwhile_goes_with_the_rest(notes: Replica) -> None:
+    """Otherwise it is shown for as long as it takes to let many others go."""
+    for number in range(600):
+        write(notes, PUT, f"d{number:03}", SOON_MS)
+    write(notes, PUT, "next", SOON_MS + 5)
+    assert notes.expiries.step(SOON_MS)
+    assert notes.document_count() == 1
+    assert notes.expiries.step(SOON_MS + 5)
+    assert notes.document_count() == 0
+    assert notes.expiries.is_past(SOON_MS + 5)
+    follow(notes, SOON_MS + 5)
+    assert shown(notes) == {}
 
 
 def test_an_extension_brings_a_document_back(notes: Replica) -> None:

@@ -67,6 +67,7 @@ class SqliteDocumentReads:
             False: f"{between} ORDER BY expires, id LIMIT ?",
             True: f"{between} ORDER BY expires DESC, id DESC LIMIT ?",
         }
+        self._expiring_live = f"SELECT count(*) FROM ({between.replace('expires, id', '1', 1)} AND live)"
         # Apart from the rows, because many documents may be what one entry says.
         self._entry_payloads = (
             "SELECT arrival, CAST(payload AS BLOB), head_crc, crc "
@@ -198,6 +199,10 @@ class SqliteDocumentReads:
 
     def expiring(self, start: Moment, end: Moment, limit: int, *, reverse: bool = False) -> list[Moment]:
         return [Moment(*row) for row in self._database.rows(self._expiring[reverse], (*start, *end, limit))]
+
+    def expiring_live(self, start: Moment, end: Moment) -> int:
+        count: int = self._database.rows(self._expiring_live, (*start, *end))[0][0]
+        return count
 
     def damaged_documents(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         rows = self._database.rows(
