@@ -13,7 +13,7 @@ from meshsync.core.entry import verify_seal
 from meshsync.errors import DamagedError, StoreError
 from meshsync.store.base import Store
 from meshsync.store.headers import rebuilt_id
-from meshsync.store.healing import touched_documents
+from meshsync.store.healing import with_documents
 from meshsync.store.replica import Replica
 from meshsync.store.rows import InspectedEntry
 
@@ -140,7 +140,7 @@ def _what_is_wrong(replica: Replica, entry: InspectedEntry) -> tuple[Part, str] 
 
 def _missing_documents(replica: Replica, page: Sequence[InspectedEntry]) -> Iterator[Fault]:
     rows = [entry.row for entry in page if entry.has_head and entry.has_body]
-    ids = {id: row for row, touched in touched_documents(rows) for id in touched}
+    ids = {id: row for row, touched in with_documents(rows) for id in touched}
     found = replica.tables.documents(list(ids))
     for id in ids.keys() - found.keys():
         text = f"{replica.name}: document {id!r:.80} is missing"

@@ -24,7 +24,7 @@ from meshsync.core.limits import (
     PAYLOAD_BYTES_MAX,
     PROTOCOL_VERSION,
 )
-from meshsync.errors import LocalError, RefusedError
+from meshsync.errors import CloseCode, LocalError, PeerError, RefusedError
 from meshsync.ids import CollectionId, LogId
 
 PUT, PATCH, DELETE = 0, 1, 2
@@ -154,6 +154,16 @@ def check_operations(operations: Any) -> None:
                 _check_expiry(kind, operation[3])
     if len(operations) > 1 and len({operation[1] for operation in operations}) != len(operations):
         raise cbor.Malformed("a document occurs twice in one entry")
+
+
+def check_untrusted_payload(payload: bytes, operations: Any) -> None:
+    """Check a payload that a peer sent, and what it decodes to.  PeerError: it is none; LIMIT: it is too long."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise PeerError(f"a payload of {len(payload)} bytes; at most {PAYLOAD_BYTES_MAX}", CloseCode.LIMIT)
+    try:
+        check_operations(operations)
+    except cbor.Malformed as error:
+        raise PeerError(f"invalid operations: {error}") from None
 
 
 def document_tag(collection: CollectionId, id: str) -> bytes:

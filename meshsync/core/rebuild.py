@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from meshsync.core import cbor
 from meshsync.core.anchor import ORIGIN, PARENT, Anchor
 from meshsync.core.bare import SUPERSEDED, bare_of, check_described_untrusted
-from meshsync.core.entry import HeaderBuilder, check_operations, describe_payload, document_tag, verify_seal
+from meshsync.core.entry import HeaderBuilder, check_untrusted_payload, describe_payload, document_tag, verify_seal
 from meshsync.core.hlc import COUNTER_BITS, HLC_MAX
-from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX, Limits
+from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch
 from meshsync.errors import CloseCode, DamagedError, PeerError
 from meshsync.ids import CollectionId, LogId
@@ -278,12 +278,7 @@ class _Rebuilder:
         chain.seq, chain.id, chain.hlc, chain.height = seq, last_id, last_hlc, height
 
     def _tags(self, payload: bytes, operations: Any, collection: CollectionId) -> list[bytes]:
-        if len(payload) > PAYLOAD_BYTES_MAX:
-            raise PeerError(f"a payload of {len(payload)} bytes", CloseCode.LIMIT)
-        try:
-            check_operations(operations)
-        except cbor.Malformed as error:
-            raise PeerError(f"invalid operations: {error}") from None
+        check_untrusted_payload(payload, operations)
         if len(operations) == 1:
             return [document_tag(collection, operations[0][1])]
         return sorted({document_tag(collection, operation[1]) for operation in operations})

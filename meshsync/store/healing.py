@@ -71,7 +71,7 @@ def _is_next_after(replica: Replica, row: EntryRow, id: bytes) -> bool:
     return bool(following) and rebuilt_id(replica, following[0], prev=id) == following[0].id
 
 
-def touched_documents(rows: Iterable[EntryRow]) -> Iterator[tuple[EntryRow, list[str]]]:
+def with_documents(rows: Iterable[EntryRow]) -> Iterator[tuple[EntryRow, list[str]]]:
     """Entries that have their payloads, and the ids of the documents that each touches."""
     for row in rows:
         if row.payload is not None:
@@ -108,7 +108,7 @@ class DocumentRebuild:
     def _look_on(self) -> bool:
         """Note the documents that the next entries touch; False where there are none."""
         rows = self._replica.tables.entries_from(self._next, _SLICE)
-        for row, ids in touched_documents(rows):
+        for row, ids in with_documents(rows):
             for id in ids:
                 if (arrivals := self._arrivals.get(id.encode())) is not None:
                     arrivals.append(row.arrival)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
 from meshsync.core.bare import LET_GO, described, description, is_lacking, with_mark
-from meshsync.core.entry import check_operations, document_tags, touched_documents
+from meshsync.core.entry import check_untrusted_payload, document_tags, touched_documents
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId, LogPlace
 from meshsync.store.applied import Applied
@@ -42,10 +42,7 @@ class Payloads:
         """
         replica = self._replica
         operations = cbor.decode_payloads_untrusted([payload])[0]
-        try:
-            check_operations(operations)
-        except cbor.Malformed as error:
-            raise PeerError(f"invalid operations: {error}") from None
+        check_untrusted_payload(payload, operations)
         summary = (cbor.sha256(payload), len(payload), document_tags(replica.id, [one[1] for one in operations]))
         found = [self._inspected(anchor) for anchor in replica.find(log, seq, None)]
         lacking = [one for one in found if one.row.bare is not None or not one.has_body]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from meshsync.core import cbor
 from meshsync.core.entry import PUT, Operation
-from meshsync.core.limits import LIMITS
+from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX
 from meshsync.core.messages import Open
 from meshsync.core.query import Query
 from meshsync.core.session_events import Changed
+from meshsync.errors import PeerError
 from meshsync.store.replica import Replica
 from tests.authors import Author, batch_of
 from tests.duo import BOTH_SYNCED, PULLING, Duo
@@ -81,6 +83,17 @@ def test_of_a_fork_the_payload_that_a_peer_has_is_not_taken_for_the_one_that_lac
     duo.run(300)
     assert asking.tables.counts()[2] == 1
     assert duo.transcript.count("a Want") <= 4
+
+
+def test_a_payload_above_the_bound_is_refused_behind_its_header_too() -> None:
+    """Otherwise a node with a part takes what all others refuse, and they shut it out when it passes that on."""
+    long = cbor.encode([[PUT, "doc", {"x": "y" * PAYLOAD_BYTES_MAX}]])
+    entry = Author(1).write([Operation(PUT, "doc", {})], payload=long)
+    replica = new_replica()
+    apply(replica, *batch_of([entry], bare=[entry]))
+    with pytest.raises(PeerError, match="payload of"):
+        replica.fill_payload(entry.log, entry.seq, long)
+    assert all(row.payload is None for row in replica.scan_entries())
 
 
 def test_payloads_behind_many_that_nobody_has_are_found() -> None:
