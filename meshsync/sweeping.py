@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import trio
 
@@ -43,5 +44,4 @@ class Sweeping:
             for replica, then in before.items():
                 dropped = replica.retaining.dropped - then
                 if dropped.entries:
-                    facts = {"entries": dropped.entries, "bytes": dropped.bytes}
-                    self._events.emit("payloads_dropped", collection=replica.name, **facts)
+                    self._events.emit("payloads_dropped", collection=replica.name, **asdict(dropped))

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from meshsync.api.errors import STATUS_OF_CODE
+from meshsync.core.entry import KINDS
 
 if TYPE_CHECKING:
     from meshsync.api.routes import Parameter, Route
@@ -68,7 +69,7 @@ _WRITE: dict[str, Any] = {
     "entry": _HEX,
     "author": _HEX,
     "time": _TIME,
-    "kind": {"enum": ["put", "patch", "delete", "let go"]},
+    "kind": {"enum": [*KINDS, "let go", "not fetched"]},
 }
 _VALUE: dict[str, Any] = {"description": "any JSON; without it the field was not there"}
 

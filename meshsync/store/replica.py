@@ -17,10 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core.anchor import PARENT, Anchor
-from meshsync.core.entry import (
-    Operation,
-    make_seal,
-)
+from meshsync.core.entry import Operation, make_seal
 from meshsync.core.history import History
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.messages import Batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import trio
@@ -94,7 +95,6 @@ class Parts:
         was_waiting = replica.unwanted.is_waiting
         dropped = replica.unwanted.step(trio.current_time())
         if dropped.entries:
-            facts = {"entries": dropped.entries, "bytes": dropped.bytes}
-            self._engine.events.emit("payloads_dropped", collection=replica.name, **facts)
+            self._engine.events.emit("payloads_dropped", collection=replica.name, **asdict(dropped))
         if replica.unwanted.is_waiting and not was_waiting:
             self.resume(replica)  # a peer may confirm that it has them

@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
+from meshsync.api.documents import describe_write
 from meshsync.api.errors import STATUS_OF_CODE
 from meshsync.api.openapi import SCHEMAS
 from meshsync.api.routes import ROUTES
+from meshsync.core.retention import LATEST
+from meshsync.past.history import history
+from meshsync.store.past import Past
 from tests.api.support import Served
+from tests.authors import START_MS, Author, batch_of
+from tests.replicas import apply, give, new_replica
 
 
 def problems(value: Any, schema: dict[str, Any], place: str = "answer") -> Iterator[str]:
@@ -104,3 +110,18 @@ async def test_answers_are_as_described(served: Served, schema: str, method: str
     await served.node.collection("notes").put("n1", {"n": 1})
     answer = (await served.client.request(method, path, json=body)).json()
     assert list(problems(answer, SCHEMAS[schema])) == []
+
+
+def test_a_write_that_is_not_kept_is_as_described() -> None:
+    """Otherwise a client with types of its own stops at the first document whose past is not here."""
+    author, replica = Author(1), new_replica()
+    entries = [author.write() for _ in range(3)]
+    apply(replica, *batch_of(entries, superseded=entries[:2]))
+    told = [describe_write(past.write) for past in history(Past(replica), "doc")]
+    replica.retaining.keep(LATEST)
+    give(replica, author.write())
+    while replica.retaining.step(START_MS):
+        pass
+    told += [describe_write(past.write) for past in history(Past(replica), "doc")]
+    assert [write["kind"] for write in told] == ["not fetched", "put", "let go", "put"]
+    assert [fault for write in told for fault in problems(write, SCHEMAS["Write"])] == []

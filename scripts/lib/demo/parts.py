@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import trio
 from cable import Cable, open_cable
@@ -13,7 +12,7 @@ from capture import Capture
 
 from demo.cities import WORLD, write_world
 from demo.nodes import DemoFailed, Shell, chapter, free_port, say
-from meshsync.core import cbor
+from meshsync.core.entry import touched_documents
 from meshsync.core.messages import Batch, Payloads
 
 _INNSBRUCK, _BERN = "2775220", "2661552"
@@ -101,7 +100,7 @@ class Story:
         payloads = [payload for batch in batches for payload in batch.payloads]
         late = [one.message for one in seen if not one.from_near and isinstance(one.message, Payloads)]
         whole = [one for one in payloads if one is not None] + [row[2] for message in late for row in message.payloads]
-        others = [payload for payload in whole if not asked & _touched(payload)]
+        others = [payload for payload in whole if asked.isdisjoint(touched_documents(payload))]
         print(
             f"{len(payloads):7,} entries came to alps, in {self.capture.bytes_from(near=False):,} bytes of UDP payload"
         )
@@ -113,11 +112,6 @@ class Story:
         if others or len(whole) < len(asked):
             raise DemoFailed("what crossed the cable is not what was asked for")
         return len(roots) == 1
-
-
-def _touched(payload: bytes) -> set[str]:
-    operations: Any = cbor.decode_trusted(payload)
-    return {operation[1] for operation in operations}
 
 
 async def tell(directory: Path) -> bool:
