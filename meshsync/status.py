@@ -63,19 +63,6 @@ def _version() -> str:
         return "0"
 
 
-def is_healthy(node: Node) -> bool:
-    """What `status --check` asks: synced with every connected peer, every static peer connected, the disk fine."""
-    # A static peer without an address is the one that dials; one that the owner banned is not missed.
-    static = [node.peering.peers.get(peer.id) for peer in node.config.peers if not node.trust.is_banned(peer.id)]
-    return (
-        node.sync.store_fault is None
-        and node.relay.fault is None
-        and all(peer is not None and peer.is_connected for peer in static)
-        and node.sync.sharing.has_nothing_open()
-        and not any(_differing(node, replica) for replica in node.sync.subscribed())
-    )
-
-
 def peer_list(node: Node) -> list[dict[str, Any]]:
     """The peers, in the order in which they became known."""
     return [_peer(node, peer) for peer in node.peering.peers.values()]
@@ -122,6 +109,7 @@ def _peer(node: Node, peer: Peer) -> dict[str, Any]:
         "bytes_sent": connection.bytes_sent if connection is not None else 0,
         "bytes_received": connection.bytes_received if connection is not None else 0,
         "clock_ahead_ms": link.control.clock_ahead_ms if link is not None else None,
+        "banned": node.trust.is_banned(peer.id),
     }
 
 

@@ -98,6 +98,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         bytes_sent=_COUNT,
         bytes_received=_COUNT,
         clock_ahead_ms=_maybe(_INTEGER),
+        banned=_said(_FLAG, "the owner keeps it out, so it is not missed"),
     ),
     "Collection": _object(
         {

@@ -73,7 +73,7 @@ def find_faults(status: dict[str, Any]) -> list[str]:
         faults.append(printable(status["relay"]["fault"], 400))
     names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
     for peer in status["peers"]:
-        if peer["via"] == "static" and peer["state"] != "connected":
+        if peer["via"] == "static" and peer["state"] != "connected" and not peer["banned"]:
             why = f": {peer['last_error']}" if peer.get("last_error") else ""
             faults.append(printable(f"{names[peer['id']]} is not connected ({peer['state']}){why}", 400))
     own = [collection for collection in status["collections"] if not collection["relayed"]]

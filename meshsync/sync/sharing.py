@@ -103,12 +103,6 @@ class Sharing:
             wanted = set(peers)
             return bool(wanted) and all(self.is_level(one, peer) for one in chosen for peer in wanted)
         # What is only carried for others may wait for them; what is subscribed to needs a peer to be in sync with.
-        partners = [found for one in chosen if (found := self.partners(one)) or self._subscriptions.is_own(one)]
-        return bool(partners) and all(partners) and self._has_nothing_open(chosen)
-
-    def has_nothing_open(self) -> bool:
-        """Whether every collection is synced with every connected peer that subscribes to it, be it with none."""
-        return self._has_nothing_open(self._subscriptions.chosen(None))
-
-    def _has_nothing_open(self, chosen: Iterable[CollectionId]) -> bool:
-        return all(self.is_level(one, peer) for one in chosen for peer in self.partners(one))
+        partners = {one: found for one in chosen if (found := self.partners(one)) or self._subscriptions.is_own(one)}
+        has_some = bool(partners) and all(partners.values())
+        return has_some and all(self.is_level(one, peer) for one, found in partners.items() for peer in found)

@@ -97,7 +97,7 @@ def test_a_number_that_is_none_is_named_with_what_it_stands_for(
 
 def peer(state: str, via: str = "static") -> dict[str, object]:
     """A peer as status tells it."""
-    return {"id": "ab" * 32, "name": "", "state": state, "via": via, "last_error": None}
+    return {"id": "ab" * 32, "name": "", "state": state, "via": via, "last_error": None, "banned": state == "down"}
 
 
 def collection(state: str) -> dict[str, object]:
@@ -112,7 +112,8 @@ def collection(state: str) -> dict[str, object]:
         ([], [], None, []),
         ([peer("connected")], [collection("synced")], None, []),
         ([peer("waiting")], [], None, ["abababab is not connected (waiting)"]),
-        ([peer("down", "accepted")], [], None, []),
+        ([peer("waiting", "accepted")], [], None, []),
+        ([peer("down")], [], None, []),
         (
             [peer("connected")],
             [collection("pulling")],

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from meshsync.core.priority import Priority
-from tests.stack.world import World, simulate, write
+from tests.stack.world import World, faults, simulate, write
 
 
 def test_a_collection_that_a_peer_does_not_share_holds_up_no_other() -> None:
@@ -18,7 +18,7 @@ def test_a_collection_that_a_peer_does_not_share_holds_up_no_other() -> None:
         await write(a, "n1", collection="both")
         for node in (a, b):
             await node.sync.wait_synced(["both"])
-            assert node.sync.sharing.has_nothing_open()
+            assert faults(node) == []
             assert not node.sync.is_synced(), "nobody has the other collection, so it is in sync with nobody"
             shown = {one["name"]: [peer["state"] for peer in one["peers"]] for one in node.status()["collections"]}
             assert sorted(shown.values()) == [[], ["synced"]]
@@ -39,13 +39,13 @@ def test_a_collection_joined_later_counts_from_then_on(joiner: int) -> None:
         await write(early, "m1", collection="more")
         await trio.sleep(5)
         assert not early.sync.is_synced(["more"])
-        assert early.sync.sharing.has_nothing_open()
+        assert faults(early) == []
         await late.join("more")
         await late.sync.wait_synced(["more"])
         assert late.collection("more").get("m1") is not None
         await early.sync.wait_synced()
         await late.leave("more")
         await early.sync.progressed.wait_until(lambda: not early.sync.is_synced(["more"]))
-        await early.sync.progressed.wait_until(early.sync.sharing.has_nothing_open)
+        await early.sync.progressed.wait_until(lambda: not faults(early))
 
     simulate(scenario)

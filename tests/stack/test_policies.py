@@ -12,8 +12,7 @@ from meshsync.core.entry import PUT, Operation
 from meshsync.core.policy import UNDECIDED, Policy, collection_id
 from meshsync.errors import LocalError
 from meshsync.node import Node
-from meshsync.status import is_healthy
-from tests.stack.world import World, documents, events, level, simulate
+from tests.stack.world import World, documents, events, faults, level, simulate
 
 
 def put_unseen(n: int, *nodes: Node) -> None:
@@ -85,7 +84,7 @@ def test_nodes_that_decide_otherwise_notice_and_say_so(dialer_is_first: bool, co
             assert [event.facts for event in events(node, "policies_differ")] == [
                 {"collection": "notes", "peer": other.id.hex(), "conflicts": here, "conflicts_there": there}
             ]
-            assert not is_healthy(node)
+            assert faults(node)
             assert node.collection("notes").get("d") is not None
             assert len(list(node.log_entries("notes"))) == 1, "nothing was exchanged"
         with pytest.raises(LocalError, match="decides conflicts by `latest` here"):
@@ -95,8 +94,8 @@ def test_nodes_that_decide_otherwise_notice_and_say_so(dialer_is_first: bool, co
         with trio.fail_after(30):
             await level(a, b)
         assert differing(a) == differing(b) == []
-        assert is_healthy(a)
-        assert is_healthy(b)
+        assert faults(a) == []
+        assert faults(b) == []
 
     simulate(scenario)
 

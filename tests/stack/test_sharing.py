@@ -11,10 +11,9 @@ from meshsync.core.limits import LIMITS
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 from meshsync.node import Node
-from meshsync.status import is_healthy
 from tests.stack.stranger import NOTES, Stranger, stranger
 from tests.stack.test_summaries import line
-from tests.stack.world import World, level, simulate, until, write
+from tests.stack.world import World, faults, level, simulate, until, write
 
 
 async def linked(node: Node, world: World, number: int) -> None:
@@ -38,7 +37,7 @@ def test_a_peer_that_never_says_what_it_subscribes_to_is_waited_for_a_moment_and
             await trio.sleep(2 * LIMITS.answer_seconds_max)
             assert world.id(9) in a.sync.links
             assert a.sync.is_synced()
-            assert is_healthy(a)
+            assert faults(a) == []
             nursery.cancel_scope.cancel()
         await until(a, "disconnected")
         async with stranger(world):

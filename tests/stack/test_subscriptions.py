@@ -11,9 +11,8 @@ from meshsync.core.priority import Priority
 from meshsync.core.session_events import SessionState
 from meshsync.errors import LocalError
 from meshsync.ids import LogId
-from meshsync.status import is_healthy
 from tests.simnet import LinkProfile
-from tests.stack.world import World, documents, events, level, simulate, until, write
+from tests.stack.world import World, documents, events, faults, level, simulate, until, write
 
 BAD = LinkProfile(latency_seconds=0.04, jitter_seconds=0.03, loss=0.08, duplication=0.05)
 
@@ -205,7 +204,8 @@ def test_states_and_sums() -> None:
         a = await world.start(1, peers=[2])
         assert a.sync.state("notes", world.id(2)).stall == "not connected"
         assert not a.sync.is_synced()
-        assert not is_healthy(a)
+        await trio.sleep(1)
+        assert faults(a)
         b = await world.start(2)
         await write(a, "n1", "n2")
         await level(a, b)
@@ -215,15 +215,15 @@ def test_states_and_sums() -> None:
         assert abs(state.last_synced - a.peers()[0]["since"]) < 1
         sums = a.sync.stats()
         assert (sums.pushed, sums.pulled, sums.links, sums.sessions) == (2, 0, 1, 1)
-        assert is_healthy(a)
-        assert is_healthy(b)
+        assert faults(a) == []
+        assert faults(b) == []
         status = a.status()
         assert status["synced"]
         assert status["collections"][0]["peers"][0]["state"] == "synced"
         world.cut(1, 2)
         await write(a, "n3")
         assert a.sync.state("notes", b.id).state is SessionState.PUSHING
-        assert not is_healthy(a)
+        assert faults(a)
         await until(a, "disconnected")
         assert a.sync.stats().pushed == 3
         assert a.sync.stats().sessions == 0

@@ -10,9 +10,8 @@ import trio
 from meshsync.addresses import HostPort
 from meshsync.core.limits import LIMITS
 from meshsync.errors import LocalError, TransportLost
-from meshsync.status import is_healthy
 from tests.stack.sightings import Sightings, acquainted
-from tests.stack.world import PORT, World, documents, events, level, simulate, until, write
+from tests.stack.world import PORT, World, documents, events, faults, level, simulate, until, write
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 
@@ -87,7 +86,7 @@ def test_an_accepted_peer_is_dialled_where_it_was_after_a_restart(accepted: int)
         await trio.sleep(3600)
         [peer] = a.peers()
         assert (peer["id"], peer["via"], peer["state"]) == (b.id.hex(), "accepted", "waiting")
-        assert is_healthy(a), "nobody said that it has to be there"
+        assert faults(a) == [], "nobody said that it has to be there"
         b = await world.start(other, trust="closed", trusts=[accepted])
         with trio.fail_after(LIMITS.aside_last_seconds + 10):
             await level(a, b)
@@ -163,7 +162,7 @@ def test_a_banned_peer_is_disconnected_and_stays_out() -> None:
         with pytest.raises(TransportLost, match="only its owner can let it in again"):
             await b.connect(a.id, [])
         assert "has banned" not in (a.peers()[0]["last_error"] or "")
-        assert is_healthy(a)
+        assert faults(a) == []
         await world.stop(1)
         a = await world.start(1, peers=[2])
         await trio.sleep(300)

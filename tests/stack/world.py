@@ -24,6 +24,7 @@ import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.addresses import HostPort
+from meshsync.cli.status import find_faults
 from meshsync.config import Config
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.discovery.base import Discovery
@@ -273,6 +274,11 @@ async def level(*nodes: Node, collection: str = "notes") -> None:
 def documents(node: Node, collection: str = "notes") -> dict[str, dict[str, Any]]:
     """All documents of a node."""
     return dict(node.collection(collection).bodies())
+
+
+def faults(node: Node) -> list[str]:
+    """What keeps `status --check` from saying that all is well with a node."""
+    return find_faults(node.status())
 
 
 def events(node: Node, *kinds: str) -> list[Event]:
