@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -47,6 +48,8 @@ class MemoryStore:
         """A knob for tests: what `low_space` says."""
         self.broken = ""
         """A knob for tests: while set, commits and syncs fail with this text."""
+        self.commits_left = math.inf
+        """A knob for tests: so many commits succeed."""
         self.epoch = self.life = random_bytes(8)
 
     # Transactions
@@ -60,12 +63,18 @@ class MemoryStore:
         self._active = True
         try:
             yield
-            self._require_disk()
+            self._commit()
         except BaseException:
             self._take_back(start)
             raise
         finally:
             self._active = False
+
+    def _commit(self) -> None:
+        self._require_disk()
+        if not self.commits_left:
+            raise StoreError("the disk is full")
+        self.commits_left -= 1
 
     def _take_back(self, start: int) -> None:
         while len(self._undo) > start:

@@ -53,7 +53,8 @@ class Payloads:
             except DamagedError:
                 return None  # what it builds upon is damaged as well, so nothing can prove it yet
             if fits:
-                conflicts = replica.rewrite(row, operations)
+                with replica.change():
+                    conflicts = replica.rewrite(row, operations)
                 if has_body:
                     return Applied(conflicts=conflicts, filled=[row.arrival])
                 tips = self._sendable_again(row.branch)
@@ -63,10 +64,13 @@ class Payloads:
         return None
 
     def fill_repeated(self, repeated: Iterable[tuple[Anchor, bytes, list[Any]]], applied: Applied) -> None:
-        """Give entries their payloads that came once more, now whole: their ids say that these are theirs."""
+        """Give entries their payloads that came once more, now whole, in a `change`: their ids say that they fit."""
         replica = self._replica
         for anchor, payload, operations in repeated:
-            old, has_head, _ = self._inspected(anchor)
+            try:
+                old, has_head, _ = self._inspected(anchor)
+            except DamagedError:
+                continue  # it is known of from now on, and comes again when that is repaired
             if has_head and is_lacking(old.bare):
                 applied.conflicts += replica.rewrite(old._replace(payload=payload, bare=None), operations)
                 applied.filled.append(old.arrival)

@@ -254,9 +254,9 @@ class Replica(Branches):
                 applied.payload_bytes = sum([len(entry.payload) for entry in entries if entry.payload is not None])
             if cursor is not None and not applied.skipped:
                 self.tables.set_cursor(*cursor)
-        if self.tables.counts()[2]:
-            self.payloads.fill_repeated(rebuilt.repeated, applied)
-            applied.filled += self.superseded.mark(rebuilt.superseded)
+            if self.tables.counts()[2]:
+                self.payloads.fill_repeated(rebuilt.repeated, applied)
+                applied.filled += self.superseded.mark(rebuilt.superseded)
         applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}
         applied.forked = [branch.log for branch in self._added if self.is_forked(branch.log)]
         return applied
@@ -283,26 +283,28 @@ class Replica(Branches):
         return number
 
     def rewrite(self, row: EntryRow, operations: Any) -> int:
-        """Store a damaged or partial entry once more, whole; returns how many documents came into conflict."""
-        with self.change():
-            had_marked = self.tables.marked()
-            self.tables.rewrite_entry(row)
-            if had_marked and not self.tables.marked():
-                # Only the latest of each document is remembered, so that before the last one nothing can be told.
-                self.tables.touches.forget_gone()
-            conflicts = self.merger.merge([row], [operations], late=True)
-            self.retaining.look_again([row.arrival])
-        self.damage.entry_mended(row.arrival)
-        self.selection.came_late(row.arrival)
-        if self.interest is not None:
-            self.interest.stored([row], [operations])
+        """Store a damaged or partial entry once more, whole, in a `change`; how many documents came into conflict."""
+        had_marked = self.tables.marked()
+        self.tables.rewrite_entry(row)
+        if had_marked and not self.tables.marked():
+            # Only the latest of each document is remembered, so that before the last one nothing can be told.
+            self.tables.touches.forget_gone()
+        conflicts = self.merger.merge([row], [operations], late=True)
+        self.retaining.look_again([row.arrival])
+        self._rewritten.append((row, operations))
         return conflicts
+
+    def needs_none(self, rows: Iterable[EntryRow]) -> None:
+        """These entries turned out not to need their payloads, in a `change`."""
+        self._needless += rows
 
     @contextmanager
     def change(self) -> Iterator[None]:
         """A transaction, and the memory that follows it."""
         self._added: list[Branch] = []
         self._pending = None
+        self._rewritten: list[tuple[EntryRow, Any]] = []
+        self._needless: list[EntryRow] = []
         try:
             with self.store.transaction():
                 yield
@@ -361,6 +363,13 @@ class Replica(Branches):
             if self.interest is not None:
                 self.interest.stored(*self._stored)
         self._stored = ((), [])
+        for row, operations in self._rewritten:
+            self.damage.entry_mended(row.arrival)
+            self.selection.came_late(row.arrival)
+            if self.interest is not None:
+                self.interest.stored([row], [operations])
+        if self.interest is not None and self._needless:
+            self.interest.superseded(self._needless)
 
     # Seals
 

@@ -84,28 +84,37 @@ class Superseded:
 
     def told(self, log: LogId, seq: int, id: bytes) -> Applied | None:
         """A peer says that the payload of the entry whose id begins so is superseded; None where it is not lacking."""
-        arrivals = self.mark(self._replica.find(log, seq, id))
-        return Applied(filled=arrivals) if arrivals else None
+        anchors = self._replica.find(log, seq, id)
+        if next(self._lacking(anchors), None) is None:
+            return None
+        with self._replica.change():
+            return Applied(filled=self.mark(anchors))
 
     def mark(self, anchors: Iterable[Anchor]) -> list[int]:
-        """Mark entries of which a peer says that their payloads are superseded; the arrivals of those that lacked them.
+        """Mark entries, in a `Replica.change`, of which a peer says that their payloads are superseded; the arrivals of
+        those that lacked them.
 
         A lie keeps a payload away that the same peer could also have kept back by silence, but for one difference:
         while this node wants the latest only, it does not ask others for it once it has all that the peer has.
         """
-        replica = self._replica
-        heads = [replica.tables.entry_at(one.branch, one.seq) for one in anchors]
-        rows = [row for row in self._rows(head.arrival for head in heads if head is not None) if is_lacking(row.bare)]
+        tables, rows = self._replica.tables, list(self._lacking(anchors))
+        touches = [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
         if rows:
-            with replica.change():
-                touches = [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
-                replica.tables.touches.let_go(touches)
-                for row in rows:
-                    replica.tables.rewrite_entry(row._replace(bare=with_mark(row.bare or b"", SUPERSEDED)))
-                replica.part_changes.superseded([tag for tag, _, _ in touches])
-            if replica.interest is not None:
-                replica.interest.superseded(rows)
+            tables.touches.let_go(touches)
+            for row in rows:
+                tables.rewrite_entry(row._replace(bare=with_mark(row.bare or b"", SUPERSEDED)))
+            self._replica.part_changes.superseded([tag for tag, _, _ in touches])
+            self._replica.needs_none(rows)
         return [row.arrival for row in rows]
+
+    def _lacking(self, anchors: Iterable[Anchor]) -> Iterator[EntryRow]:
+        """Of entries those that lack their payloads, as far as they can be read."""
+        for anchor in anchors:
+            with suppress(DamagedError):
+                head = self._replica.tables.entry_at(anchor.branch, anchor.seq)
+                row = None if head is None else self._replica.tables.entry(head.arrival)
+                if row is not None and is_lacking(row.bare):
+                    yield row
 
     # Marks in doubt; see meshsync.core.doubts
 

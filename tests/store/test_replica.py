@@ -103,6 +103,26 @@ def test_a_batch_that_the_disk_refuses_leaves_nothing() -> None:
     assert replica.cursor_for(b.log.author) == (b"epoch678", 9)
 
 
+@pytest.mark.parametrize("superseded", [False, True])
+def test_a_batch_is_stored_with_what_it_says_of_earlier_entries_or_not_at_all(superseded: bool) -> None:
+    """Otherwise entries are stored of which nobody is told, because the disk failed between them and the rest."""
+    replica, author = new_replica(), Author(1)
+    first = author.write()
+    apply(replica, *batch_of([first], bare=[first]))
+    fork = [author.write([Operation(PUT, "d", {"n": n})], after=first) for n in range(2)]
+    give(replica, fork[0])
+    batch, logs = batch_of([first, fork[1]], superseded=[first] if superseded else [])
+    before = summary(replica)
+    store_of(replica).commits_left = 0
+    with pytest.raises(StoreError):
+        apply(replica, batch, logs)
+    assert summary(replica) == before
+    store_of(replica).commits_left = 1
+    applied = apply(replica, batch, logs)
+    assert (applied.count, applied.filled, applied.forked) == (1, [1], [author.log])
+    assert replica.complete
+
+
 def test_a_batch_with_a_hole_moves_no_cursor() -> None:
     """Otherwise the rest is never asked for again."""
     replica = new_replica()
