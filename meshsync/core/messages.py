@@ -18,6 +18,7 @@ from meshsync.core.limits import (
     BOOKMARK_BYTES_MAX,
     LIMITS,
     MATCH_TAGS_MAX,
+    PAYLOAD_BYTES_MAX,
     QUERY_BYTES_MAX,
     SUMMARY_BYTES_MAX,
     SUMMARY_DIGEST_BYTES,
@@ -273,6 +274,9 @@ ControlMessage = Subscribed | Ping | Pong | Summary | Relay | Carry | Known
 Message = CollectionMessage | ControlMessage
 
 
+_ANSWERS_MAX = 4 * LIMITS.want_entries_max
+"""In one PAYLOADS: where a log has forked, one place is answered by several entries."""
+
 _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Open: (
         blob(16),
@@ -304,8 +308,8 @@ _FIELDS: dict[type, tuple[Callable[[Any], Any], ...]] = {
     Payloads: (
         logs,
         uint(LIMITS.want_entries_max),
-        many(row(index, seq, lambda value: payload_column([value])[0])),
-        many(row(uint(LIMITS.want_entries_max), blob(PREV_HINT_BYTES)), up_to(4 * LIMITS.want_entries_max)),
+        many(row(index, seq, blob_up_to(PAYLOAD_BYTES_MAX)), up_to(_ANSWERS_MAX)),
+        many(row(uint(LIMITS.want_entries_max), blob(PREV_HINT_BYTES)), up_to(_ANSWERS_MAX)),
     ),
     Close: (uint(255), text),
     Prune: (),

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from meshsync.core.anchor import Anchor
 from meshsync.core.holding import Holding
+from meshsync.core.limits import LIMITS, Limits
 from meshsync.core.tips import TIP_ID_BYTES
-from meshsync.errors import DamagedError
+from meshsync.errors import CloseCode, DamagedError, PeerError
 from meshsync.ids import LogId
 
 SAMPLES_PER_BRANCH = 40
@@ -37,8 +38,9 @@ class _Assumption:
 class PeerView:
     """One peer's copy as seen from here."""
 
-    def __init__(self, held: Holding) -> None:
+    def __init__(self, held: Holding, limits: Limits = LIMITS) -> None:
         self._held = held
+        self._limits = limits
         self.known: dict[int, int] = {}
         """Per branch held here, the seq up to which the peer has it."""
         self.dirty: set[int] = set()
@@ -55,6 +57,8 @@ class PeerView:
         """The logs of which the peer had more when it was last looked at."""
         self._strangers: dict[LogId, list[tuple[int, bytes]]] = {}
         """The tips that were not here when the peer told them: what an assumption rests on."""
+        self._strangers_count = 0
+        """How many these are, or more."""
         self._told: set[int] = set()
         """Branches that the peer said itself to hold something of."""
 
@@ -101,11 +105,14 @@ class PeerView:
         return self.told(tips)
 
     def told(self, tips: Iterable[tuple[LogId, int, bytes]]) -> list[LogId]:
-        """The peer told some of its tips.  Returns the logs that have forked, to be located."""
-        by_log: dict[LogId, list[tuple[int, bytes]]] = {}
+        """The peer told some of its tips.  Returns the logs that have forked, to be located.
+
+        PeerError LIMIT: it tells of more that is not here than is remembered.
+        """
+        by_log: dict[LogId, dict[tuple[int, bytes], None]] = {}
         for log, seq, id in tips:
             self.told_of(log, seq)
-            by_log.setdefault(log, []).append((seq, id))
+            by_log.setdefault(log, {})[seq, id] = None
         forked = [log for log, places in by_log.items() if self._compare(log, places)]
         for log in forked:
             self.locating.add(log)
@@ -118,7 +125,7 @@ class PeerView:
             self._tips[log] = seq
             self._ahead.add(log)
 
-    def _compare(self, log: LogId, places: list[tuple[int, bytes]]) -> bool:
+    def _compare(self, log: LogId, places: Iterable[tuple[int, bytes]]) -> bool:
         """Place the peer's tips of one log among the branches held here; True when they prove a fork."""
         branches = self._held.branches_of(log)
         strangers: list[tuple[int, bytes]] = []
@@ -141,12 +148,21 @@ class PeerView:
             return False
         if any(branch.tip.seq >= seq for branch in branches for seq, _ in strangers):
             return True
-        self._strangers[log] = strangers
+        self._remember(log, strangers)
         # The peer is ahead.  Should it not hold what is here, it may see that in our tips and send LOCATE.
         for branch in branches:
             if branch.number not in placed:
                 self._assume(branch.number, branch.tip.seq)
         return False
+
+    def _remember(self, log: LogId, strangers: list[tuple[int, bytes]]) -> None:
+        self._strangers[log] = strangers
+        self._strangers_count += len(strangers)
+        strangers_max = 2 * self._limits.logs_max  # some logs may have forked
+        if self._strangers_count > strangers_max:
+            self._strangers_count = sum(map(len, self._strangers.values()))
+            if self._strangers_count > strangers_max:
+                raise PeerError("a peer tells of more branches than may be", CloseCode.LIMIT)
 
     def _assume(self, number: int, seq: int) -> None:
         """Take it that the peer has a branch up to `seq`, until it shows."""

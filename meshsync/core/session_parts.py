@@ -39,7 +39,7 @@ class SessionParts:
         self.suspects_fork = False
         """The peer told over a lazy link of a branch that is not here, and only a push can bring it."""
         self._tag = tag
-        self._view = PeerView(held)
+        self._view = PeerView(held, limits)
         self._peer_open: Open | None = None
         self._roots = Roots(held)
         self._own_logs = OwnLogTable()

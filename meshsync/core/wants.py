@@ -132,19 +132,19 @@ class Wants:
         if any(position >= message.answered for position, _ in message.superseded):
             raise PeerError("an answer calls superseded what it does not deal with")
         answered = [self._asked.popleft() for _ in range(message.answered)]
-        lacked = set(answered)
+        wanted, lacked = frozenset(answered), set(answered)
         changes: list[Any] = []
         try:
             for index, seq, payload in message.payloads:
                 place = (self._peer_logs[index], seq)
-                if place not in answered:
+                if place not in wanted:
                     raise PeerError("a payload that was not asked for")
                 if (applied := self._held.fill_payload(*place, payload)) is not None:
                     changes.append(applied)
                     lacked.discard(place)
                 elif self._is_here(place):
                     lacked.discard(place)
-            came = set(answered) - lacked
+            came = wanted - lacked
             for position, id in message.superseded:
                 # Where there are several by a fork, and this one was not lacking, the place counts as not answered.
                 if (applied := self._held.superseded.told(*answered[position], id)) is not None:
@@ -185,7 +185,7 @@ class Wants:
         superseded: list[tuple[int, bytes]] = []
         answered = size = 0
         limits = self._limits
-        while self._owed and size < limits.batch_bytes_soft and len(superseded) < limits.want_entries_max:
+        while self._owed and size < limits.batch_bytes_soft and len(rows) + len(superseded) < limits.want_entries_max:
             log, seq = self._owed[0]
             entries = self._held.selection.entries_at(log, seq)
             passed = self._sieve.passed(entries)

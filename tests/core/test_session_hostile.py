@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshsync.core.entry import PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.messages import (
+    FLAG_COMPLETE,
     Batch,
     Close,
     Have,
@@ -32,7 +34,7 @@ from meshsync.ids import LogId
 from tests.authors import START_MS, Author, batch_of
 from tests.core.test_messages import messages
 from tests.duo import BOTH_SYNCED, PULLING, TAG, Duo
-from tests.replicas import give, held, new_replica, pair
+from tests.replicas import apply, give, held, new_replica, pair
 
 OPEN = Open(TAG, 0, bytes(8), None, bytes(32), (), 0)
 EMPTY = Batch(0, (), [], [], [], [], [], [], [], 1, None)
@@ -95,6 +97,41 @@ def test_a_breach_of_the_protocol_ends_the_session(fault: str) -> None:
         say(duo, *said)
     assert caught.value.code is code
     assert held(duo.b.replica) == before
+
+
+ANSWERS: dict[str, list[tuple[int, int, Any]]] = {
+    "null": [(0, 1, None)],
+    "no CBOR": [(0, 1, b"\xff")],
+    "another entry's": [(0, 1, Author(2).write([Operation(PUT, "other", {})]).payload)],
+    "of another entry": [(0, 2, Author(1).write().payload)],
+    "the same for ever": [(0, 1, Author(1).write().payload)] * (4 * LIMITS.want_entries_max + 1),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_is_no_payload_ends_the_session(answer: str) -> None:
+    """Otherwise whoever is asked for a payload ends the node, or keeps it busy with one message for seconds."""
+    a, b = pair()
+    author = Author(1)
+    entry = author.write()
+    apply(b, *batch_of([entry], bare=[entry]))
+    duo = Duo(a, b, start=False)
+    duo.handle(duo.b, Start())
+    say(duo, replace(OPEN, flags=FLAG_COMPLETE))
+    assert isinstance(duo.b.sent[-1], Want)
+    with pytest.raises(PeerError):
+        say(duo, Payloads((author.log,), 1, ANSWERS[answer], []))
+
+
+def test_tips_of_a_peer_that_are_not_here_are_remembered_up_to_a_bound() -> None:
+    """Otherwise a peer fills the memory of this node with entries that it makes up, of a single log."""
+    limits = replace(LIMITS, logs_max=10)
+    duo = Duo(*pair(), limits, start=False)
+    duo.handle(duo.b, Start())
+    say(duo, OPEN, replace(HAVE, logs=(LOG,), tips=[(0, 1, bytes(16))] * 100))
+    with pytest.raises(PeerError) as caught:
+        say(duo, replace(HAVE, tips=[(0, seq, bytes(16)) for seq in range(1, 100)]))
+    assert caught.value.code is CloseCode.LIMIT
 
 
 @pytest.mark.parametrize("message", [EMPTY, HAVE, Locate((LOG,), 0, []), Want((), []), Payloads((), 0, [], [])])
