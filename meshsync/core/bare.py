@@ -11,6 +11,7 @@ Either way others are told that it is superseded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from meshsync.core import cbor
@@ -22,13 +23,14 @@ SUPERSEDED = 1
 LET_GO = 2
 
 _WITHOUT_MARK = b"\x83"
-_HASH_HEAD = b"\x58\x20"
-_ONE_TAG_HEAD = b"\x81\x48"
 _ONE_TAG_BYTES = 34 + 10
 """What hash and a single tag take of a description, besides the size."""
 _ONE_TAG_BARE_BYTES_MAX = 1 + _ONE_TAG_BYTES + 5
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
+_SIZE = rb"[\x00-\x17]|\x18[\x18-\xff]|\x19[^\x00].|\x1a(?:[^\x00].|\x00[^\x00]).."
+_ONE_TAG = re.compile(rb"\x58\x20.{32}(?:" + _SIZE + rb")\x81\x48.{8}", re.DOTALL).fullmatch
+"""A description with one tag, as most have, and the size in its shortest form (RFC 8949 section 4.2.1)."""
 
 
 def bare_of(described: bytes, mark: int | None = None) -> bytes:
@@ -81,19 +83,14 @@ def described_by(bare: bytes) -> bytes:
     return bare[1:] if bare[:1] == _WITHOUT_MARK else bare[1:-1]
 
 
-def check_described_untrusted(described: bytes) -> None:
-    """Check what a peer says of a payload that stays away.  PeerError: it is nothing that `describe_payload` gives."""
-    size = len(described) - _ONE_TAG_BYTES
-    if 1 <= size <= 5 and described[:2] == _HASH_HEAD and described[-10:-8] == _ONE_TAG_HEAD:
-        # One tag, as most have, and the size in its shortest form (RFC 8949 section 4.2.1).
-        head, after = described[34], described[35]
-        if (
-            (size == 3 and head == 0x19 and after)
-            or (size == 2 and head == 0x18 and after >= 24)
-            or (size == 1 and head < 24)
-            or (size == 5 and head == 0x1A and (after or described[36]))
-        ):
-            return
+def check_described_untrusted(column: Sequence[bytes]) -> None:
+    """Check what a peer says of payloads that stay away.  PeerError: it is nothing that `describe_payload` gives."""
+    for described in column:
+        if _ONE_TAG(described) is None:
+            _check_described(described)
+
+
+def _check_described(described: bytes) -> None:
     found = cbor.decode_message_untrusted(_WITHOUT_MARK + described)
     if [type(one) for one in found] != [bytes, int, list] or not {type(tag) for tag in found[2]} <= {bytes}:
         raise PeerError("a header says something else of its payload than hash, size and tags")

@@ -170,8 +170,7 @@ class _Rebuilder:
 
     def run(self) -> Rebuilt:
         batch = self.batch
-        for described in batch.bare:
-            check_described_untrusted(described)
+        check_described_untrusted(batch.bare)
         full = [payload for payload in batch.payloads if payload is not None]
         operations = iter(cbor.decode_payloads_untrusted(full)) if full else iter(())
         stamps = list(accumulate(batch.hlcs))
@@ -186,6 +185,7 @@ class _Rebuilder:
                     self._run(run, offset, stamps, ops)
                 except DamagedError:
                     self.skipped[run[0]] = Skip.DAMAGED
+                self.sources += [run[0]] * (len(self.result) - len(self.sources))
             offset = end
         return self._finish()
 
@@ -222,16 +222,16 @@ class _Rebuilder:
             return
         log = self.logs[log_index]
         builder = HeaderBuilder(self.collection, log)
-        payloads, parents_at, collection = self.batch.payloads, self.parents, self.collection
-        sha256, result, fresh = hashlib.sha256, self.result, self.fresh
+        parents_at, superseded, collection = self.parents, self.superseded, self.collection
+        sha256, result, fresh, hlc_limit = hashlib.sha256, self.result, self.fresh, self.hlc_limit
         seq, last_id, last_hlc, height = first_seq - 1, chain.id, chain.hlc, chain.height
         if not chain.overlap and chain.fresh < 0 and not self._extend(log_index, chain, seq):
             return
-        for position in range(count):
-            k = offset + position
+        end = offset + count
+        columns = zip(range(offset, end), stamps[offset:end], self.batch.payloads[offset:end], ops, strict=True)
+        for k, hlc, payload, operations in columns:
             seq += 1
-            hlc = stamps[k]
-            if hlc > self.hlc_limit:
+            if hlc > hlc_limit:
                 self.skipped[log_index] = Skip.CLOCK
                 return
             height += 1
@@ -247,13 +247,12 @@ class _Rebuilder:
             if hlc <= last_hlc:
                 self._refute(log_index, chain, "an entry is not later than the entries before it")
                 return
-            payload, operations = payloads[k], ops[position]
             if payload is not None:
                 tags = self._tags(payload, operations, collection)
                 described, bare = describe_payload(sha256(payload).digest(), len(payload), tags), None
             else:
                 described = self.bare[k]
-                bare = bare_of(described, SUPERSEDED if k in self.superseded else None)
+                bare = bare_of(described, SUPERSEDED if k in superseded else None)
             parent_ids = sorted([parent.id for parent in named]) if named else ()
             id = builder.id_described(seq, last_id or None, parent_ids, height, hlc, described)
             last_id, last_hlc = id, hlc
@@ -261,7 +260,7 @@ class _Rebuilder:
                 if anchors := self.held.find(log, seq, id):
                     chain.branch = anchors[0].branch
                     self.repeated += [(anchors[0], payload, operations)] if payload is not None else []
-                    self.passed += [anchors[0]] if k in self.superseded else []
+                    self.passed += [anchors[0]] if k in superseded else []
                     continue
                 chain.overlap = False
                 if not self._extend(log_index, chain, seq - 1):
@@ -269,7 +268,6 @@ class _Rebuilder:
             packed = b"".join(PARENT.pack(one.branch, one.seq) for one in sorted(named, key=_by_id)) if named else None
             chain.fresh, chain.offset = len(result), k
             result.append(_new_entry((chain.branch, seq, id, hlc, height, packed, payload, bare, None, operations)))
-            self.sources.append(log_index)
             if self.tracking:
                 same_place = fresh.setdefault((log_index, seq), [])
                 if any(other.id == id for other in same_place):

@@ -49,7 +49,8 @@ def rows_with_crcs(rows: Sequence[EntryRow]) -> Iterator[tuple[Any, ...]]:
             head = crc32(parents, head)
         if seal is not None:
             head = crc32(seal, head)
-        yield (*row, head, crc32(payload if bare is None else bare, head))  # type: ignore[arg-type]  # it is bytes
+        crcs = (head, crc32(payload if bare is None else bare, head))  # type: ignore[arg-type]  # it is bytes
+        yield row + crcs
 
 
 def document_crc(

@@ -21,7 +21,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from meshsync.core.bare import is_lacking, tags_of
+from meshsync.core.bare import tags_of
 from meshsync.core.entry import document_tag
 from meshsync.core.query import Query
 from meshsync.core.sieve import encode_query
@@ -188,18 +188,17 @@ class Interest:
             if len(self._bookmarks) > self._replica.limits.peers_max:
                 del self._bookmarks[next(iter(self._bookmarks))]
 
-    def stored(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> None:
-        """Entries were stored, or got their payloads."""
+    def stored(
+        self, rows: Sequence[EntryRow], operations: Sequence[Any], lacking: Iterable[tuple[bytes, int, int]] = ()
+    ) -> None:
+        """Entries were stored, or got their payloads.  `lacking`: what those touch that lack theirs."""
+        tags, named = self._tags, self._named
+        self._want([arrival for tag, _, arrival in lacking if tag in tags or tag in named])
         touched: dict[str, None] = {}
         for row, ops in zip(rows, operations, strict=True):
             if ops is not None:
                 self._wanted.pop(row.arrival, None)
                 touched.update(dict.fromkeys([operation[1] for operation in ops]))
-                continue
-            for tag in tags_of(row.bare or b""):
-                if (tag in self._tags or tag in self._named) and is_lacking(row.bare):
-                    self._want([row.arrival])
-                    break
         for document in self._replica.tables.documents(list(touched)).values():
             self._touched(document)
 

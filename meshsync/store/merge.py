@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.bare import is_marked, tags_of
+from meshsync.core.bare import count_marked, is_marked
 from meshsync.core.document import DocumentState, Stamp
 from meshsync.core.entry import PATCH, PUT, Operation, document_tag, said_expiry
 from meshsync.core.siblings import Mark, SiblingState
@@ -24,6 +24,7 @@ from meshsync.errors import DamagedError
 from meshsync.store.drafts import Draft, MergedDocument, State
 from meshsync.store.husks import is_husk, stamp_of
 from meshsync.store.rows import LOST_STATE, DocumentPayload, DocumentRow, EntryRow
+from meshsync.store.wholeness import touches_of
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -39,6 +40,8 @@ class DocumentMerger:
         self._replica = replica
         self.bare = 0
         """How many entries that lack their payloads were stored so far."""
+        self.lacking: list[tuple[bytes, int, int]] = []
+        """What those of the entries merged last touch that lack their payloads: (tag, hlc, arrival)."""
         self._touches: list[tuple[bytes, int, int]] = []
         self._left: set[tuple[bytes, int]] = set()
         """Of documents, and when they were written, the writes that do not contribute any more."""
@@ -231,12 +234,12 @@ class DocumentMerger:
     def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> list[tuple[EntryRow, Any]]:
         """The entries with payloads; of the others it is noted which documents they touch."""
         lone = [row for row, ops in zip(rows, operations, strict=True) if ops is None]
-        marked = [row for row in lone if is_marked(row.bare)]
-        if marked:
-            self._replica.tables.touches.let_go(_touches_of(marked))
+        if count_marked([row.bare for row in lone if row.bare is not None]):
+            self._replica.tables.touches.let_go(touches_of([row for row in lone if is_marked(row.bare)]))
             lone = [row for row in lone if not is_marked(row.bare)]
         self.bare += len(lone)
-        self._touches += _touches_of(lone)
+        self.lacking = touches_of(lone)
+        self._touches += self.lacking
         return [(row, ops) for row, ops in zip(rows, operations, strict=True) if ops is not None]
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:
@@ -346,8 +349,3 @@ class DocumentMerger:
 
     def _stamp(self, row: EntryRow) -> Stamp:
         return Stamp(row.hlc, bytes(self._replica.branches[row.branch].log.author), row.id)
-
-
-def _touches_of(rows: Sequence[EntryRow]) -> list[tuple[bytes, int, int]]:
-    """What entries without payload touch."""
-    return [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]

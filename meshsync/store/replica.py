@@ -319,7 +319,8 @@ class Replica(Branches):
             rows, self._restored = self.tails.write(entries)
         else:
             arrival = self.tables.next_arrival()
-            rows = [entry_row((number, *entry[:9])) for number, entry in enumerate(entries, arrival)]
+            columns = list(zip(*entries, strict=True))[: len(EntryRow._fields) - 1]
+            rows = list(map(entry_row, zip(range(arrival, arrival + len(entries)), *columns, strict=True)))
             self.tables.insert_entries(rows)
         applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries], late=bool(self.tails))
         self.retaining.look_again(self._restored if self.tails else ())
@@ -334,10 +335,10 @@ class Replica(Branches):
         if covered:
             self.tables.set_covered(list(covered.items()))
         self._pending = (grown, covered, applied)
-        self._stored = (rows, [entry.operations for entry in entries])
+        self._stored = (rows, [entry.operations for entry in entries], self.merger.lacking)
 
     _pending: tuple[dict[int, EntryRow], dict[int, int], Applied] | None = None
-    _stored: tuple[Sequence[EntryRow], list[Any]] = ((), [])
+    _stored: tuple[Sequence[EntryRow], list[Any], Iterable[tuple[bytes, int, int]]] = ((), [], ())
     _restored: Collection[int] = ()
 
     def _committed(self) -> None:
@@ -362,7 +363,7 @@ class Replica(Branches):
                     applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
             if self.interest is not None:
                 self.interest.stored(*self._stored)
-        self._stored = ((), [])
+        self._stored = ((), [], ())
         for row, operations in self._rewritten:
             self.damage.entry_mended(row.arrival)
             self.selection.came_late(row.arrival)

@@ -33,6 +33,7 @@ from meshsync.ids import EndpointId, LogId, LogPlace
 from meshsync.store.applied import Applied
 from meshsync.store.contributing import contributing
 from meshsync.store.rows import EntryRow
+from meshsync.store.wholeness import touches_of
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -98,7 +99,7 @@ class Superseded:
         while this node wants the latest only, it does not ask others for it once it has all that the peer has.
         """
         tables, rows = self._replica.tables, list(self._lacking(anchors))
-        touches = [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
+        touches = touches_of(rows)
         if rows:
             tables.touches.let_go(touches)
             for row in rows:

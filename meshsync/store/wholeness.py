@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshsync.core.anchor import Place
-from meshsync.core.bare import is_lacking
+from meshsync.core.bare import is_lacking, tags_of
 from meshsync.core.document import DocumentState
 from meshsync.core.entry import document_tag
 from meshsync.errors import DamagedError
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
 _PAGE = 64
+
+
+def touches_of(rows: Iterable[EntryRow]) -> list[tuple[bytes, int, int]]:
+    """What entries without payload touch: (tag, hlc, arrival)."""
+    return [(tag, row.hlc, row.arrival) for row in rows for tag in tags_of(row.bare or b"")]
 
 
 def bare_entries(replica: Replica, tag: bytes, hlc: int = 0) -> Iterator[EntryRow]:
