@@ -69,7 +69,7 @@ def mark_of(bare: bytes) -> int | None:
 
 def with_mark(bare: bytes, mark: int) -> bytes:
     """The same with this mark."""
-    return cbor.encode([*cbor.decode_trusted(bare)[:3], mark])
+    return bare_of(described_by(bare), mark)
 
 
 def description(bare: bytes | None) -> tuple[bytes, int, list[bytes]]:

@@ -28,7 +28,7 @@ def compile_hint(condition: Condition) -> Hint | None:
     match condition:
         case And(parts):
             numbers = [part for part in parts if _is_of_number(part)]
-            hints = [compile_hint(part) for part in parts if part not in numbers]
+            hints = [compile_hint(part) for part in parts if not _is_of_number(part)]
             # Numbers last: looking for strings is cheaper, and rules out more.
             found = [hint for hint in hints if hint] + _hints_of_numbers(numbers)
             return _all(found[:_HINTS_MAX]) if found else None
