@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshsync.core.batch import build_batch, outgoing
+from meshsync.core.batch import Columns, put_in_columns
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
 from meshsync.core.logtable import OwnLogTable
@@ -83,7 +83,8 @@ class Pusher:
             view.dirty.clear()
             return None
         try:
-            entries = outgoing(held, parcel.rows, self._own_logs.index)
+            explicit = self.explicit or held.has_forks()
+            columns = put_in_columns(held, parcel.rows, self._own_logs.index, explicit=explicit)
         except DamagedError:
             return now  # it is known of from now on, and the next parcel goes without
         self._sieve.sent(parcel.rows)
@@ -97,22 +98,14 @@ class Pusher:
         self._sent = max(self._sent, cursor)
         self._awaited = max(self._awaited, cursor)
         self.pushed += len(parcel.rows)
-        return build_batch(
-            entries,
-            parcel.seals,
-            answers=answers,
-            logs=self._own_logs.take(),
-            cursor=cursor,
-            root=held.root() if completes else None,
-            explicit=self.explicit or held.has_forks(),
-        )
+        seals, root = sorted(parcel.seals.items()), held.root() if completes else None
+        return Batch(answers, self._own_logs.take(), *columns, seals, cursor, root)
 
     def nothing(self, answers: int, cursor: int) -> Batch:
         """A batch without entries: the peer confirms once more what it has."""
         self._sent = max(self._sent, cursor)
         self._awaited = max(self._awaited, cursor)
-        logs = self._own_logs.take()
-        return build_batch([], {}, answers=answers, logs=logs, cursor=cursor, root=None, explicit=False)
+        return Batch(answers, self._own_logs.take(), *Columns([], [], [], [], [], []), [], cursor, None)
 
     def _batch_bytes(self, bytes_per_second: float) -> float:
         """How long the next batch may be.  What a connection had not carried to its end is lost with it."""

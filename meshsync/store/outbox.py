@@ -204,17 +204,21 @@ class Outbox:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
         taken: list[EntryRow] = []
         open_branches: set[int] = set()
+        own: dict[int, bool] = {}
         size = whole = end = 0
-        for row, weight in _weighed(rows, choose):
+        for row, weight in _weighed(rows, bytes_soft, choose):
             taken.append(row)
             size += weight
             whole += row.payload is not None
             is_full = (
                 size >= bytes_soft or whole >= limits.batch_entries_soft or len(taken) >= limits.batch_headers_soft
             )
-            if row.seal is None and branches[row.branch].log.author != author:
+            is_closed = row.seal is not None or own.get(row.branch)
+            if is_closed is None:
+                is_closed = own[row.branch] = branches[row.branch].log.author == author
+            if not is_closed:
                 open_branches.add(row.branch)
-            else:
+            elif open_branches:
                 open_branches.discard(row.branch)
             if not open_branches:
                 end = len(taken)
@@ -248,22 +252,27 @@ def _next_page(page: int, rows: Sequence[EntryRow]) -> int:
     return max(1, page // 2) if size > _PAGE_BYTES else min(2 * page, _PAGE_LAST) if 2 * size <= _PAGE_BYTES else page
 
 
-def _weighed(rows: Iterator[EntryRow], choose: Choose | None) -> Iterator[tuple[EntryRow, int]]:
-    """Rows as they go out, and what each counts for, in bytes."""
+def _weighed(rows: Iterator[EntryRow], bytes_soft: float, choose: Choose | None) -> Iterator[tuple[EntryRow, int]]:
+    """Rows as they go out, and what each counts for, in bytes, of which about `bytes_soft` will be taken."""
     if choose is None:
         for row in rows:
             yield row, _HEADER_BYTES + (_BARE_BYTES if row.payload is None else len(row.payload))
         return
-    count = _CHOSEN_FIRST
+    count, size = _CHOSEN_FIRST, 0
     while some := list(islice(rows, count)):
         chosen = choose(some)
-        for before, row in zip(some, chosen, strict=False):
-            if row.payload is None:
-                # What stays away was read and hashed all the same, which a batch may do of so much only.
-                yield row, _HEADER_BYTES + _BARE_BYTES + len(before.payload or b"") // _READ_PER_SENT
-            else:
-                yield row, _HEADER_BYTES + len(row.payload)
+        # What stays away was read and hashed all the same, which a batch may do of so much only.
+        weights = [
+            _HEADER_BYTES + len(row.payload)
+            if row.payload is not None
+            else _HEADER_BYTES + _BARE_BYTES + len(before.payload or b"") // _READ_PER_SENT
+            for before, row in zip(some, chosen, strict=False)
+        ]
+        yield from zip(chosen, weights, strict=True)
         if len(chosen) < len(some):
             return
+        size += sum(weights)
         whole = sum([row.payload is not None for row in chosen])
         count = min(2 * count, _CHOSEN_LAST) if whole * _FEW_WHOLE <= len(chosen) else _CHOSEN_FIRST
+        # What does not find a place any more would be chosen once more for the next batch.
+        count = max(_CHOSEN_FIRST, min(count, int((bytes_soft - size) * len(chosen) / sum(weights))))

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core.anchor import PARENT, Place
-from meshsync.core.batch import build_batch, outgoing
+from meshsync.core.batch import put_in_columns
 from meshsync.core.document import DocumentState
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS, PAYLOAD_BYTES_MAX
+from meshsync.core.messages import Batch
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import EntryId
 from meshsync.store.merge import FRONTIER_MAX
@@ -161,8 +162,8 @@ def copy_from(source: Replica, target: Replica) -> None:
     parcel = source.parcel({}, source.numbers())
     assert parcel is not None
     logs = {branch.log: number for number, branch in enumerate(source.branches.values())}
-    entries = outgoing(source, parcel.rows, logs.__getitem__)
-    batch = build_batch(entries, parcel.seals, answers=0, logs=list(logs), cursor=1, root=None, explicit=True)
+    columns = put_in_columns(source, parcel.rows, logs.__getitem__, explicit=True)
+    batch = Batch(0, tuple(logs), *columns, sorted(parcel.seals.items()), 1, None)
     applied = target.apply(batch, list(logs), None, START_MS)
     assert not applied.skipped
 

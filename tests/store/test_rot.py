@@ -245,6 +245,17 @@ def test_damaged_document_is_not_left_out_by_a_hint(path: Path, damage: str) -> 
     store.close()
 
 
+@pytest.mark.parametrize("damage", DOCUMENT_DAMAGE)
+def test_damaged_document_is_not_left_out_by_payloads_at_hand(path: Path, damage: str) -> None:
+    """A peer would not get what it wants: the payload at hand may not be what the document is."""
+    store, tables, found = changed(path, damage)
+    at_hand = {n: b"payload %d" % n for n in (1, 2, 3, 4, 6)}
+    documents = tables.document_payloads(["d1", "d2", "d6"], lambda _: False, at_hand)
+    assert [(one.row.id, one.row.state) for one in documents] == [("d6", LOST_STATE)]
+    assert {error.document for error in found} == {"d6"}
+    store.close()
+
+
 def test_document_under_the_id_of_another_is_not_left_out_by_a_hint(path: Path) -> None:
     """Looked up by its id, it would be taken for the other one, which is sound and does not match."""
     data = path.read_bytes()
@@ -272,6 +283,16 @@ def test_hint_leaves_the_same_however_many_pass(path: Path) -> None:
                     break
             assert ids == sorted([f"d{stored[-1:].decode()}" for stored in passing], reverse=reverse)
         store.close()
+
+
+def test_documents_behind_payloads_at_hand_are_looked_at(path: Path) -> None:
+    """What an entry says is not what its document became since; and what was at hand says nothing of others."""
+    store, tables, _ = opened(path)
+    at_hand = {1: b"earlier 2", 3: b"payload 3", 6: b"earlier 6"}
+    for passing in (list[bytes](), [b"payload 2"], [b"payload 3", b"state 6"], [b"state 6"], [b"earlier 6"]):
+        found = tables.document_payloads(["d2", "d3", "d6", "d7"], passing.__contains__, at_hand)
+        assert [one.payload or one.row.state for one in found] == [one for one in passing if one[:7] != b"earlier"]
+    store.close()
 
 
 def test_deleted_document_that_is_damaged_is_found(path: Path) -> None:

@@ -45,6 +45,7 @@ class SqliteDocumentReads:
         wanted = f"FROM carray(?) AS wanted CROSS JOIN documents_{n} ON id = wanted.value"
         self._documents = f"SELECT {_ROW} {wanted}"
         self._checked_documents = f"SELECT {_CHECKED_ROW} {wanted}"
+        self._hinted_documents = f"SELECT {_HINTED_ROW} {wanted}"
         rows_after = f"SELECT {_ROW} FROM documents_{n}"
         self._document_rows = {
             False: f"{rows_after} WHERE id > ? ORDER BY id LIMIT ?",
@@ -60,7 +61,7 @@ class SqliteDocumentReads:
         self._scan = {way: f"SELECT {_CHECKED_ROW} {rest}" for way, rest in ways.items()}
         self._hinted_scan = {way: f"SELECT {_HINTED_ROW} {rest}" for way, rest in ways.items()}
         self._leaves_few = True
-        """Whether few documents of the last page with a hint needed more than a look at their payloads."""
+        """Whether few of the last documents that were read with a hint needed more than a look at their payloads."""
         key = f"SELECT expires, id FROM documents_{n} INDEXED BY documents_{n}_expiring WHERE expires IS NOT NULL"
         between = f"{key} AND (expires, id) >= (?, ?) AND (expires, id) < (?, ?)"
         self._expiring = {
@@ -106,15 +107,27 @@ class SqliteDocumentReads:
                 self._note_left(len(page.documents) + sum([row[5] is not None for row in rows]), len(rows))
         return page
 
-    def _note_left(self, left: int, count: int) -> None:
-        self._leaves_few = _FEW_LEFT * left <= count
-
     def _hinted_page(
         self, way: tuple[bool, bool], bindings: Sequence[object], hint: Callable[[bytes], object]
     ) -> DocumentPage | None:
         """A page, of which little is read of the documents that are left out; None where damage does not allow it."""
         rows = self._database.rows(self._hinted_scan[way], bindings)
         payloads = self._payloads({row[1] for row in rows if row[2]}, {})
+        documents = self._left_by_hint(rows, payloads, hint)
+        if documents is None:
+            return None
+        try:
+            last = rows[-1][0].decode() if len(rows) == bindings[-1] else None
+        except UnicodeDecodeError:
+            return None
+        return DocumentPage(documents, len(rows), last)
+
+    def _left_by_hint(
+        self, rows: Sequence[Any], payloads: Mapping[int, bytes], hint: Callable[[bytes], object]
+    ) -> list[DocumentPayload] | None:
+        """Of rows of `_HINTED_ROW` the live documents that these payloads of entries do not rule out; None where damage
+        does not allow to tell.
+        """
         ruled_out = {arrival for arrival, stored in payloads.items() if not hint(stored)}
         left: list[tuple[Any, ...]] = []
         for id, arrival, is_pointer, crc, start in rows:
@@ -125,16 +138,18 @@ class SqliteDocumentReads:
                 pass  # it is damaged, and so it stays
             left.append((id, arrival, crc, start))
         self._note_left(len(left), len(rows))
-        last = rows[-1][0] if len(rows) == bindings[-1] else None
         try:
-            ids, after = tuple([id.decode() for id, *_ in left]), None if last is None else last.decode()
+            ids = tuple([id.decode() for id, *_ in left])
         except UnicodeDecodeError:
             return None
         whole = self._database.rows(self._checked_documents, (apsw.carray(ids),)) if ids else []
         if [(row[8], row[1], row[7], row[9]) for row in whole] != left:
             return None  # where the id of one is damaged, another may have it, or none is found
         at_hand = {arrival: payloads[arrival] for _, arrival, *_ in left if arrival in payloads}
-        return DocumentPage(self._payloads_of(whole, hint, at_hand), len(rows), after)
+        return self._payloads_of(whole, hint, at_hand)
+
+    def _note_left(self, left: int, count: int) -> None:
+        self._leaves_few = _FEW_LEFT * left <= count
 
     def document_payloads(
         self,
@@ -142,8 +157,18 @@ class SqliteDocumentReads:
         hint: Callable[[bytes], object] | None = None,
         at_hand: Mapping[int, bytes] | None = None,
     ) -> list[DocumentPayload]:
-        rows = self._database.rows(self._checked_documents, (apsw.carray(tuple(ids)),)) if ids else []
-        return self._payloads_of(rows, hint, at_hand)
+        if not ids:
+            return []
+        wanted = (apsw.carray(tuple(ids)),)
+        if hint is not None and at_hand and self._leaves_few:
+            found = self._left_by_hint(self._database.rows(self._hinted_documents, wanted), at_hand, hint)
+            if found is not None:
+                return found
+        rows = self._database.rows(self._checked_documents, wanted)
+        found = self._payloads_of(rows, hint, at_hand)
+        if hint is not None and at_hand:
+            self._note_left(len(found) + sum([row[5] is not None for row in rows]), len(rows))
+        return found
 
     def _payloads_of(
         self, rows: Sequence[Any], hint: Callable[[bytes], object] | None, at_hand: Mapping[int, bytes] | None = None
