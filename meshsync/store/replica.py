@@ -137,12 +137,13 @@ class Replica(Branches):
         Until the part is settled, `interest.step` is to be called.  LocalError: the query is too large.
         """
         wanted = None if query is None or query.is_everything else query
-        known = self.history
-        self.history = history
-        if wanted == (None if self.interest is None else self.interest.query):
+        is_same = wanted == (None if self.interest is None else self.interest.query)
+        interest = None if is_same or wanted is None else Interest(self, wanted, self.interest)
+        known, self.history = self.history, history
+        if is_same:
             self.part_changes.choose(wanted)  # another one may have been wanted when the process ended
             return history is not known
-        self.interest = None if wanted is None else Interest(self, wanted, self.interest)
+        self.interest = interest
         self.part_changes.choose(wanted)
         if self.interest is not None:
             self.interest.step()

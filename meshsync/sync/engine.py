@@ -33,6 +33,7 @@ from meshsync.sync.link import Link
 from meshsync.sync.parts import Parts
 from meshsync.sync.rate import Rates
 from meshsync.sync.relay import Carrier
+from meshsync.sync.replicating import Replicating
 from meshsync.sync.results import OriginEntry, SyncCycleResult, SyncState, SyncStats, entries_since, state_of
 from meshsync.sync.sharing import Sharing
 from meshsync.sync.spread import Spreads
@@ -76,13 +77,14 @@ class SyncEngine:
         self.carrier: Carrier
         """What is carried for others; set where the node is composed."""
         self._subscriptions = Subscriptions(open_replica)
+        self.replicating = Replicating(self, self._subscriptions)
         self.sharing = Sharing(self, self._subscriptions)
         self._watchers: dict[CollectionId, Notifier] = {}
         self._exchanges: set[Exchange] = set()
         """All that run, those on a link that was replaced and has yet to end included."""
         self._syncing = True
         self._resumed = Notifier()
-        self._holds = Holds(events, limits.held_logs_max)
+        self.holds = Holds(events, limits.held_logs_max)
         self._health = StoreHealth(store, events)
         self._totals = Totals()
         self.spreads = Spreads(self)
@@ -136,7 +138,7 @@ class SyncEngine:
     def set_priority(self, collection: str, priority: Priority | str) -> None:
         """Let a collection go before or after others on every link.  LocalError: it is not subscribed."""
         self._subscriptions.set_priority(collection, Priority.of(priority))
-        self._wishes_changed()
+        self.replicating.wishes_changed()
 
     async def force_sync(self, collection: str | None = None) -> SyncCycleResult:
         """Ask every connected peer now, and return when each is synced or cannot go on; `state` says why not.
@@ -219,61 +221,6 @@ class SyncEngine:
 
     # Subscriptions and replicas
 
-    def add(self, subscription: Subscription) -> None:
-        """Begin to replicate for a handle.  LocalError: no name of a collection.  StoreError: the disk."""
-        replica = self._subscriptions.add(subscription)
-        self.chosen(subscription)
-        if replica is not None:
-            self._replicates(replica)
-        self._wishes_changed()
-
-    def _replicates(self, replica: Replica) -> None:
-        for link in self.links.values():
-            link.subscribed(replica)
-
-    def remove(self, subscription: Subscription) -> None:
-        """Stop replicating for a handle."""
-        held = self.replica(subscription.collection)
-        replica = self._subscriptions.remove(subscription)
-        if replica is not None:
-            self._replicates_no_longer(replica)
-        else:
-            self._choose(held)
-        self._wishes_changed()
-
-    def chosen(self, subscription: Subscription) -> None:
-        """A handle wants what it did not want before."""
-        self._choose(self.replica(subscription.collection))
-
-    def _choose(self, replica: Replica) -> None:
-        self.parts.choose(replica, self._subscriptions.query(replica.id), self._subscriptions.history(replica.id))
-        self._subscriptions.keep(replica)
-
-    def _replicates_no_longer(self, replica: Replica) -> None:
-        self._holds.forget(replica)
-        for link in self.links.values():
-            link.unsubscribed(replica)
-        self.progressed.notify()
-
-    def _wishes_changed(self) -> None:
-        for exchange in self._exchanges:
-            exchange.prioritise()
-        self.carrier.tell_all()
-
-    def carry(self, replica: Replica) -> None:
-        """Begin to replicate a collection for others."""
-        is_new = self._subscriptions.carry(replica)
-        self._choose(replica)
-        if is_new:
-            self._replicates(replica)
-
-    def uncarry(self, replica: Replica) -> None:
-        """Stop replicating a collection for others; its `exchanges` end then, unless there is a handle."""
-        if self._subscriptions.uncarry(replica):
-            self._replicates_no_longer(replica)
-        else:
-            self._choose(replica)
-
     def subscribed(self) -> list[Replica]:
         """The replicas of all collections that are replicated here, most urgent first, others' last."""
         return self._subscriptions.replicas()
@@ -285,6 +232,11 @@ class SyncEngine:
     def is_own(self, id: CollectionId) -> bool:
         """Whether there is a handle for the collection: it is not only carried for others."""
         return self._subscriptions.is_own(id)
+
+    def prioritise(self) -> None:
+        """Collections may be more or less urgent than they were."""
+        for exchange in self._exchanges:
+            exchange.prioritise()
 
     def exchanges(self, replica: Replica) -> list[Exchange]:
         """The sessions of a collection, those that have just begun or are about to end included."""
@@ -304,7 +256,7 @@ class SyncEngine:
 
     def held(self, replica: Replica) -> dict[LogId, Skip]:
         """The logs whose next entries wait, and why."""
-        return self._holds.of(replica)
+        return self.holds.of(replica)
 
     # Connections
 
@@ -344,10 +296,10 @@ class SyncEngine:
             self.carrier.grew(replica)
             self.parts.look(replica)
             self.summaries.look_soon()
-            if self._holds:
-                self._holds.release(replica, tips)
+            if self.holds:
+                self.holds.release(replica, tips)
         if applied.skipped:
-            self._holds.note(replica, applied.skipped)
+            self.holds.note(replica, applied.skipped)
         for log in applied.forked:
             self.events.emit("fork", collection=replica.name, author=log.author, incarnation=log.incarnation)
 

@@ -94,7 +94,7 @@ class Carrier:
             replica = self._open_replica(id)
             self._carried[id] = _Carried(replica, EndpointId(asker), now - age, bool(replica.entry_count()))
             if self.relays and not self._engine.is_own(id):
-                self._engine.carry(replica)
+                self._engine.replicating.carry(replica)
         self._settle_room()
 
     async def run(self) -> None:
@@ -256,15 +256,16 @@ class Carrier:
                     self._turned_away.add(id)
                     continue
                 count += 1
-                self._carried[id] = _Carried(self._open_replica(id), link.peer, asked_at)
-                self._engine.carry(self._carried[id].replica)
+                replica = self._open_replica(id)
+                self._engine.replicating.carry(replica)
+                self._carried[id] = _Carried(replica, link.peer, asked_at)
         if self._turned_away and not was_asked_too_much:
             self._engine.events.emit("relay_full", reason=self.fault)
 
     async def _end(self, id: CollectionId, reason: str) -> None:
         one = self._carried[id]
         replica = one.replica
-        self._engine.uncarry(replica)
+        self._engine.replicating.uncarry(replica)
         if not self._engine.is_own(id):
             for exchange in self._engine.exchanges(replica):
                 await exchange.done.wait()

@@ -13,7 +13,7 @@ from meshsync.core.priority import Priority
 from meshsync.core.query import Query
 from meshsync.core.retention import ALL, LATEST, Retention
 from meshsync.core.sieve import encode_query
-from meshsync.errors import LocalError
+from meshsync.errors import LocalError, MeshsyncError
 
 if TYPE_CHECKING:
     from meshsync.sync.engine import SyncEngine
@@ -80,32 +80,38 @@ class Subscription:
         LocalError: no name of a collection, or another policy than it has here.  StoreError: the disk.
         """
         if not self._is_open:
-            self._engine.add(self)
+            self._engine.replicating.add(self)
             self._is_open = True
 
     def close(self) -> None:
         """Stop replicating, unless another handle wishes it: idempotent."""
         if self._is_open:
             self._is_open = False
-            self._engine.remove(self)
+            self._engine.replicating.remove(self)
 
     def choose(self, query: Query | str | None = None, *, history: History | str | None = None) -> None:
         """Want other documents, or more or less of their past, from now on, on the connections as they stand.
 
-        None: as before.  What was brought stays.  LocalError: the query is too large, or there is no such history.
+        None: as before.  What was brought stays.  LocalError: the query is too large, alone or with what other handles
+        want, or there is no such history; nothing changed then.
         """
+        before = self.query, self.history
         query = self.query if query is None else Query.of(query)
         encode_query(query)
         self.history = History.parse(history) if isinstance(history, str) else history or self.history
         self.query = query
-        if self._is_open:
-            self._engine.chosen(self)
+        try:
+            if self._is_open:
+                self._engine.replicating.chosen(self)
+        except MeshsyncError:
+            self.query, self.history = before
+            raise
 
     def keep(self, retain: Retention) -> None:
         """Keep so much of the past from now on."""
         self.retain = retain
         if self._is_open:
-            self._engine.chosen(self)
+            self._engine.replicating.chosen(self)
 
     async def wait_synced(self) -> None:
         """Wait until the roots are equal with every connected peer, of which there is at least one, and nothing lacks

@@ -63,6 +63,32 @@ def test_a_handle_that_is_closed_at_once_leaves_nothing_behind() -> None:
     simulate(scenario)
 
 
+def test_a_handle_that_wants_too_much_beside_another_changes_nothing() -> None:
+    """Otherwise a collection is replicated for ever for a handle that was never open, and the other says it is new."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1, collections=[])
+        first, second = (" or ".join(f"{field}{number}=1" for number in range(200)) for field in "xy")
+        one, other = a.sync.subscribe("notes", first), a.sync.subscribe("notes", second)
+        one.open()
+        with pytest.raises(LocalError, match="more than 256 conditions"):
+            other.open()
+        interest = a.sync.replica("notes").interest
+        assert interest is not None
+        assert interest.query == one.query
+        other = a.sync.subscribe("notes", "z=1")
+        other.open()
+        with pytest.raises(LocalError, match="more than 256 conditions"):
+            other.choose(second, history="latest")
+        assert (str(other.query), other.history) == ("z=1", None)
+        other.choose(history="latest")
+        other.close()
+        one.close()
+        assert a.sync.subscribed() == []
+
+    simulate(scenario)
+
+
 def test_the_last_of_several_handles_ends_it() -> None:
     """Otherwise one part of a program ends the replication of another."""
 
