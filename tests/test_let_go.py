@@ -103,10 +103,10 @@ def test_what_is_told_of_origins_and_writes_is_true(policy: Policy, data: st.Dat
     all_writes = {one.write.entry: one for one in history(Past(whole), "d", diff=True)}
     writes = list(history(Past(frugal), "d", diff=True))
     assert [one.write.time for one in writes] == sorted(one.write.time for one in writes)
-    assert sum(one.let_go for one in writes) == (frugal.tables.marked() > 0)
+    assert sum(one.gone == "let_go" for one in writes) == (frugal.tables.marked() > 0)
     for one in writes:
         known = all_writes[one.write.entry]
-        if not one.let_go:
+        if one.gone is None:
             assert (one.body, one.visible) == (known.body, known.visible)
             assert one.changes in (None, known.changes)
     if not frugal.tables.marked():
@@ -120,7 +120,7 @@ def test_what_is_told_of_origins_and_writes_is_true(policy: Policy, data: st.Dat
         known_field = origins[field.field]
         assert (field.said, field.beside) == (known_field.said, known_field.beside)
         assert field.overrode == known_field.overrode[: len(field.overrode)]
-        assert found.let_go is not None or field == known_field
+        assert found.let_go_until is not None or field == known_field
 
 
 @given(st.sampled_from(Policy), st.data())
@@ -171,7 +171,7 @@ def test_a_question_about_what_was_let_go_is_answered_with_that() -> None:
     assert at(past, to_datetime(entries[3].hlc)) == {"d": {"n": 3}}
     assert at(past, to_datetime(entries[4].hlc)) == {"d": {"n": 4}}
     first, second, third = history(past, "d", diff=True)
-    assert (first.let_go, first.write.time, first.write.kind) == (True, until, "let go")
+    assert (first.gone, first.write.time, first.write.kind) == ("let_go", until, "let go")
     assert (second.changes, third.changes is not None) == (None, True)
 
 
@@ -242,18 +242,18 @@ def test_what_never_came_is_not_said_to_have_been_let_go() -> None:
     apply(replica, *batch_of(entries[:3], superseded=entries[:2]))
     past, until = Past(replica), to_datetime(entries[1].hlc)
     first, second = history(past, "d", diff=True)
-    assert (first.let_go, first.not_fetched, first.write.kind) == (False, True, "not fetched")
-    assert (first.write.time, second.let_go, second.not_fetched, second.changes) == (until, False, False, None)
+    assert (first.gone, first.write.kind) == ("not_fetched", "not fetched")
+    assert (first.write.time, second.gone, second.changes) == (until, None, None)
     found = why(past, "d")
     assert found is not None
-    assert (found.let_go, found.not_fetched) == (None, until)
+    assert (found.let_go_until, found.not_fetched_until) == (None, until)
     give(replica, entries[3])
     let_go(replica, 0)
     first, second = history(past, "d")
-    assert (first.let_go, first.not_fetched, first.write.kind) == (True, False, "let go")
+    assert (first.gone, first.write.kind) == ("let_go", "let go")
     found = why(past, "d")
     assert found is not None
-    assert (found.let_go, found.not_fetched) == (to_datetime(entries[2].hlc), None)
+    assert (found.let_go_until, found.not_fetched_until) == (to_datetime(entries[2].hlc), None)
 
 
 def test_what_came_back_is_not_missing_any_more() -> None:
@@ -270,4 +270,4 @@ def test_what_came_back_is_not_missing_any_more() -> None:
     assert [one.write.kind for one in history(Past(replica), "e")] == ["not fetched", "put"]
     found = why(Past(replica), "d")
     assert found is not None
-    assert (found.let_go, found.not_fetched) == (None, None)
+    assert (found.let_go_until, found.not_fetched_until) == (None, None)

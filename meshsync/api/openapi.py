@@ -286,8 +286,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         expiry=_maybe_ref("Expiry"),
         fields=_list(_ref("FieldOrigin")),
         complete=_said(_FLAG, "false: not all writes could be looked at"),
-        let_go=_said(_maybe(_TEXT), "until then not all that was overwritten is kept here, and none is told"),
-        not_fetched=_said(_maybe(_TEXT), "the same where the last of it never came here"),
+        let_go_until=_said(_maybe(_TIME), "not all that was overwritten up to then is kept here, and none is told"),
+        not_fetched_until=_said(_maybe(_TIME), "the same where the last of it never came here"),
     ),
     "Expiry": _object(
         {"expires": _said(_TIME, "from when on the document is not shown"), "passed": _FLAG, **_WRITE},

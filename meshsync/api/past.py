@@ -34,9 +34,9 @@ async def get_history(node: Node, request: Request) -> Response:
 
     `set` is what it wrote (in a patch, null removes a field), `expires` what it said of when the document expires
     (null: nothing, which in a put means never), `visible` whether the document still shows some of it.
-    In `changes` a field without `before` was not there, and one without `after` is not there any more.  `let_go` marks
-    the last write of which nothing is kept here, and `not_fetched` one that never came, because peers called it
-    superseded; earlier ones that are not listed went before it.
+    In `changes` a field without `before` was not there, and one without `after` is not there any more.  `gone`
+    marks the last write of which nothing is here: "let_go", or "not_fetched" where it never came, because peers called
+    it superseded; earlier ones that are not listed went before it.
     """
     refuse_unknown(request, "diff")
     collection, id = collection_of(node, request), path_text(request, "id")
@@ -49,8 +49,8 @@ async def get_why(node: Node, request: Request) -> Response:
 
     `overrode` lists what that author had not seen, the latest first, down to what they saw last; without `value`
     a field was not there.  `beside` lists the other values of a field that nobody has decided yet (policy `manual`).
-    `complete` false: the document was written so often that not all was looked at.  `let_go`: until then not all that
-    was overwritten is kept here, and none of it is told; `not_fetched`: the same of what never came.
+    `complete` false: the document was written so often that not all was looked at.  `let_go_until`: not all that was
+    overwritten up to then is kept here, and none of it is told; `not_fetched_until`: the same of what never came.
     """
     refuse_unknown(request, "field")
     collection, id = collection_of(node, request), path_text(request, "id")
@@ -69,8 +69,8 @@ async def get_why(node: Node, request: Request) -> Response:
         expiry=None if found.expiry is None else _describe_expiry(found.expiry),
         fields=[_describe_origin(origin) for origin in found.fields],
         complete=found.complete,
-        let_go=moment_text(found.let_go),
-        not_fetched=moment_text(found.not_fetched),
+        let_go_until=moment_text(found.let_go_until),
+        not_fetched_until=moment_text(found.not_fetched_until),
     )
 
 
@@ -124,10 +124,8 @@ def _describe_past_write(past: PastWrite) -> dict[str, Any]:
     """A line of a history."""
     expires = moment_text(past.expires) if isinstance(past.expires, datetime) else past.expires
     described = {**describe_write(past.write), "set": past.body, "expires": expires, "visible": past.visible}
-    if past.let_go:
-        described["let_go"] = True
-    if past.not_fetched:
-        described["not_fetched"] = True
+    if past.gone is not None:
+        described["gone"] = past.gone
     if past.changes is not None:
         described["changes"] = [_describe_change(change) for change in past.changes]
     return described

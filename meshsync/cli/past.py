@@ -38,7 +38,7 @@ def history_command(*, as_json: bool, diff: bool, collection: str, id: str) -> N
 def _print_past_write(write: Mapping[str, Any], *, diff: bool) -> None:
     mark = "*" if write["visible"] else " "
     content = "" if diff or write["set"] is None else f"  {to_json(write['set'])}"
-    if write.get("let_go") or write.get("not_fetched"):
+    if "gone" in write:
         content = ", with what was written before and is not listed"
     elif diff and "changes" not in write:
         content = "  (what it changed is not known here)"
@@ -78,10 +78,10 @@ def why_command(*, as_json: bool, collection: str, id: str, field: str | None) -
             how = "overrode" if one["seen"] else "overrode unseen"
             write_line(f"    {how} {_value(one)}  {_origin(one)}")
     _say_if_incomplete(found, collection, id)
-    if found["let_go"] is not None:
-        complain(f"what was overwritten in {id!r} until {found['let_go']} is not all kept here, so it is not shown")
-    if found["not_fetched"] is not None:
-        complain(f"what was overwritten in {id!r} until {found['not_fetched']} was not all fetched, so it is not shown")
+    if (until := found["let_go_until"]) is not None:
+        complain(f"what was overwritten in {id!r} until {until} is not all kept here, so it is not shown")
+    if (until := found["not_fetched_until"]) is not None:
+        complain(f"what was overwritten in {id!r} until {until} was not all fetched, so it is not shown")
 
 
 @click.command("restore")

@@ -42,10 +42,9 @@ class PastWrite:
     deleted."""
     changes: list[FieldChange] | None
     """What it changed in the document as the writes before it made it, where that was asked for and is known."""
-    let_go: bool = False
-    """What it wrote is not kept here, and earlier writes that are not told were let go, or not fetched, before it."""
-    not_fetched: bool = False
-    """The same of one that never came here, because peers called it superseded."""
+    gone: Literal["let_go", "not_fetched"] | None = None
+    """Why what it wrote is not here: it was let go, or it never came, because peers called it superseded.  Earlier
+    writes that are not told went before it, in either way."""
 
 
 def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
@@ -80,7 +79,7 @@ def history(past: Past, id: str, *, diff: bool = False) -> Iterator[PastWrite]:
 def _not_here(gone: Gone) -> PastWrite:
     (hlc, author, entry), not_fetched = gone
     write = WriteInfo(EntryId(entry), EndpointId(author), to_datetime(hlc), "not fetched" if not_fetched else "let go")
-    return PastWrite(write, None, None, visible=False, changes=None, let_go=not not_fetched, not_fetched=not_fetched)
+    return PastWrite(write, None, None, visible=False, changes=None, gone="not_fetched" if not_fetched else "let_go")
 
 
 def _expires(write: Write) -> datetime | Literal["never"] | None:

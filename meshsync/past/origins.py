@@ -63,9 +63,9 @@ class Why:
     neither the present document nor what that overrode says anything of it."""
     complete: bool
     """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
-    let_go: datetime | None
+    let_go_until: datetime | None
     """Until then what was overwritten is not all kept here, and none of it is told; None: nothing was let go."""
-    not_fetched: datetime | None
+    not_fetched_until: datetime | None
     """The same where the last of it never came here, because peers called it superseded; one of the two at most."""
 
 

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from meshsync.core.entry import PATCH, PUT, Operation
+from meshsync.core.hlc import to_datetime
 from meshsync.core.retention import Retention
+from meshsync.moments import moment_text
 from tests.api.support import Served
 from tests.authors import START_MS, Author
 from tests.replicas import give
@@ -128,6 +130,23 @@ async def test_documents_as_they_were_end_with_how_many_are_missing(served: Serv
     error = json.loads(lines[-1])["error"]
     assert (error["code"], error["missing"]) == ("let_go", 1)
     assert error["hint"] == "ask for a later time, or a node that retains all"
+
+
+async def test_each_name_for_what_is_not_here_means_one_thing(served: Served) -> None:
+    """A program that reads a number of payloads where a time stands breaks at the first collection with `retain`."""
+    replica, author = served.node.sync.replica("notes"), Author(7)
+    entries = [author.write([Operation(PUT, "n1", {"n": n})]) for n in range(3)]
+    give(replica, *entries)
+    replica.retaining.keep(Retention(0, 0))
+    while replica.retaining.step(START_MS):
+        pass
+    first, last = await served.lines(f"{DOCUMENTS}/n1/history")
+    assert (first["gone"], first["time"], "gone" in last) == ("let_go", moment_text(to_datetime(entries[1].hlc)), False)
+    why = await served.get(f"{DOCUMENTS}/n1/why")
+    assert (why["let_go_until"], why["not_fetched_until"]) == (first["time"], None)
+    dropped = sum(len(one.payload) for one in entries[:2])
+    status = (await served.get("/v1/status"))["collections"][0]
+    assert status["let_go"] == {"payloads": 2, "bytes": dropped, "waiting": 0}
 
 
 async def stream(served: Served, at: str, lines: list[str]) -> None:
