@@ -152,14 +152,16 @@ class PartFollower:
     async def changes(self) -> AsyncGenerator[Change, None]:
         """See `Collection.changes`."""
         while True:
-            while not self._changes.step():
-                await trio.lowlevel.checkpoint()
+            is_settled = self._changes.step()
             # No wait in here, so that all of a page is of one moment.
-            page = self._all() if self._at.after is not None else self._changed()
-            if page is None:
+            if self._at.after is None:
+                page = self._changed()
+            else:
+                page = self._all() if is_settled else []
+            if page is None and is_settled:
                 await self._watcher.wait_until(self._has_news)
                 continue
-            for change in page:
+            for change in page or ():
                 yield change
             await trio.lowlevel.checkpoint()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
+from meshsync.core import cbor
 from meshsync.core.entry import DELETE, NEVER, PATCH, PUT, Operation
 from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
@@ -44,6 +47,7 @@ class Model:
             follower_page_documents=rng.choice((1, 3, 32)),
             follower_step_documents=rng.choice((1, 3, 256)),
             follower_writes_max=rng.choice((2, 512)),
+            expiring_slice_documents=(1, 256)[seed % 2],
         )
         self.authors = [Author(number) for number in range(1, 4)]
         self.made: dict[tuple[LogId, int], Made] = {}
@@ -184,6 +188,77 @@ class Model:
 def test_whoever_was_told_all_has_what_the_node_shows(seed: int) -> None:
     """Otherwise a reader that was away keeps what left the part, or misses what came into it."""
     Model(seed).run(60)
+
+
+def part_of_many(documents: int, step: int) -> Notes:
+    """A node with a part of a collection, that looks at few documents at a time."""
+    notes = Notes(MemoryStore(random_bytes=random.Random(1).randbytes), 9)
+    notes.replica.limits = replace(LIMITS, follower_step_documents=step)
+    operations = [Operation(PUT, f"d{number:04}", {"n": number, "even": not number % 2}) for number in range(documents)]
+    for start in range(0, documents, 250):
+        notes.write_soon(operations[start : start + 250])
+    choose(notes, "n<10")
+    return notes
+
+
+def choose(notes: Notes, query: str) -> None:
+    notes.replica.choose(Query.parse(query))
+    while notes.replica.interest is not None and not notes.replica.interest.step():
+        pass
+    notes.watcher.notify()
+
+
+async def test_a_reader_is_told_while_documents_are_looked_at_for_another_part() -> None:
+    """Otherwise nothing is told for seconds whenever a part of a large collection becomes another one."""
+    notes = part_of_many(1000, 10)
+    async with aclosing(notes.changes()) as changes:
+        choose(notes, "n<990")
+        notes.write_soon([Operation(PATCH, "d0001", {"new": True})])
+        async for change in changes:
+            if change.id == "d0001":
+                break
+        assert not notes.replica.part_changes.is_settled
+        told = {change.id} | {(await anext(changes)).id for _ in range(980)}
+        assert told == {"d0001"} | {f"d{number:04}" for number in range(10, 990)}
+
+
+async def test_a_part_that_never_rests_is_told_all_the_same() -> None:
+    """Who follows what is near something that moves would never hear of the documents with the last ids."""
+    notes = part_of_many(1000, 100)
+    seen: set[str] = set()
+
+    async def read() -> None:
+        async with aclosing(notes.changes()) as changes:
+            async for change in changes:
+                seen.add(change.id)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        for turn in range(60):
+            choose(notes, f"n<10 or n>=990 and n!={turn}")
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert seen >= {f"d{number:04}" for number in range(990, 1000)}
+
+
+def test_documents_of_one_entry_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a collection that was loaded in large entries takes so many times as long for each other part."""
+    notes = part_of_many(500, 250)
+    notes.cursor()
+    choose(notes, "n<20")
+    sizes: list[int] = []
+    decode = cbor.decode_trusted
+
+    def noting(data: bytes) -> Any:
+        sizes.append(len(data))
+        return decode(data)
+
+    monkeypatch.setattr(cbor, "decode_trusted", noting)
+    while not notes.replica.part_changes.step():
+        pass
+    assert len([size for size in sizes if size > 1000]) <= 4
 
 
 @pytest.mark.parametrize("seed", range(8))

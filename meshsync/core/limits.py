@@ -105,6 +105,8 @@ class Limits:
     to be looked through anew for what is to be let go."""
     clock_look_seconds: float = 10.0
     """How often the clock is looked at where documents expire: it may be set."""
+    expiring_slice_documents: int = 256
+    """Documents that expire in one transaction: some milliseconds."""
 
     # Connections
     handshake_seconds_min: float = 5.0

@@ -23,8 +23,6 @@ from meshsync.store.rows import DocumentRow, Moment
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
-_SLICE = 256
-"""Documents that change in one transaction: some milliseconds."""
 _END = Moment(EXPIRES_MS_MAX + 1, "")
 
 
@@ -80,7 +78,7 @@ class Expiries:
     def due_ids(self) -> Iterator[str]:
         """Which documents they are, with others that are not live."""
         start, end = self._todo if self._todo is not None and self.is_behind else (_END, _END)
-        while moments := self._replica.tables.expiring(start, end, _SLICE):
+        while moments := self._replica.tables.expiring(start, end, self._replica.limits.expiring_slice_documents):
             yield from [moment.id for moment in moments]
             start = moments[-1].next()
 
@@ -137,8 +135,9 @@ class Expiries:
             self.passed_ms = present
         start, end = self._todo
         store, tables = self._replica.store, self._replica.tables
-        moments = tables.expiring(start, end, _SLICE)
-        is_last = len(moments) < _SLICE
+        limit = self._replica.limits.expiring_slice_documents
+        moments = tables.expiring(start, end, limit)
+        is_last = len(moments) < limit
         with store.transaction():
             rows = self._replica.merger.follow_time([moment.id for moment in moments])
             if is_last:

@@ -2,7 +2,8 @@
 
 It is kept from the moment on at which somebody follows the part for the first time, in the transaction that changes a
 document, so neither a kill nor a power cut parts the two.  A document without a row has not changed since then, and is
-shown where the query of that moment, the *base*, says so.
+shown where the query of that moment, the *base*, says so.  A document takes one row of a bounded size, however often it
+changes, comes and goes: a newer change stands in the place of the older one, which nobody has to be told any more.
 
 When the node wants another part, what that makes enter and leave is found in small steps by whoever follows, because
 nobody else needs to know; how far that has come is in the store as well.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshsync.core import cbor
@@ -35,11 +37,30 @@ class _Kept(NamedTuple):
     query: Query
     """What is wanted now."""
     after: str | None
-    """All documents up to this id were looked at since that is wanted; None: all of them."""
+    """Documents behind this id are yet to be looked at since that is wanted; None: all were."""
+    end: str | None = None
+    """Only those up to this id; None: to the last one."""
+    then: str | None = None
+    """And then those from the first one up to this id; None: no more."""
 
     def encode(self) -> bytes:
-        """CBOR of the three."""
-        return cbor.encode([self.base.to_json(), self.query.to_json(), self.after])
+        """CBOR of all."""
+        return cbor.encode([self.base.to_json(), self.query.to_json(), self.after, self.end, self.then])
+
+    def choosing(self, query: Query) -> _Kept:
+        """The same where another part is wanted from now on: all are to be looked at.
+
+        From where it stood on, because a part may become another one before it ever came to the end.
+        """
+        return _Kept(self.base, query, self.after or "", then=self.after or None)
+
+    def looked_at(self, last: str | None) -> _Kept:
+        """The same once documents up to an id were looked at; None: up to the last one."""
+        if last is not None and (self.end is None or last < self.end):
+            return self._replace(after=last)
+        if self.then is not None:
+            return self._replace(after="", end=self.then, then=None)
+        return self._replace(after=None, end=None)
 
 
 class PartChanges:
@@ -55,8 +76,8 @@ class PartChanges:
         stored = self._replica.store.meta(self._key)
         if stored is None:
             return None
-        base, query, after = cbor.decode_trusted(stored)
-        return _Kept(Query.from_json(base), Query.from_json(query), after)
+        base, query, *rest = cbor.decode_trusted(stored)
+        return _Kept(Query.from_json(base), Query.from_json(query), *rest)
 
     def _keep(self, kept: _Kept) -> None:
         """Write down what is kept, unless it is there."""
@@ -93,7 +114,7 @@ class PartChanges:
         query = Query() if query is None else query
         if self._kept is not None and self._kept.query != query:
             # Written with the first document that changes, or is looked at: until then it can be found anew.
-            self._kept = _Kept(self._kept.base, query, "")
+            self._kept = self._kept.choosing(query)
 
     def last(self) -> int:
         """The number of the last change."""
@@ -168,7 +189,7 @@ class PartChanges:
             return
         if not interest.is_settled:
             # What is held back is not known yet.
-            self._keep(self._kept._replace(after=""))
+            self._keep(self._kept.choosing(self._kept.query))
         before = self._replica.tables.documents(interest.held(tags))
         documents = list(before.values())
         bodies = [self._body(DocumentPayload(document, None)) for document in documents]
@@ -208,8 +229,8 @@ class PartChanges:
         known = self._tables.rows([document.row.id for document in page.documents])
         number = self._tables.last()
         rows = []
-        for document in page.documents:
-            id, body = document.row.id, self._body(document)
+        for document, body in zip(page.documents, self._bodies(page.documents), strict=True):
+            id = document.row.id
             if body is None:
                 continue
             noted = known.get(id)
@@ -222,11 +243,18 @@ class PartChanges:
             with self._replica.store.transaction():
                 self._replica.lives.keep()
                 self._tables.put(rows)
-                self._keep(kept._replace(after=page.last))
+                self._keep(kept.looked_at(page.last))
         except BaseException:
             self._kept = before
             raise
-        return page.last is None
+        return self.is_settled
+
+    def _bodies(self, documents: Sequence[DocumentPayload]) -> list[dict[str, Any] | None]:
+        # One by one each would cost the decoding of all that its entry says.
+        if not self._replica.expiries.is_behind:
+            with suppress(DamagedError):
+                return self._replica.merger.bodies(documents)
+        return [self._body(document) for document in documents]
 
     def _body(self, document: DocumentPayload) -> dict[str, Any] | None:
         if not self._replica.expiries.shows(document.row):
