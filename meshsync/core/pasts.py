@@ -28,9 +28,13 @@ class Pasts:
         self._again: dict[int, None] = {}
         """Entries that became known as superseded late."""
         self._named: set[bytes] = set()
-        """Documents of which the peer said that it has something now,"""
+        """Documents that are sought: the peer said that it has something of them now, or they began to be wanted;"""
         self._seek = 1
-        """and the next entry to look at for them."""
+        """the next entry to look at for them,"""
+        self._named_next: set[bytes] = set()
+        """and those to be sought after that."""
+        self._entered = self._entered_now
+        """How many documents had begun to be wanted when this was last looked at."""
         self._in_vain = 0
         self._is_through = self._is_put_off = False
 
@@ -53,6 +57,24 @@ class Pasts:
         self._start = self._next = self._first = 1
         self._in_vain = 0
         self._is_through = self._is_put_off = False
+        self._named.clear()
+        self._named_next.clear()
+        self._entered = self._entered_now
+
+    @property
+    def _entered_now(self) -> int:
+        interest = self._held.interest
+        return 0 if interest is None else interest.entered(0)[1]
+
+    def notice(self) -> None:
+        """Look which documents began to be wanted: the peer is to be asked for their past."""
+        interest = self._held.interest
+        if interest is not None:
+            tags, self._entered = interest.entered(self._entered)
+            if tags is None:
+                self.begin_anew()
+            elif tags:
+                self.named(tags)
 
     def put_off(self) -> None:
         """What came was not stored: it is to be asked for again, and not at once."""
@@ -77,11 +99,11 @@ class Pasts:
             self._is_through &= not self._again
 
     def named(self, tags: Iterable[bytes]) -> None:
-        """The peer has something of these documents that it did not have when it was asked."""
-        if self._held.superseded.is_wanted and len(self._named) < self._limits.named_documents_max:
-            self._named.update(tags)
-            self._seek, self._in_vain = 1, 0
-            self._is_through &= not self._named
+        """The peer has something of these documents that it was not asked for, or did not have when it was."""
+        if self._held.superseded.is_wanted and len(self._named_next) < self._limits.named_documents_max:
+            self._named_next.update(tags)
+            self._in_vain = 0
+            self._is_through &= not self._named_next
 
     def take(self, limit: int) -> list[LogPlace]:
         """The next entries to ask for, at most `limit`; [] where it `is_over`, or none are among those looked at."""
@@ -93,6 +115,8 @@ class Pasts:
             for arrival in arrivals:
                 del self._again[arrival]
             return superseded.places_of(arrivals)
+        if not self._named:
+            self._named, self._named_next, self._seek = self._named_next, self._named, 1
         if self._named:
             found, after = superseded.places_from(self._seek, limit, tags=self._named)
             if after == self._seek:
@@ -105,7 +129,7 @@ class Pasts:
         if not found and self._first < self._start:
             found, self._first = superseded.places_from(self._first, limit, self._start)
         is_at_end = self._next >= self._held.selection.end() and self._first >= self._start
-        self._is_through = is_at_end and not found
+        self._is_through = is_at_end and not found and not self._named_next
         return found
 
     def answered(self, have_come: Iterable[bool]) -> None:

@@ -138,6 +138,7 @@ class Session(SessionPayloads):
     def _settle(self, now: float) -> list[Effect]:
         """Work out the state anew; an effect where it changed."""
         self._roots.note(now)
+        self._pasts.notice()
         state = self._state()
         if state is SessionState.SYNCED:
             self.last_synced = now

@@ -16,6 +16,7 @@ yet is judged when somebody asks for it, and nobody is told that all is here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -65,6 +66,9 @@ class Interest:
         """The arrivals of entries whose payloads are lacking."""
         self.wishes = 0
         """How many payloads were wanted so far."""
+        self._entered: deque[bytes] = deque(maxlen=replica.limits.named_documents_max)
+        self._entered_count = 0
+        """Tags of documents that began to match and have a past that is not here; and how many did so far."""
         self._documents = self._listing()
         self._scan: Iterator[list[Selected]] | None = self._documents.steps()
 
@@ -216,6 +220,14 @@ class Interest:
         for document in self._replica.tables.documents(self.held(tags)).values():
             self._release_whole(document)
 
+    def entered(self, since: int) -> tuple[list[bytes] | None, int]:
+        """The tags of the documents that began to match after so many others, of those of which superseded payloads
+        are not here, and how many did so far; None: they are not remembered.
+        """
+        missed = max(0, self._entered_count - since)
+        found = None if missed > len(self._entered) else list(islice(reversed(self._entered), missed))
+        return found, self._entered_count
+
     def has_any(self, tags: Iterable[bytes]) -> bool:
         """Whether a document that matches has one of these tags."""
         return any(tag in self._tags for tag in tags)
@@ -257,6 +269,9 @@ class Interest:
         if body is not None and matches:
             self._matching.add(id)
             self._tags[tag] = self._tags.get(tag, 0) + 1
+            if self._replica.superseded.is_wanted and self._replica.tables.touches.gone(tag) is not None:
+                self._entered.append(tag)
+                self._entered_count += 1
             self._named.discard(tag)
             bare = list(self._bare(tag))
             self._want(bare)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from meshsync.core.history import History
+from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.node import Node
 from tests.stack.world import World, documents, level, simulate, write
@@ -138,5 +140,32 @@ def test_conflicts_stay_to_be_seen_and_deletes_deleted() -> None:
         conflicts = [list(node.collection("notes").conflicts()) for node in (a, c)]
         assert conflicts[0] == conflicts[1]
         assert [one.id for one in conflicts[1]] == ["d"]
+
+    simulate(scenario)
+
+
+def test_what_enters_a_part_later_brings_its_past() -> None:
+    """Otherwise the history of a document waits, where it is wanted, until the peer that has it connects again."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        await write_often(a, "d", "e", "f")
+        b = await world.start(2, peers=[1], collections=[LATEST])
+        await level(a, b)
+        limits = replace(LIMITS, part_slice_documents=1)
+        part = {"name": "notes", "where": ["team=blue"]}
+        c = await world.start(3, peers=[2], collections=[part], limits=limits)
+        await level(b, c)
+        await c.connect(a.id, [world.machine(1).address])
+        await level(a, b, c)
+        assert of_status(c, "documents", "superseded") == (0, 87)
+        await a.collection("notes").patch("d", {"team": "blue"})
+        await level(a, b, c)
+        assert of_status(c, "documents", "superseded") == (1, 58)
+        await a.collection("notes").patch("e", {"team": "green"})
+        await level(a, b, c)
+        await c.join("notes", Query.field("n") == 29)
+        await level(a, b, c)
+        assert of_status(c, "documents", "superseded") == (3, 0)
 
     simulate(scenario)
