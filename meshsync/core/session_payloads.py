@@ -14,7 +14,8 @@ class SessionPayloads(SessionParts):
     """The part of a session that deals with them."""
 
     def _want(self) -> list[Effect]:
-        want = self._wants.ask()
+        # A peer that has yet to hear what is wanted now would answer by what was wanted before.
+        want = None if self._asking.is_news else self._wants.ask()
         return [] if want is None else [Send(want)]
 
     def _on_match(self, message: Match) -> list[Effect]:

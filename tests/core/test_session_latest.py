@@ -373,3 +373,20 @@ def test_what_was_left_out_before_the_past_was_wanted_is_asked_for() -> None:
     duo.run(1)
     assert device.tables.marked() == 0
     assert duo.states == BOTH_SYNCED
+
+
+def test_the_past_is_asked_for_once_the_peer_knows_that_it_is_wanted() -> None:
+    """Otherwise the peer calls superseded what it has, and is not asked again."""
+    whole, device = updated(), latest(12)
+    Duo(device, whole).run(1)
+    duo = Duo(device, whole)
+    device.choose(None, History.FULL)
+    duo.handle(duo.a, Chosen())  # the peer has not said anything yet
+    duo.write(duo.b, write(whole, PUT, "d", n=20))
+    duo.receive(duo.b)
+    duo.ready(duo.b)
+    while duo.a.inbox:
+        duo.receive(duo.a)
+    duo.run(1)
+    assert device.tables.marked() == 0
+    assert duo.states == BOTH_SYNCED
