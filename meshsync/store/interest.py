@@ -207,9 +207,16 @@ class Interest:
             self._touched(document)
 
     def turned(self, rows: Iterable[DocumentRow]) -> None:
-        """Documents expired, or did not after all."""
+        """Documents expired, or did not after all.
+
+        What lacks of one that has expired is not wanted for that: where it matters to somebody, that one names it.
+        """
         for row in rows:
-            self._touched(row)
+            if row.live:
+                self._touched(row)
+            else:
+                self._place(row, None)
+                self._replica.unwanted.note(row.id)
 
     def superseded(self, rows: Iterable[EntryRow]) -> None:
         """Entries turned out not to need their payloads."""
