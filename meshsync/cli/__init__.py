@@ -6,9 +6,15 @@ click and the standard library only, because most of the time of a short command
 
 from __future__ import annotations
 
+import signal
+import sys
+
 
 def main() -> None:
     """Run the command line and exit.  The entry point of the package."""
-    from meshsync.cli.main import run
-
+    try:
+        from meshsync.cli.main import run
+    except KeyboardInterrupt:
+        # Ctrl-C in a loop of a shell falls into the imports as likely as not.
+        sys.exit(128 + signal.SIGINT)
     run()

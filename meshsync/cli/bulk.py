@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from meshsync.cli.documents import at_option, at_parameters, expires_option, expires_parameters, read_body
+from meshsync.cli.documents import (
+    at_option,
+    at_parameters,
+    expires_option,
+    expires_parameters,
+    read_body,
+    standard_input,
+)
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.numbers import WholeNumber
@@ -115,9 +122,8 @@ def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
 @contextmanager
 def _open(file: Path | None) -> Iterator[tuple[BinaryIO | FileIO, int | None]]:
     if file is None or str(file) == "-":
-        # Not through Python's buffer: a thread that waits within it at the end is a fatal error of the interpreter.
-        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as unbuffered:
-            yield unbuffered, None
+        with standard_input() as source:
+            yield source, None
         return
     try:
         opened = file.open("rb")

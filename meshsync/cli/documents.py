@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from meshsync.cli.exits import CommandError, Exit
 from meshsync.cli.main import client, client_options
 from meshsync.cli.numbers import WholeNumber
 from meshsync.cli.output import print_json, printable, to_json, write_line
@@ -56,9 +57,17 @@ def read_body(source: BinaryIO | FileIO) -> bytes:
     return bytes(data)
 
 
+def standard_input() -> FileIO:
+    """Standard input, not through Python's buffer.  CommandError: it was closed (`<&-`)."""
+    if sys.stdin is None:
+        raise CommandError(Exit.USAGE, "standard input is closed; name a file, or give it something to read")
+    # A thread that waits within the buffer at the end is a fatal error of the interpreter.
+    return FileIO(sys.stdin.fileno(), closefd=False)
+
+
 def _read_json(text: str) -> bytes:
     """The JSON argument, or standard input for `-`.  It is checked by the node, which has to anyway."""
-    return read_body(sys.stdin.buffer) if text == "-" else text.encode(errors="surrogateescape")
+    return read_body(standard_input()) if text == "-" else text.encode(errors="surrogateescape")
 
 
 @click.command("put")

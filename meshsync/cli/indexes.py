@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from meshsync.cli.main import client, client_options
+from meshsync.cli.main import client, client_options, data_dir_option
 from meshsync.cli.output import print_json, print_table, write_line
 
 
 @click.group("index")
+@data_dir_option
 def index_command() -> None:
     """List, add and remove indexes.
 

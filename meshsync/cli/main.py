@@ -54,16 +54,17 @@ _COMMANDS = {
 COMMAND_NAMES = frozenset(_COMMANDS)
 
 
-def _keep_data_dir(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+def _keep_data_dir(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     """The option is taken before and after the command's name; the later one counts."""
+    if value == "":
+        # As a path it would be the working directory, and with it another node.
+        raise click.BadParameter("an empty argument names nothing; is a variable of a script not set?")
     if value is not None:
-        context.ensure_object(dict)["data_dir"] = value
-    return value
+        context.ensure_object(dict)["data_dir"] = Path(value)
 
 
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
     expose_value=False,
     is_eager=True,
     callback=_keep_data_dir,
@@ -99,6 +100,7 @@ def client() -> Client:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @data_dir_option
+@click.version_option(package_name="meshsync", message="%(version)s", help="Print the version and exit.")
 def group() -> None:
     """Offline-first documents for a mesh of peers.
 

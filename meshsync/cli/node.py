@@ -69,7 +69,19 @@ def node_command(
     if check_config:
         write_line("the configuration is right")
         return
+    if ready_fd is not None:
+        _check_open(ready_fd)
     _run(resolved.config, ready_fd)
+
+
+def _check_open(ready_fd: int) -> None:
+    """UsageError: there is no such open file.  Now, because later something of the node's may have that number."""
+    try:
+        os.fstat(ready_fd)
+    except OSError as error:
+        raise click.UsageError(
+            f"--ready-fd {ready_fd}: {error.strerror}; open it, such as by {ready_fd}>FILE"
+        ) from None
 
 
 def _run(config: Config, ready_fd: int | None) -> None:
@@ -138,8 +150,11 @@ def _announce(node: Node, api: ApiAddresses, ready_fd: int | None, *, as_json: b
     if ready_fd is not None:
         import json
 
-        with os.fdopen(ready_fd, "w", encoding="utf-8") as file:
-            file.write(json.dumps(ready) + "\n")
+        try:
+            with os.fdopen(ready_fd, "w", encoding="utf-8") as file:
+                file.write(json.dumps(ready) + "\n")
+        except OSError as error:
+            _cannot_be_told(f"--ready-fd {ready_fd}", error)
     _notify_supervisor(f"READY=1\nMAINPID={os.getpid()}")
 
 
@@ -154,7 +169,11 @@ def _notify_supervisor(state: str) -> None:
             notifier.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
             notifier.send(state.encode())
         except OSError as error:
-            print(f"meshsync: {address}: the supervisor cannot be told: {error.strerror}", file=sys.stderr)
+            _cannot_be_told(address, error)
+
+
+def _cannot_be_told(supervisor: str, error: OSError) -> None:
+    print(f"meshsync: {supervisor}: the supervisor cannot be told: {error.strerror}", file=sys.stderr)
 
 
 def _warn_of_open_trust(config: Config) -> None:

@@ -184,7 +184,7 @@ def wait_command() -> None:
     """Wait until this node is in a state."""
 
 
-@wait_command.command("synced")
+@wait_command.command("synced", short_help="Wait until it is in sync with every connected peer.")
 @client_options
 @click.option(
     "--collection",

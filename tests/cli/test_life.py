@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.processes import PATIENCE_SECONDS, environment, meshsync, running
+from tests.cli.processes import COMMAND, PATIENCE_SECONDS, environment, meshsync, running
 
 
 def test_the_ready_line_says_where_the_node_is(tmp_path: Path) -> None:
@@ -50,6 +50,36 @@ def test_a_supervisor_is_told(tmp_path: Path) -> None:
             process.terminate()
             assert notified.recv(1000) == b"STOPPING=1"
             assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_descriptor_that_is_not_open_is_refused_before_the_node_starts(tmp_path: Path) -> None:
+    """Otherwise a slip in a unit's file ends a node that was ready, with a traceback."""
+    done = meshsync("node", "--data-dir", tmp_path / "n", "--listen", "127.0.0.1:0", "--ready-fd", 99)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--ready-fd 99: Bad file descriptor; open it, such as by 99>FILE" in done.stderr
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_supervisor_that_cannot_be_told_does_not_end_the_node(tmp_path: Path) -> None:
+    """A descriptor that can only be read, or a supervisor that is gone, is no fault of the node's."""
+    command = [*COMMAND, "node", "--data-dir", str(tmp_path / "n"), "--listen", "127.0.0.1:0"]
+    with Path(os.devnull).open("rb") as file, (tmp_path / "log").open("w") as log:
+        number = file.fileno()
+        with subprocess.Popen(
+            [*command, "--ready-fd", str(number)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            pass_fds=[number],
+            env=environment(),
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("node ")
+            process.terminate()
+            assert process.wait(PATIENCE_SECONDS) == 0
+    said = (tmp_path / "log").read_text()
+    assert f"--ready-fd {number}: the supervisor cannot be told: Bad file descriptor\n" in said
+    assert "Traceback" not in said
 
 
 def test_either_signal_ends_it_cleanly(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,57 @@ def test_a_disk_that_is_full_ends_what_is_printed_with_a_word() -> None:
         check=False,
     )
     assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", ["put notes n1 -", "patch notes n1 -", "batch notes", "load notes"])
+def test_a_standard_input_that_is_closed_is_named(arguments: str, tmp_path: Path) -> None:
+    """Services and cron jobs may have none; a traceback says nothing, and an empty load would pass for a whole one."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, *arguments.split(), "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.stderr == "meshsync: standard input is closed; name a file, or give it something to read\n"
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_ctrl_c_among_the_imports_ends_a_command_quietly() -> None:
+    """In a loop of a shell it falls there as likely as not, and a traceback looks like a fault."""
+    script = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "meshsync.cli.lazy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from meshsync.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_empty_data_directory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a variable that is not set, a script would write to whatever node has its data where the script runs."""
+    assert _run(["--data-dir", "", "version"]) == 2
+    assert _run(["get", "--data-dir", "", "notes", "n1"]) == 2
+    assert capsys.readouterr().err.count("an empty argument names nothing; is a variable of a script not set?") == 2
+
+
+def test_the_version_is_told_by_the_option_as_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` is what people and packagers try first."""
+    assert _run(["--version"]) == 0
+    assert _run(["version"]) == 0
+    option, command = capsys.readouterr().out.splitlines()
+    assert option == command
+
+
+@pytest.mark.parametrize("group", ["collections", "index", "peers", "wait"])
+def test_the_data_directory_may_stand_at_every_place(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that is taken before one group's command and refused before another's is a trap."""
+    assert _run([group, "--data-dir", "somewhere", "nonsense"]) == 2
+    assert "No such command 'nonsense'" in capsys.readouterr().err
