@@ -11,6 +11,7 @@ import click
 from meshsync.cli.client import Client
 from meshsync.cli.durations import Duration
 from meshsync.cli.exits import CommandError, Exit
+from meshsync.cli.faults import connected_text, find_faults, session_text, why_not_synced
 from meshsync.cli.main import client, client_options, data_dir_option
 from meshsync.cli.output import (
     colour,
@@ -64,50 +65,6 @@ def _pending(node: Client, status: dict[str, Any]) -> list[dict[str, Any]]:
     return pending
 
 
-def find_faults(status: dict[str, Any]) -> list[str]:
-    """Why a node is not in the state that it should be in; nothing when it is."""
-    faults = []
-    if status["store"].get("fault"):
-        faults.append(f"the store fails: {printable(status['store']['fault'])}; free space or mend the disk")
-    if status["relay"]["fault"]:
-        faults.append(printable(status["relay"]["fault"], 400))
-    names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
-    for peer in status["peers"]:
-        if peer["via"] == "static" and peer["state"] != "connected" and not peer["banned"]:
-            why = f": {peer['last_error']}" if peer.get("last_error") else ""
-            faults.append(printable(f"{names[peer['id']]} is not connected ({peer['state']}){why}", 400))
-    own = [collection for collection in status["collections"] if not collection["relayed"]]
-    # What is only carried for others may wait for them, and why it does is told above.
-    for collection in own or status["collections"]:
-        for peer in collection["differing"]:
-            name = names.get(peer["id"], peer["id"][:8])
-            faults.append(
-                printable(
-                    f"{collection['name']} decides conflicts by `{collection['conflicts']}` here and by"
-                    f" `{peer['conflicts']}` at {name}, so they are two collections; leave one, and join as the other",
-                    400,
-                )
-            )
-        for session in collection["peers"]:
-            if session["state"] != "synced":
-                name = names.get(session["id"], session["id"][:8])
-                faults.append(
-                    printable(f"{collection['name']} is not synced with {name}: {_session_text(session)}", 400)
-                )
-    return faults
-
-
-def _session_text(session: dict[str, Any]) -> str:
-    parts = [session["state"]]
-    if session["missing"]:
-        parts.append(f"{session['missing']} entries to come")
-    if session["unsent"]:
-        parts.append(f"{session['unsent']} to send")
-    if session["stall"]:
-        parts.append(session["stall"])
-    return ", ".join(parts)
-
-
 def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     name = f"{printable(status['name'])}  " if status["name"] else ""
     write_line(
@@ -119,7 +76,8 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line("")
         print_table(("PEER", "NAME", "STATE", "ADDRESS", "VIA", "NOTE"), map(peer_row, status["peers"]))
     names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
-    rows = [row for collection in status["collections"] for row in _collection_rows(collection, names)]
+    alone = "no connected peer has it" if _is_connected(status) else "no peer is connected"
+    rows = [row for collection in status["collections"] for row in _collection_rows(collection, names, alone)]
     if rows:
         write_line("")
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
@@ -138,15 +96,16 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
     _show_next(status, pending)
 
 
-def _collection_rows(collection: dict[str, Any], names: dict[str, str]) -> list[tuple[object, ...]]:
+def _collection_rows(collection: dict[str, Any], names: dict[str, str], alone: str) -> list[tuple[object, ...]]:
+    """`alone`: what to say of one that is shared with nobody."""
     rows: list[tuple[object, ...]] = []
     for session in collection["peers"]:
         last = session["last_synced"]
         ago = "never" if last is None else f"{duration(max(0.0, time.time() - last))} ago"
         if session["state"] == "synced":
             ago = "now"
-        rows.append(("", "", names.get(session["id"], session["id"][:8]), _session_text(session), ago))
-    rows = rows or [("", "", "", "" if collection["idle"] else "no peer is connected", "")]
+        rows.append(("", "", names.get(session["id"], session["id"][:8]), session_text(session), ago))
+    rows = rows or [("", "", "", "" if collection["idle"] else alone, "")]
     documents = relayed_text(collection) or collection["documents"]
     if query := query_text(collection):
         documents = f"{documents} where {query}"
@@ -170,12 +129,17 @@ def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line(f"    meshsync peers accept {peer['id'][:16]}")
     if not status["collections"]:
         write_line("no collections yet; meshsync collections join NAME")
-    elif not faults and any(peer["state"] == "connected" for peer in status["peers"]):
-        write_line(colour("in sync with every connected peer", "green"))
+    elif not faults and _is_connected(status):
+        for line in connected_text(status):
+            write_line(colour(line, "green" if line.startswith("in sync") else "yellow"))
     elif not faults and not pending:
         ways = [way["via"] for way in status["discovery"]["ways"] if way["via"] in _LOOKS]
         looks = f"; looking {' and '.join(_LOOKS[way] for way in ways)}" if ways else ""
         write_line(f"no peer is connected{looks}; --peer HEX@HOST:PORT of `node` names one")
+
+
+def _is_connected(status: dict[str, Any]) -> bool:
+    return any(peer["state"] == "connected" for peer in status["peers"])
 
 
 @click.group("wait")
@@ -208,7 +172,7 @@ def _synced(*, as_json: bool, collections: tuple[str, ...], peers: tuple[str, ..
     if as_json:
         print_json(answer)
     if not answer["synced"]:
-        faults = find_faults(node.get("v1", "status")) or ["no peer is connected; meshsync peers"]
-        raise CommandError(Exit.NOT_SO, f"not synced after {answer['waited_s']:g} s: {faults[0]}")
+        reason = why_not_synced(node.get("v1", "status"), collections, peers)
+        raise CommandError(Exit.NOT_SO, f"not synced after {answer['waited_s']:g} s: {reason}")
     if not as_json:
         write_line("synced")

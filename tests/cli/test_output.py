@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from meshsync.cli.durations import Duration
 from meshsync.cli.main import _run
 from meshsync.cli.output import counted, duration, part_text, printable, size, to_json
-from meshsync.cli.status import find_faults
 from tests.cli.processes import COMMAND, environment
 
 UNSAFE = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u200e\u200f\u202a\u202e\u2066\u2069"}
@@ -96,40 +95,10 @@ def test_a_number_that_is_none_is_named_with_what_it_stands_for(
     assert expected in capsys.readouterr().err
 
 
-def peer(state: str, via: str = "static") -> dict[str, object]:
-    """A peer as status tells it."""
-    return {"id": "ab" * 32, "name": "", "state": state, "via": via, "last_error": None, "banned": state == "down"}
-
-
 def collection(state: str) -> dict[str, object]:
     """A collection with one session, as status tells it."""
     session = {"id": "ab" * 32, "state": state, "missing": 3, "unsent": 0, "stall": None}
     return {"name": "notes", "relayed": False, "differing": [], "peers": [session]}
-
-
-@pytest.mark.parametrize(
-    ("peers", "collections", "fault", "expected"),
-    [
-        ([], [], None, []),
-        ([peer("connected")], [collection("synced")], None, []),
-        ([peer("waiting")], [], None, ["abababab is not connected (waiting)"]),
-        ([peer("waiting", "accepted")], [], None, []),
-        ([peer("down")], [], None, []),
-        (
-            [peer("connected")],
-            [collection("pulling")],
-            None,
-            ["notes is not synced with abababab: pulling, 3 entries to come"],
-        ),
-        ([], [], "disk full", ["the store fails: disk full; free space or mend the disk"]),
-    ],
-)
-def test_the_check_of_status_finds_what_the_interface_promises(
-    peers: list[object], collections: list[object], fault: str | None, expected: list[str]
-) -> None:
-    """`status --check` is what a monitor asks: it must fail exactly when something is wrong."""
-    status = {"store": {"fault": fault}, "peers": peers, "collections": collections, "relay": {"fault": None}}
-    assert find_faults(status) == expected
 
 
 def test_a_part_says_what_it_may_miss_and_what_it_dropped() -> None:
@@ -140,12 +109,6 @@ def test_a_part_says_what_it_may_miss_and_what_it_dropped() -> None:
     assert part_text({**collection("pulling"), "certain": False, "unwanted": part["unwanted"]}) == ""
     dropped = part_text({**part, "unwanted": {"payloads": 2, "bytes": 300}})
     assert dropped == "notes dropped 2 payloads that are not wanted, 300 B"
-
-
-def test_the_check_of_status_finds_that_entries_of_others_are_held_back() -> None:
-    """Otherwise the owner of a relay does not learn that it is full."""
-    status = {"store": {"fault": None}, "peers": [], "collections": [], "relay": {"fault": "raise limits.relay_bytes"}}
-    assert find_faults(status) == ["raise limits.relay_bytes"]
 
 
 def test_a_disk_that_is_full_ends_what_is_printed_with_a_word() -> None:

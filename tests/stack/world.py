@@ -24,7 +24,7 @@ import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.addresses import HostPort
-from meshsync.cli.status import find_faults
+from meshsync.cli.faults import find_faults
 from meshsync.config import Config
 from meshsync.core.limits import LIMITS, Limits
 from meshsync.discovery.base import Discovery
