@@ -30,7 +30,7 @@ from meshsync.errors import DamagedError
 from meshsync.ids import EndpointId, LogPlace
 from meshsync.store.listing import Listing, Selected
 from meshsync.store.rows import DocumentRow, EntryRow
-from meshsync.store.wholeness import bare_entries, first_lacking
+from meshsync.store.wholeness import Completion, bare_entries, first_lacking
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
@@ -69,6 +69,7 @@ class Interest:
         self._entered: deque[bytes] = deque(maxlen=replica.limits.named_documents_max)
         self._entered_count = 0
         """Tags of documents that began to match and have a past that is not here; and how many did so far."""
+        self.completion = Completion(replica)
         self._documents = self._listing()
         self._scan: Iterator[list[Selected]] | None = self._documents.steps()
 
@@ -196,6 +197,7 @@ class Interest:
         self, rows: Sequence[EntryRow], operations: Sequence[Any], lacking: Iterable[tuple[bytes, int, int]] = ()
     ) -> None:
         """Entries were stored, or got their payloads.  `lacking`: what those touch that lack theirs."""
+        self.completion.came(lacking)
         tags, named = self._tags, self._named
         self._want([arrival for tag, _, arrival in lacking if tag in tags or tag in named])
         touched: dict[str, None] = {}
@@ -254,9 +256,10 @@ class Interest:
             return  # what is lacking of it was found when it began to match, and each bare entry since when it came
         tag = document_tag(self._replica.id, row.id)
         if not matches:
-            bare = list(self._bare(tag))
-            self._want(bare)
-            if not bare:
+            last = self.completion.last_lacking(tag)
+            if last is not None and last.arrival not in self._wanted:
+                self._want(self._bare(tag))
+            if last is None:
                 self._named.discard(tag)  # it is here whole, and does not match
                 self._replica.unwanted.note(row.id)
 
@@ -306,7 +309,7 @@ class Interest:
 
     def _release_whole(self, row: DocumentRow) -> None:
         """Let a document into the view that was held back, if nothing of it is lacking any more."""
-        if row.id in self._held and first_lacking(self._replica, row) is None:
+        if row.id in self._held and self.completion.is_whole(row):
             self._release(row.id)
 
     def _release(self, id: str) -> None:

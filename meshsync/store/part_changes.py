@@ -204,7 +204,11 @@ class PartChanges:
         # After another query it may have entered the view, and nobody who follows has looked at it yet.
         if was_shown or query.is_everything or (interest is not None and interest.has(document.id)):
             return True
-        return first_lacking(self._replica, document) is None
+        return (
+            first_lacking(self._replica, document) is None
+            if interest is None
+            else interest.completion.is_whole(document)
+        )
 
     def _was_shown(self, document: DocumentRow) -> bool:
         """Whether a document without a row was shown when it stood so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meshsync.core.anchor import Place
@@ -52,24 +53,71 @@ def first_lacking(replica: Replica, row: DocumentRow) -> int | None:
     if next(bare_entries(replica, tag), None) is None:
         return None
     if replica.policy.keeps_all:
-        return _first_unseen(replica, tag, row)
-    if row.state is None:
-        cleared = replica.merger.stamp(row).hlc
-    else:
-        state = replica.merger.state(row)
-        assert isinstance(state, DocumentState)
-        cleared = 0 if state.clear is None else state.clear.hlc
-    found = next(bare_entries(replica, tag, cleared), None)
+        unseen = (entry.hlc for entry in bare_entries(replica, tag) if _may_change(replica, row, entry))
+        return next(unseen, None)
+    found = next(bare_entries(replica, tag, _cleared(replica, row)), None)
     return None if found is None else found.hlc
 
 
-def _first_unseen(replica: Replica, tag: bytes, row: DocumentRow) -> int | None:
+def _may_change(replica: Replica, row: DocumentRow, entry: EntryRow) -> bool:
+    """Whether what an entry says of a document may change what that holds."""
+    if not replica.policy.keeps_all:
+        return entry.hlc >= _cleared(replica, row)
     pointed = replica.tables.entry(row.arrival) if row.state is None else None
-    for entry in bare_entries(replica, tag):
-        if pointed is None or not replica.ancestry.is_before(_place(entry), _place(pointed)):
-            return entry.hlc
-    return None
+    return pointed is None or not replica.ancestry.is_before(_place(entry), _place(pointed))
+
+
+def _cleared(replica: Replica, row: DocumentRow) -> int:
+    """The stamp below which nothing counts that was written to a document."""
+    if row.state is None:
+        return replica.merger.stamp(row).hlc
+    state = replica.merger.state(row)
+    assert isinstance(state, DocumentState)
+    return 0 if state.clear is None else state.clear.hlc
 
 
 def _place(entry: EntryRow) -> Place:
     return Place(entry.branch, entry.seq, entry.hlc)
+
+
+class Completion:
+    """What is lacking of documents that are being completed, for one replica.
+
+    Payloads come in the order in which their headers arrived.  So as long as the last of those that lack one lacks it,
+    none of the others has to be looked at: a document with a long past would be read anew with each payload of it.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._last: dict[bytes, int] = {}
+        """By tag, the arrival of an entry that lacked its payload when it was looked at last."""
+
+    def came(self, lacking: Iterable[tuple[bytes, int, int]]) -> None:
+        """Entries came without their payloads; as `touches_of`."""
+        if self._last:
+            self._last.update((tag, arrival) for tag, _, arrival in lacking if tag in self._last)
+
+    def last_lacking(self, tag: bytes) -> EntryRow | None:
+        """An entry with a tag that lacks its payload: the last by arrival, or one that was; None: none does."""
+        known = self._last.pop(tag, None)
+        entry = None if known is None else self._lacking(known)
+        if entry is None:
+            entry = max(bare_entries(self._replica, tag), key=attrgetter("arrival"), default=None)
+        if entry is not None:
+            if len(self._last) >= self._replica.limits.named_documents_max:
+                self._last.clear()
+            self._last[tag] = entry.arrival
+        return entry
+
+    def is_whole(self, row: DocumentRow) -> bool:
+        """Whether nothing is lacking that may change what a document holds.  DamagedError: it is not known."""
+        last = self.last_lacking(document_tag(self._replica.id, row.id))
+        if last is None:
+            return True
+        return not _may_change(self._replica, row, last) and first_lacking(self._replica, row) is None
+
+    def _lacking(self, arrival: int) -> EntryRow | None:
+        with suppress(DamagedError):
+            entry = self._replica.tables.entry(arrival)
+            return entry if entry is not None and is_lacking(entry.bare) else None
+        return None

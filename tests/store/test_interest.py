@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from meshsync.core.entry import DELETE, PATCH, PUT, Operation
+from meshsync.core.entry import DELETE, PATCH, PUT, Operation, document_tag
 from meshsync.core.limits import LIMITS
 from meshsync.core.query import Query
 from meshsync.store.base import Store
 from meshsync.store.listing import Listing
+from meshsync.store.memory_tables import MemoryTables
 from meshsync.store.part_changes import is_shown
 from meshsync.store.replica import Replica
+from meshsync.store.rows import EntryRow
 from tests.authors import COLLECTION, START_MS, Author, Made, batch_of
-from tests.replicas import apply
+from tests.replicas import apply, new_replica
 from tests.store.rows import scan_documents
 
 BLUE = Query.parse("team=blue")
@@ -58,6 +60,43 @@ def test_the_index_made_anew_names_what_lacks_its_payload(store: Store) -> None:
     apply(replica, *batch_of([second]))
     assert replica.wanted_places(9) == [(author.log, 1)]
     assert list(store.verify()) == []
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+@pytest.mark.parametrize("blue", ["first", "last"])
+def test_a_long_past_is_looked_through_once_and_not_with_each_payload_of_it(
+    blue: str, is_followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a document that was written ten thousand times keeps a node from all else for minutes."""
+    looks = 0
+
+    def entry(tables: MemoryTables, arrival: int) -> EntryRow | None:
+        nonlocal looks
+        looks += 1
+        return read(tables, arrival)
+
+    read, count = MemoryTables.entry, 200
+    monkeypatch.setattr(MemoryTables, "entry", entry)
+    author, replica = Author(1), new_replica()
+    replica.choose(BLUE)
+    interest = replica.interest
+    assert interest is not None
+    if is_followed:
+        replica.part_changes.begin()
+    writes = [author.write([Operation(PATCH, "d", {"n": number})]) for number in range(count)]
+    turn = author.write([Operation(PATCH, "d", {"team": "blue"})])
+    for start in range(0, count, 50):
+        apply(replica, *batch_of(writes[start : start + 50], bare=writes[start : start + 50]))
+    apply(replica, *batch_of([turn], bare=[turn] if blue == "last" else []))
+    if blue == "last":
+        interest.named([document_tag(replica.id, "d")])
+    looks = 0
+    while not replica.is_satisfied:
+        assert "d" not in interest
+        for log, seq in replica.wanted_places(50):
+            assert replica.fill_payload(log, seq, [*writes, turn][seq - 1].payload) is not None
+    assert "d" in interest
+    assert looks < 12 * count
 
 
 class Walk:
