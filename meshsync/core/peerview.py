@@ -203,7 +203,10 @@ class PeerView:
             branch = self._held.branch(number)
             if branch.first_seq == 1:
                 return
-            base = self._held.anchor(number, branch.first_seq - 1)
+            try:
+                base = self._held.anchor(number, branch.first_seq - 1)
+            except DamagedError:
+                return  # nothing behind it can be sent anyway
             number, seq = base.branch, base.seq
 
     def reached(self, reached: Mapping[int, int]) -> None:
@@ -218,11 +221,17 @@ class PeerView:
         """Entries of a log came.  Drop what was assumed of it where they do not go on from there."""
         if not any(branch.number in self.assumed for branch in self._held.branches_of(log)):
             return
-        left = [place for place in self._strangers.get(log, ()) if not self._held.find(log, *place)]
+        left = [place for place in self._strangers.get(log, ()) if not self._is_here(log, *place)]
         self._strangers[log] = left
         # A branch of its own may be what the peer is ahead by; and once all that it told of came, nothing is to follow.
         if is_new or not left:
             self._doubt(log)
+
+    def _is_here(self, log: LogId, seq: int, id: bytes) -> bool:
+        """Whether an entry is here that the peer told of; False where that cannot be read."""
+        with suppress(DamagedError):
+            return bool(self._held.find(log, seq, id))
+        return False
 
     def _doubt(self, log: LogId) -> None:
         for branch in self._held.branches_of(log):

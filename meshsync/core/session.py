@@ -86,8 +86,8 @@ class Session(SessionPayloads):
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event at time `now` (seconds, monotonic) and wall clock `wall_ms`; return what is to be done.
 
-        PeerError: the peer broke the protocol; the session is over.  StoreError: what came could not be stored,
-        and nothing of it was; the owner calls `not_stored`, and the session goes on and asks again later.
+        PeerError: the peer broke the protocol; the session is over, but for its `rest`.  StoreError: what came could
+        not be stored; the owner calls `not_stored`, and the session goes on and asks again later.
         """
         match event:
             case Received(message):
@@ -133,7 +133,7 @@ class Session(SessionPayloads):
             self._puller.note(unread)
         self.stall = reason
         self._asking.left_out(self._puller.round)
-        return [*self._puller.not_stored(now), *self._settle(now)]
+        return [*self.rest(), *self._puller.not_stored(now), *self._settle(now)]
 
     def _settle(self, now: float) -> list[Effect]:
         """Work out the state anew; an effect where it changed."""

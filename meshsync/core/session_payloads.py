@@ -26,10 +26,15 @@ class SessionPayloads(SessionParts):
         return self._want() + ([Wished()] if self.held.wishes != before else [])
 
     def _on_payloads(self, message: Payloads, now: float) -> list[Effect]:
-        stored = [Stored(applied) for applied in self._wants.take(message)]
+        self._wants.take(message)
+        stored = self.rest()
         want = self._want()
         wakes = [] if (again := self._wants.look_on(now)) is None else [WakeAt(again)]
         return [*want, *stored, *wakes, Answered()]
+
+    def rest(self) -> list[Effect]:
+        """What was stored though an event failed: to be carried out by the owner all the same."""
+        return [Stored(applied) for applied in self._wants.changes()]
 
     def _besides(self, now: float) -> list[Effect]:
         """What is to be done where there is no batch to send."""

@@ -58,6 +58,7 @@ class Wants:
         self._lacked: set[LogPlace] = set()
         """What the peer did not have when it was asked."""
         self._owed: deque[LogPlace] = deque()
+        self._changes: list[Any] = []
 
     # Asking
 
@@ -125,15 +126,18 @@ class Wants:
         self._in_vain = -1
         self._pasts.resume()
 
-    def take(self, message: Payloads) -> list[Any]:
-        """Store payloads that came; returns what that changed.  PeerError: not asked for, or not the entries'."""
+    def take(self, message: Payloads) -> None:
+        """Store payloads that came; `changes` says what that changed.
+
+        PeerError: not asked for, or not the entries'.  StoreError: the disk.  What came before is stored all the same.
+        """
         if message.answered > len(self._asked):
             raise PeerError("an answer to more payloads than were asked for")
         if any(position >= message.answered for position, _ in message.superseded):
             raise PeerError("an answer calls superseded what it does not deal with")
         answered = [self._asked.popleft() for _ in range(message.answered)]
         wanted, lacked = frozenset(answered), set(answered)
-        changes: list[Any] = []
+        changes = self._changes
         try:
             for index, seq, payload in message.payloads:
                 place = (self._peer_logs[index], seq)
@@ -164,6 +168,10 @@ class Wants:
             raise
         finally:
             self._lacked |= lacked
+
+    def changes(self) -> list[Any]:
+        """What payloads that came changed since this was last asked."""
+        changes, self._changes = self._changes, []
         return changes
 
     def _is_here(self, place: LogPlace) -> bool:

@@ -198,6 +198,9 @@ class Exchange:
         was_lazy = self.session.is_lazy
         try:
             effects = self.session.handle(event, trio.current_time(), self._engine.wall_ms())
+        except PeerError:
+            self._carry_out(self.session.rest())
+            raise
         except StoreError as error:
             self._not_stored(error)
         else:

@@ -28,13 +28,13 @@ from meshsync.core.messages import (
     encode_message,
 )
 from meshsync.core.pacing import MISFITS_MAX
-from meshsync.core.session_events import Check, Ready, Received, Start
+from meshsync.core.session_events import Check, Ready, Received, Start, Stored
 from meshsync.errors import CloseCode, PeerError
 from meshsync.ids import LogId
 from tests.authors import START_MS, Author, batch_of
 from tests.core.test_messages import messages
 from tests.duo import BOTH_SYNCED, PULLING, TAG, Duo
-from tests.replicas import apply, give, held, new_replica, pair
+from tests.replicas import apply, give, held, new_replica, pair, store_of
 
 OPEN = Open(TAG, 0, bytes(8), None, bytes(32), (), 0)
 EMPTY = Batch(0, (), [], [], [], [], [], [], [], 1, None)
@@ -121,6 +121,29 @@ def test_an_answer_that_is_no_payload_ends_the_session(answer: str) -> None:
     assert isinstance(duo.b.sent[-1], Want)
     with pytest.raises(PeerError):
         say(duo, Payloads((author.log,), 1, ANSWERS[answer], []))
+
+
+@pytest.mark.parametrize("fails", ["disk", "peer"])
+def test_what_was_stored_of_an_answer_that_failed_in_the_middle_is_told_of(fails: str) -> None:
+    """Otherwise watchers and other peers do not learn of payloads that are here, until something else happens."""
+    a, b = pair()
+    author = Author(1)
+    entries = [author.write([Operation(PUT, f"d{number}", {})]) for number in range(2)]
+    apply(b, *batch_of(entries, bare=entries))
+    duo = Duo(a, b, start=False)
+    duo.handle(duo.b, Start())
+    say(duo, replace(OPEN, flags=FLAG_COMPLETE))
+    payloads = [(0, entry.seq, entry.payload) for entry in entries]
+    if fails == "disk":
+        store_of(b).commits_left = 1
+        say(duo, Payloads((author.log,), 2, payloads, []))
+        told = duo.b.applied
+    else:
+        with pytest.raises(PeerError):
+            say(duo, Payloads((author.log,), 2, [payloads[0], (0, 2, b"\x80")], []))
+        told = [effect.applied for effect in duo.b.session.rest() if isinstance(effect, Stored)]
+    assert [applied.filled for applied in told] == [[1]]
+    assert duo.b.session.rest() == []
 
 
 def test_tips_of_a_peer_that_are_not_here_are_remembered_up_to_a_bound() -> None:
