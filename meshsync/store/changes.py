@@ -35,3 +35,6 @@ class DocumentChanges(Protocol):
 
     def put(self, rows: Sequence[ChangeRow]) -> None:
         """Insert or replace rows."""
+
+    def clear(self) -> None:
+        """Remove all rows."""

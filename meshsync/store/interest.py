@@ -11,7 +11,8 @@ there, as it stands, while the payload of a later write is lacking.
 All of this is in memory, and made anew when the process starts: what peers named from the peers, which name all that
 matches to whoever begins a session, and the view from the documents, which are looked through in small steps, by an
 index where one serves.  Until that has come to its end the part is not *settled*: a document that was not looked at
-yet is judged when somebody asks for it, and nobody is told that all is here.
+yet is judged when somebody asks for it, and nobody is told that all is here.  Only what the documents do not tell is
+written down (`meshsync.store.part_changes`): which of those of which something is lacking are shown.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ class Interest:
         """As peers are told."""
         self._replica = replica
         self._matching: set[str] = set()
-        self._tags: dict[bytes, int] = {}
-        """How many documents that match have a tag."""
+        self._tags: dict[bytes, tuple[str, ...]] = {}
+        """The documents that match, by tag."""
         self._held: set[str] = set()
         """Those that match and are not in the view."""
-        self._held_by_tag: dict[bytes, set[str]] = {}
+        self._news: dict[str, bool] = {}
+        """Of documents of which something is lacking, or was, whether they are shown: to be written down."""
+        self._is_first = not replica.part_changes.has_chosen
+        """Whether this process wanted nothing else before."""
         self.before: Interest | None = before.before if before is not None and not before.is_settled else before
         """Until it is settled: what was shown when it was made, as far as that is known."""
         self._named: set[bytes] = set()
@@ -102,6 +106,7 @@ class Interest:
                 self._place(row, body)
             if documents.documents_read + documents.keys_read >= end:
                 break
+        self._write_down()
         return self.is_settled
 
     # What is shown
@@ -113,6 +118,7 @@ class Interest:
             if row is not None:
                 # Whoever is told that it is in the view has to learn when it leaves.
                 self._place(row, self._body(row))
+                self._write_down()
         return self.has(id)
 
     def shows(self, id: str, body: Mapping[str, Any]) -> bool:
@@ -141,7 +147,11 @@ class Interest:
         """The documents that match and are held back: with one of these tags, or all, as far as it is settled."""
         if tags is None:
             return list(self._held)
-        return [id for tag in set(tags) for id in self._held_by_tag.get(tag, ())]
+        return [id for tag in set(tags) for id in self._tags.get(tag, ()) if id in self._held]
+
+    def shown(self, tags: Iterable[bytes]) -> list[str]:
+        """The documents in the view with one of these tags, as far as it is settled."""
+        return [id for tag in set(tags) for id in self._tags.get(tag, ()) if id not in self._held]
 
     # What is lacking
 
@@ -207,6 +217,7 @@ class Interest:
                 touched.update(dict.fromkeys([operation[1] for operation in ops]))
         for document in self._replica.tables.documents(list(touched)).values():
             self._touched(document)
+        self._write_down()
 
     def turned(self, rows: Iterable[DocumentRow]) -> None:
         """Documents expired, or did not after all.
@@ -219,6 +230,7 @@ class Interest:
             else:
                 self._place(row, None)
                 self._replica.unwanted.note(row.id)
+        self._write_down()
 
     def superseded(self, rows: Iterable[EntryRow]) -> None:
         """Entries turned out not to need their payloads."""
@@ -228,6 +240,7 @@ class Interest:
             tags.update(tags_of(row.bare or b""))
         for document in self._replica.tables.documents(self.held(tags)).values():
             self._release_whole(document)
+        self._write_down()
 
     def entered(self, since: int) -> tuple[list[bytes] | None, int]:
         """The tags of the documents that began to match after so many others, of those of which superseded payloads
@@ -278,22 +291,24 @@ class Interest:
         tag = document_tag(self._replica.id, id)
         if body is not None and matches:
             self._matching.add(id)
-            self._tags[tag] = self._tags.get(tag, 0) + 1
+            self._tags[tag] = (*self._tags.get(tag, ()), id)
             if self._replica.superseded.is_wanted and self._replica.tables.touches.gone(tag) is not None:
                 self._entered.append(tag)
                 self._entered_count += 1
             self._named.discard(tag)
             bare = list(self._bare(tag))
             self._want(bare)
-            if bare and self._is_to_wait(row, body):
-                self._held.add(id)
-                self._held_by_tag.setdefault(tag, set()).add(id)
+            if bare:
+                is_held = self._is_to_wait(row, body)
+                if is_held:
+                    self._held.add(id)
+                self._news[id] = not is_held
         else:
             self._matching.remove(id)
-            self._release(id)
-            self._tags[tag] -= 1
-            if not self._tags[tag]:
-                del self._tags[tag]
+            self._held.discard(id)
+            others = tuple([one for one in self._tags.pop(tag) if one != id])
+            if others:
+                self._tags[tag] = others
 
     def _is_to_wait(self, row: DocumentRow, body: Mapping[str, Any]) -> bool:
         """Whether a document that begins to match is to be held back."""
@@ -304,21 +319,22 @@ class Interest:
             return not changes.shows(row.id, body, changes.row(row.id))
         if self.before is not None:
             return row.id not in self.before
-        # What an earlier process showed is not written down.  What came since then is later than all that it knew.
-        return self.is_settled or first <= self._replica.merger.stamp(row).hlc
+        if self.is_settled:
+            return True
+        if self._is_first and (was_shown := changes.noted(row.id)) is not None:
+            return not was_shown
+        # What was shown before is not written down.  What came since then is later than all that was known.
+        return first <= self._replica.merger.stamp(row).hlc
 
     def _release_whole(self, row: DocumentRow) -> None:
         """Let a document into the view that was held back, if nothing of it is lacking any more."""
         if row.id in self._held and self.completion.is_whole(row):
-            self._release(row.id)
+            self._held.remove(row.id)
+            self._news[row.id] = True
 
-    def _release(self, id: str) -> None:
-        if id in self._held:
-            self._held.remove(id)
-            tag = document_tag(self._replica.id, id)
-            self._held_by_tag[tag].remove(id)
-            if not self._held_by_tag[tag]:
-                del self._held_by_tag[tag]
+    def _write_down(self) -> None:
+        news, self._news = self._news, {}
+        self._replica.part_changes.note(news)
 
     def _bare(self, tag: bytes) -> Iterator[int]:
         return (entry.arrival for entry in bare_entries(self._replica, tag))

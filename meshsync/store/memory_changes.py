@@ -43,6 +43,11 @@ class MemoryChanges:
             self.changed(partial(self._set, row.id, self._rows.get(row.id)))
             self._set(row.id, row)
 
+    def clear(self) -> None:
+        for id, row in list(self._rows.items()):
+            self.changed(partial(self._set, id, row))
+            self._set(id, None)
+
     def _set(self, id: str, row: ChangeRow | None) -> None:
         before = self._rows.pop(id, None)
         if before is not None:

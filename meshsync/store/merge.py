@@ -239,6 +239,8 @@ class DocumentMerger:
             lone = [row for row in lone if not is_marked(row.bare)]
         self.bare += len(lone)
         self.lacking = touches_of(lone)
+        if self.lacking:
+            self._replica.part_changes.lacking([tag for tag, _, _ in self.lacking])
         self._touches += self.lacking
         return [(row, ops) for row, ops in zip(rows, operations, strict=True) if ops is not None]
 

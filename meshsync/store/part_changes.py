@@ -7,18 +7,21 @@ changes, comes and goes: a newer change stands in the place of the older one, wh
 
 When the node wants another part, what that makes enter and leave is found in small steps by whoever follows, because
 nobody else needs to know; how far that has come is in the store as well.
+
+Before anybody ever followed, the rows say only of documents of which payloads are lacking, or were, whether they are
+shown: what else is shown the next process finds from the documents.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshsync.core import cbor
 from meshsync.core.query import Query
-from meshsync.errors import DamagedError
+from meshsync.errors import DamagedError, StoreError
 from meshsync.store.changes import ChangeRow
 from meshsync.store.rows import DocumentPayload, DocumentRow
 from meshsync.store.wholeness import first_lacking
@@ -71,6 +74,8 @@ class PartChanges:
         self._tables = replica.tables.changes
         self._key = f"part:{replica.id}"
         self._kept = self._load()
+        self.has_chosen = False
+        """Whether this process said which part it wants."""
 
     def _load(self) -> _Kept | None:
         stored = self._replica.store.meta(self._key)
@@ -104,6 +109,7 @@ class PartChanges:
             self._replica.lives.keep()
             kept = _Kept(query, query, None)
             with self._replica.store.transaction():
+                self._tables.clear()
                 held = [] if interest is None else interest.held()
                 self._tables.put([_first(id, shown=False) for id in held])
                 self._replica.store.set_meta(self._key, kept.encode())
@@ -112,9 +118,44 @@ class PartChanges:
     def choose(self, query: Query | None) -> None:
         """The node wants the documents that match, or all."""
         query = Query() if query is None else query
+        self.has_chosen = True
+        if self._kept is None and query.is_everything and self._tables.after(-1, 1):
+            with suppress(StoreError), self._replica.store.transaction():
+                self._tables.clear()  # all is shown from now on
         if self._kept is not None and self._kept.query != query:
             # Written with the first document that changes, or is looked at: until then it can be found anew.
             self._kept = self._kept.choosing(query)
+
+    # What is shown though something of it is lacking
+
+    def lacking(self, tags: Iterable[bytes]) -> None:
+        """Entries with these tags came without their payloads: write down what of that is shown.
+
+        In the transaction that stores them.
+        """
+        interest = self._replica.interest
+        ids = [] if interest is None else interest.shown(tags)
+        if ids and self._kept is None:
+            self._put_shown(dict.fromkeys(ids, True))
+        elif ids and self._kept is not None and not self.is_settled:
+            self._keep(self._kept)
+            self._look_at(self._replica.tables.document_payloads(ids))
+
+    def note(self, shown: Mapping[str, bool]) -> None:
+        """Write down of documents of which something is lacking whether they are shown, for the next process."""
+        if self._kept is None and shown:
+            with suppress(StoreError), self._replica.store.transaction():  # it is as good as a guess then
+                self._put_shown(shown)
+
+    def noted(self, id: str) -> bool | None:
+        """Whether a document was shown when a payload was lacking last; None where that is not known."""
+        row = None if self._kept is not None else self.row(id)
+        return None if row is None else is_shown(row)
+
+    def _put_shown(self, shown: Mapping[str, bool]) -> None:
+        known = self._tables.rows(list(shown))
+        rows = [_first(id, shown=is_shown) for id, is_shown in shown.items()]
+        self._tables.put([row for row in rows if known.get(row.id) != row])
 
     def last(self) -> int:
         """The number of the last change."""
@@ -230,28 +271,32 @@ class PartChanges:
             return True
         kept, tables = self._kept, self._replica.tables
         page = tables.document_page(kept.after or None, self._replica.limits.follower_step_documents)
-        known = self._tables.rows([document.row.id for document in page.documents])
-        number = self._tables.last()
-        rows = []
-        for document, body in zip(page.documents, self._bodies(page.documents), strict=True):
-            id = document.row.id
-            if body is None:
-                continue
-            noted = known.get(id)
-            was_shown = kept.base.matches(body, id) if noted is None else is_shown(noted)
-            if was_shown is not self._is_to_show(document.row, body, was_shown=was_shown):
-                number += 1
-                rows.append(_next(noted, id, number, was_shown=was_shown, shown=not was_shown, late=False))
         before = self._kept
         try:
             with self._replica.store.transaction():
-                self._replica.lives.keep()
-                self._tables.put(rows)
+                self._look_at(page.documents)
                 self._keep(kept.looked_at(page.last))
         except BaseException:
             self._kept = before
             raise
         return self.is_settled
+
+    def _look_at(self, documents: Sequence[DocumentPayload]) -> None:
+        """Note those of some documents that another query made enter or leave, in a transaction."""
+        assert self._kept is not None
+        self._replica.lives.keep()
+        known = self._tables.rows([document.row.id for document in documents])
+        number, rows = self._tables.last(), []
+        for document, body in zip(documents, self._bodies(documents), strict=True):
+            id = document.row.id
+            if body is None:
+                continue
+            noted = known.get(id)
+            was_shown = self._kept.base.matches(body, id) if noted is None else is_shown(noted)
+            if was_shown is not self._is_to_show(document.row, body, was_shown=was_shown):
+                number += 1
+                rows.append(_next(noted, id, number, was_shown=was_shown, shown=not was_shown, late=False))
+        self._tables.put(rows)
 
     def _bodies(self, documents: Sequence[DocumentPayload]) -> list[dict[str, Any] | None]:
         # One by one each would cost the decoding of all that its entry says.

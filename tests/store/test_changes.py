@@ -32,6 +32,13 @@ def test_changes_of_a_part_are_read_by_number_and_kept_once_a_document(store: St
         raise StoreError("the disk is full")
     assert [row.id for row in changes.after(0, 9)] == ["b", "c", "a"]
     assert changes.rows(["z", "new"]) == {"z": rows[1]}
+    with suppress(StoreError), store.transaction():
+        changes.clear()
+        raise StoreError("the disk is full")
+    assert [row.id for row in changes.after(0, 9)] == ["b", "c", "a"]
+    with store.transaction():
+        changes.clear()
+    assert (changes.last(), changes.after(-1, 9), changes.rows(["a"])) == (0, [], {})
 
 
 def test_steady_use_does_not_make_what_is_kept_grow(store: Store) -> None:

@@ -36,7 +36,9 @@ def test_what_is_lacking_of_the_part_is_known_again_after_a_restart(store: Store
     blue = author.write([Operation(PUT, "d", {"team": "blue"})])
     red = author.write([Operation(PATCH, "d", {"team": "red"})])
     other = author.write([Operation(PUT, "e", {"team": "red"})])
-    apply(opened(store), *batch_of([blue, red, other], bare=[red, other]))
+    before = opened(store)
+    apply(before, *batch_of([blue]))
+    apply(before, *batch_of([red, other], bare=[red, other]))
     replica = opened(store)
     assert replica.interest is not None
     assert "d" in replica.interest

@@ -24,6 +24,7 @@ class SqliteChanges:
         self._rows = f"SELECT {_COLUMNS} FROM carray(?) AS wanted CROSS JOIN changes_{n} ON id = wanted.value"
         self._after = f"{row} INDEXED BY changes_{n}_order WHERE number > ? ORDER BY number LIMIT ?"
         self._last = f"SELECT ifnull(max(number), 0) FROM changes_{n}"
+        self._clear = f"DELETE FROM changes_{n}"
         self._put = f"INSERT OR REPLACE INTO changes_{n} ({_COLUMNS}) VALUES (?, ?, ?, ?)"
 
     def last(self) -> int:
@@ -36,6 +37,9 @@ class SqliteChanges:
 
     def after(self, number: int, limit: int) -> list[ChangeRow]:
         return [ChangeRow(*row) for row in self._database.rows(self._after, (number, limit))]
+
+    def clear(self) -> None:
+        self._database.write(self._clear)
 
     def put(self, rows: Sequence[ChangeRow]) -> None:
         self._database.write_many(self._put, rows)
