@@ -42,6 +42,9 @@ class DocumentTouches(Protocol):
     def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         """Note (tag, hlc, arrival) of entries; what is noted already stays.  In the transaction of the documents."""
 
+    def add_lacking(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        """The same of entries that lack their payloads and are stored in this transaction, which say it themselves."""
+
     def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         """Forget entries that have a mark in place of their payloads: of each tag the latest is remembered."""
 

@@ -34,6 +34,9 @@ class MemoryTouches:
                 insort(noted, touch)
                 self.changed(partial(noted.remove, touch))
 
+    def add_lacking(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        self.add(touches)
+
     def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         for tag, hlc, arrival in touches:
             noted, touch = self._by_tag.get(tag, []), Touch(hlc, arrival)

@@ -71,7 +71,7 @@ class DocumentMerger:
         self._left = set()
         self._recent = {}
         merge_one = self._merge_noting_what_left if self._replica.retaining.is_on else self._merge_one
-        for row, ops in self._whole(rows, operations):
+        for row, ops in self._whole(rows, operations, late=late):
             self._recent[row.arrival] = row
             for number, operation in enumerate(ops):
                 kind, id = operation[0], operation[1]
@@ -231,7 +231,7 @@ class DocumentMerger:
                 self._replica.part_changes.follow(changed, bodies, before, late=False)
         return changed
 
-    def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any]) -> list[tuple[EntryRow, Any]]:
+    def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any], *, late: bool) -> list[tuple[EntryRow, Any]]:
         """The entries with payloads; of the others it is noted which documents they touch."""
         lone = [row for row, ops in zip(rows, operations, strict=True) if ops is None]
         if count_marked([row.bare for row in lone if row.bare is not None]):
@@ -241,7 +241,10 @@ class DocumentMerger:
         self.lacking = touches_of(lone)
         if self.lacking:
             self._replica.part_changes.lacking([tag for tag, _, _ in self.lacking])
-        self._touches += self.lacking
+        if late:
+            self._touches += self.lacking
+        elif self.lacking:
+            self._replica.tables.touches.add_lacking(self.lacking)
         return [(row, ops) for row, ops in zip(rows, operations, strict=True) if ops is not None]
 
     def _note(self, id: str, hlc: int, arrival: int) -> None:

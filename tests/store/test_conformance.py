@@ -10,7 +10,7 @@ from meshsync.core.bare import LET_GO, SUPERSEDED, mark_of, with_mark
 from meshsync.errors import LocalError, StoreError
 from meshsync.ids import CollectionId
 from meshsync.store.base import Store
-from meshsync.store.rows import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow, Touch
+from meshsync.store.rows import ENTRY_BYTES, BranchRow, DocumentPayload, EntryHead, MergeRow
 from tests.store.rows import AUTHOR, INCARNATION, LACKING, PLACES, document, entry, fill, places, scan_documents
 
 # Collections
@@ -336,37 +336,6 @@ def test_others_write_while_a_scan_is_under_way(store: Store, reverse: bool) -> 
     expected = [f"d{n:06}" for n in range(1, 1001)]
     assert [id for id in seen if id.startswith("d")] == (expected[::-1] if reverse else expected)
     assert tables.counts()[:2] == (len(seen) // 100 + 1000, 1000)
-
-
-# Which entries touch a document
-
-
-def test_touches_are_read_by_time_from_either_end(store: Store) -> None:
-    """Otherwise the past of a document is told in another order, or with holes."""
-    tables = places(store)
-    rows = [(b"tag-tag-", hlc, arrival) for arrival, hlc in enumerate([50, 20, 40, 20, 30], 1)]
-    with store.transaction():
-        tables.touches.add(rows)
-        tables.touches.add([*rows[:2], (b"other---", 25, 9)])
-    ordered = [Touch(20, 2), Touch(20, 4), Touch(30, 5), Touch(40, 3), Touch(50, 1)]
-    page = tables.touches.page
-    assert page(b"tag-tag-", None, 9) == ordered
-    assert page(b"tag-tag-", None, 9, reverse=True) == ordered[::-1]
-    assert page(b"tag-tag-", Touch(20, 2), 2) == ordered[1:3]
-    assert page(b"tag-tag-", Touch(30, 5), 2, reverse=True) == [Touch(20, 4), Touch(20, 2)]
-    assert page(b"tag-tag-", Touch(50, 1), 2) == []
-    assert page(b"nothing-", None, 2) == page(b"nothing-", None, 2, reverse=True) == []
-
-
-def test_touches_that_were_rolled_back_are_gone(store: Store) -> None:
-    """Otherwise the past names entries that were never stored."""
-    tables = places(store)
-    with store.transaction():
-        tables.touches.add([(b"tag-tag-", 1, 1)])
-    with suppress(StoreError), store.transaction():
-        tables.touches.add([(b"tag-tag-", 1, 1), (b"tag-tag-", 2, 2)])
-        raise StoreError("the disk is full")
-    assert tables.touches.page(b"tag-tag-", None, 9) == [Touch(1, 1)]
 
 
 def test_rows_of_documents_come_in_pages_with_the_deleted_ones(store: Store) -> None:

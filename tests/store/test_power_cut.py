@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from meshsync.core.limits import LIMITS
-from meshsync.store.sqlite import SqliteStore, files
+from meshsync.store.sqlite import SqliteStore, files, late_touches
 from tests.store.disk import Committed, Disk, Promised, Synced, Write
+from tests.store.headers import FEW, check_all, headers_from, store_headers
 from tests.store.rows import PLACES, document, entry, places
 
 # So small that the log starts again dozens of times.
@@ -113,3 +114,28 @@ async def test_clean_end_survives_any_later_cut(disk: Disk, tmp_path: Path) -> N
     # Closing removes the log; the removal itself may be lost, and then the log is there as it was.
     promised = disk.entries(Promised, at)
     assert check(directory, left, promised) == promised
+
+
+def test_what_waits_to_be_written_survives_any_cut(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What headers touch is written after them, and from where on has to fit the headers that the disk kept."""
+    monkeypatch.setattr(late_touches, "WAITING_MAX", FEW)
+    chance = random.Random(5)
+    store = SqliteStore.open(tmp_path / "node" / NAMES[0], boot_id=b"boot", limits=LIMITS_SMALL)
+    for _ in range(80):
+        store_headers(store, headers_from(places(store).next_arrival(), chance.choice([1, 5, 30])))
+        if chance.random() < 0.2:
+            store._syncer.sync_now()
+    store.close()
+    disk.remove()
+    counts = set()
+    for number in range(30):
+        directory = tmp_path / f"cut{number}"
+        directory.mkdir()
+        for name, content in disk.cut(chance.randrange(1, len(disk.events)), chance).items():
+            (directory / name).write_bytes(content)
+        store = SqliteStore.open(directory / NAMES[0], boot_id=b"next boot")
+        counts.add(places(store).counts()[0])
+        check_all(places(store))
+        assert list(store.verify()) == []
+        store.close()
+    assert len(counts) > 10

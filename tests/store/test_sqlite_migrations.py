@@ -19,7 +19,9 @@ from meshsync.store.replica import Replica
 from meshsync.store.rows import ENTRY_BYTES, Moment
 from meshsync.store.sqlite import SqliteStore, migrations, opening
 from meshsync.store.sqlite.database import run
+from meshsync.store.wholeness import touches_of
 from tests.authors import START_MS, Author
+from tests.store.headers import header, noted, store_headers, tag
 from tests.store.rows import LACKING, PLACES, document, entry, fill, places
 
 VERSION_4 = Path(__file__).with_name("version-4.sql")
@@ -44,6 +46,7 @@ def set_version(path: Path, version: int) -> None:
 
 
 WAY_BACK = {
+    10: ("ALTER TABLE collections DROP COLUMN unwritten_from",),
     9: ("DROP INDEX entries_1_marked",),
     8: ("ALTER TABLE collections DROP COLUMN retained", "DROP TABLE gone_1", "DROP TABLE superseded_1"),
     7: ("DROP TABLE changes_1",),
@@ -198,6 +201,24 @@ def test_an_older_store_finds_its_marks(path: Path) -> None:
     bring_back_to(path, 8)
     store = SqliteStore.open(path, boot_id=b"boot")
     assert [row.arrival for row in places(store).marked_entries(1, 9)] == [7]
+    store.close()
+
+
+def test_headers_of_an_older_store_are_found_with_new_ones(path: Path) -> None:
+    """Otherwise a document that begins to match after an update comes without what was written to it before."""
+    store = SqliteStore.open(path, boot_id=b"boot")
+    with store.transaction():
+        places(store).insert_entries([header(51, tag(1)), header(52, tag(2))])
+        places(store).touches.add(touches_of([header(51, tag(1)), header(52, tag(2))]))
+    store.close()
+    bring_back_to(path, 9)
+    store = SqliteStore.open(path, boot_id=b"boot")
+    store_headers(store, [header(53, tag(1)), header(54, tag(3))])
+    for _ in range(2):
+        assert [[one.arrival for one in noted(places(store), tag(n))] for n in (1, 2, 3)] == [[51, 53], [52], [54]]
+        assert list(store.verify()) == []
+        store.close()
+        store = SqliteStore.open(path, boot_id=b"boot")
     store.close()
 
 

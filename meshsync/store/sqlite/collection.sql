@@ -48,7 +48,8 @@ CREATE INDEX documents_{n}_contested ON documents_{n} (id) WHERE conflict;
 CREATE INDEX documents_{n}_expiring ON documents_{n} (expires, id) WHERE expires IS NOT NULL;
 
 -- Which entries touch a document, by its tag.  Of a document without state, the entry that its row points at may be
--- missing: most documents are written once, and take no row here.
+-- missing: most documents are written once, and take no row here.  So may entries that lack their payloads, from
+-- collections.unwritten_from on.
 CREATE TABLE touches_{n} (
     tag BLOB NOT NULL,
     hlc INTEGER NOT NULL,

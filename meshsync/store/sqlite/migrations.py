@@ -20,7 +20,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.files import beside
 from meshsync.store.sqlite.touches import fill_touches
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 APPLICATION_ID = 0x6D737931
 """In the header of the file ("msy1"), so that file(1) and we know what it is."""
@@ -119,6 +119,11 @@ def _find_marks(connection: apsw.Connection) -> None:
         )
 
 
+def _write_touches_late(connection: apsw.Connection) -> None:
+    """From 9 to 10: what entries touch that lack their payloads may be written after the entries."""
+    run(connection, "ALTER TABLE collections ADD COLUMN unwritten_from INTEGER")
+
+
 STEPS: Mapping[int, Step] = {
     1: _count_bytes,
     2: _note_touches,
@@ -128,6 +133,7 @@ STEPS: Mapping[int, Step] = {
     6: _make_room_for_changes,
     7: _let_the_past_go,
     8: _find_marks,
+    9: _write_touches_late,
 }
 """STEPS[v] makes version v + 1 from version v."""
 

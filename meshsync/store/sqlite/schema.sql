@@ -28,6 +28,7 @@ CREATE TABLE collections (
     bare INTEGER NOT NULL,    -- entries that lack their payloads
     marked INTEGER NOT NULL,  -- entries that have a mark in place of them
     bytes INTEGER NOT NULL,   -- of the payloads
+    unwritten_from INTEGER,   -- NULL, or the arrival from which on touches may be missing (late_touches.py)
     retained BLOB,            -- how far the past was looked through (meshsync/store/retaining.py)
     incarnation BLOB,         -- the last one that this store wrote under, NULL before the first
     writer BLOB               -- the boot id of the process that writes (x'' for an unknown one), NULL after a clean end

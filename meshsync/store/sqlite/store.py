@@ -26,7 +26,6 @@ from meshsync.store.sqlite.migrations import COLLECTION_TABLES, collection_schem
 from meshsync.store.sqlite.opening import open_files
 from meshsync.store.sqlite.syncer import Syncer
 from meshsync.store.sqlite.tables import SqliteTables
-from meshsync.store.sqlite.touches import fill_touches
 
 _PAGE_BYTES = 4096
 _SPACE_CHECK_SECONDS = 1.0
@@ -152,10 +151,10 @@ class SqliteStore:
         self.set_meta(_LIFE, cbor.encode([life, self._boot_id]))
 
     def _load_collections(self) -> None:
-        for number, id, name, *counts in self._database.rows(
-            "SELECT number, id, name, live, bare, marked, bytes FROM collections ORDER BY number"
+        for number, id, name, unwritten_from, *counts in self._database.rows(
+            "SELECT number, id, name, unwritten_from, live, bare, marked, bytes FROM collections ORDER BY number"
         ):
-            self._add_tables(number, CollectionId(id), name, *counts)
+            self._add_tables(number, CollectionId(id), name, *counts).touches.load(unwritten_from)
 
     def _add_tables(self, number: int, id: CollectionId, name: str, *counts: int) -> SqliteTables:
         tables = SqliteTables(self._database, number, id, name, self._recounted.setdefault)
@@ -310,9 +309,7 @@ class SqliteStore:
         with self._transaction:
             self._database.write("REINDEX")
             for tables in self._tables.values():
-                for table in ("touches", "gone"):
-                    self._database.write(f"DELETE FROM {table}_{tables.number}")  # noqa: S608
-                fill_touches(self._database.connection, tables.number, tables.id)
+                tables.touches.make_anew(tables.id)
                 tables.recount()
 
     def size_bytes(self) -> int:

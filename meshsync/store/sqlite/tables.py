@@ -1,4 +1,4 @@
-"""The tables of one collection in SQLite.  In memory: five numbers, and nothing per entry."""
+"""The tables of one collection in SQLite.  In memory: five numbers, and a few touches (`late_touches`)."""
 
 # ruff: noqa: S608 -- what is put into a statement is the number of the collection, which this store gave out itself.
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from meshsync.core.bare import count_marked, is_lacking, is_marked
@@ -75,7 +76,8 @@ class SqliteTables(SqliteDocumentReads):
         super().__init__(database, number)
         self.document_changes = 0
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
-        self.touches = SqliteTouches(database, number)
+        lacking = partial(self._lacking, limit=-1)
+        self.touches = SqliteTouches(database, number, partial(counts_changed, self), lacking)
         self.keys = SqliteKeys(database, number)
         self.changes = SqliteChanges(database, number)
         self.to_let_go = SqliteQueue(database, number)
@@ -104,7 +106,9 @@ class SqliteTables(SqliteDocumentReads):
             f"{head} INDEXED BY entries_{n}_merges "
             "WHERE branch = ? AND seq <= ? AND parents IS NOT NULL ORDER BY seq DESC LIMIT ?"
         )
-        self._bare_entries = f"{row} INDEXED BY entries_{n}_bare WHERE {LACKING} ORDER BY arrival LIMIT ?"
+        self._bare_entries = (
+            f"{row} INDEXED BY entries_{n}_bare WHERE {LACKING} AND arrival >= ? ORDER BY arrival LIMIT ?"
+        )
         self._marked_entries = (
             f"{row} INDEXED BY entries_{n}_marked WHERE {MARKED} AND arrival >= ? ORDER BY arrival LIMIT ?"
         )
@@ -129,19 +133,20 @@ class SqliteTables(SqliteDocumentReads):
 
     def write_counts(self) -> None:
         """Put the counts into the transaction that changed them."""
-        if self._counts[1:] != self._committed_counts[1:]:
-            self._database.write(
-                "UPDATE collections SET live = ?, bare = ?, marked = ?, bytes = ? WHERE number = ?",
-                (*self._counts[1:], self.number),
-            )
+        self._database.write(
+            "UPDATE collections SET live = ?, bare = ?, marked = ?, bytes = ?, unwritten_from = ? WHERE number = ?",
+            (*self._counts[1:], self.touches.unwritten_from, self.number),
+        )
 
     def committed(self) -> None:
         """The transaction is over."""
         self._committed_counts = self._counts
+        self.touches.committed()
 
     def rolled_back(self) -> None:
         """The transaction never was."""
         self._counts = self._committed_counts
+        self.touches.rolled_back()
 
     def _count(self, *changes: int) -> None:
         """Add to the counts, in their order."""
@@ -256,7 +261,11 @@ class SqliteTables(SqliteDocumentReads):
         return [entry for row in rows for entry in sound_entries([row])]
 
     def bare_entries(self, limit: int) -> list[EntryRow]:
-        return [entry for row in self._entry_rows(self._bare_entries, (limit,)) for entry in sound_entries([row])]
+        return self._lacking(0, limit)
+
+    def _lacking(self, arrival: int, limit: int) -> list[EntryRow]:
+        rows = self._entry_rows(self._bare_entries, (arrival, limit))
+        return [entry for row in rows for entry in sound_entries([row])]
 
     def inspect_entries(self, arrival: int, limit: int) -> list[InspectedEntry]:
         return [inspected(row) for row in self._database.rows(self._inspect_entries, (arrival, limit))]

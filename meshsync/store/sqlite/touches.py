@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import apsw
@@ -14,8 +14,10 @@ from meshsync.core.bare import description, is_marked
 from meshsync.core.entry import document_tag
 from meshsync.core.limits import INT_MAX
 from meshsync.ids import CollectionId
-from meshsync.store.rows import Touch
+from meshsync.store.rows import EntryRow, Touch
 from meshsync.store.sqlite.database import Database, run
+from meshsync.store.sqlite.late_touches import LateTouches
+from meshsync.store.wholeness import touches_of
 
 _PAGE = 256
 """Entries that are read at once to make the index anew: with payloads of the greatest size, 64 MiB."""
@@ -30,8 +32,24 @@ _LET_GO = (
 class SqliteTouches:
     """Implements `DocumentTouches`."""
 
-    def __init__(self, database: Database, number: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        number: int,
+        changed: Callable[[], None],
+        lacking: Callable[[int], Iterable[EntryRow]],
+    ) -> None:
+        """`changed` is called before `unwritten_from` changes; the store then keeps that, and calls `committed` or
+        `rolled_back`.  `lacking` reads the entries that lack their payloads from an arrival on.
+        """
         self._database = database
+        self._number = number
+        self._changed = changed
+        self._lacking = lacking
+        self._late: LateTouches | None = None
+        """None: what waits has to be read from the entries, from `_unread_from` on."""
+        self._unread_from: int | None = None
+        """`unwritten_from` after the last transaction."""
         self._insert = f"INSERT OR IGNORE INTO touches_{number} VALUES (?, ?, ?)"
         self._delete = f"DELETE FROM touches_{number} WHERE tag = ? AND hlc = ? AND arrival = ?"
         self._let_go = _LET_GO.format(n=number)
@@ -41,10 +59,46 @@ class SqliteTouches:
         self._forwards = f"{page} > (?, ?) ORDER BY hlc, arrival LIMIT ?"
         self._backwards = f"{page} < (?, ?) ORDER BY hlc DESC, arrival DESC LIMIT ?"
 
+    # What waits to be written
+
+    @property
+    def unwritten_from(self) -> int | None:
+        """From this arrival on, touches of entries that lack their payloads may have to be written; None: nowhere."""
+        return self._unread_from if self._late is None else self._late.first
+
+    def load(self, unwritten_from: int | None) -> None:
+        """Take over what was kept."""
+        self._unread_from = unwritten_from
+        self._late = None
+
+    def committed(self) -> None:
+        """The transaction is over."""
+        self._unread_from = self.unwritten_from
+
+    def rolled_back(self) -> None:
+        """The transaction never was."""
+        self._late = None
+
+    def _waiting(self) -> LateTouches:
+        # Not read before it is needed: a store with a damaged page has to open, or it could not be mended.
+        if self._late is None:
+            first = self._unread_from
+            self._late = LateTouches(() if first is None else touches_of(self._lacking(first)))
+        return self._late
+
+    # What is noted
+
     def add(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         self._database.write_many(self._insert, touches)
 
+    def add_lacking(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        self._changed()
+        if due := self._waiting().add(touches):
+            self._database.write_many(self._insert, due)
+
     def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
+        self._changed()
+        self._waiting().forget(touches)
         self._database.write_many(self._delete, touches)
         self._database.write_many(self._let_go, touches)
 
@@ -56,11 +110,19 @@ class SqliteTouches:
         self._database.write(self._forget_gone)
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
-        if reverse:
-            rows = self._database.rows(self._backwards, (tag, *(after or (INT_MAX, INT_MAX)), limit))
-        else:
-            rows = self._database.rows(self._forwards, (tag, *(after or (-1, -1)), limit))
-        return [Touch(*row) for row in rows]
+        after = after or (Touch(INT_MAX, INT_MAX) if reverse else Touch(-1, -1))
+        rows = self._database.rows(self._backwards if reverse else self._forwards, (tag, *after, limit))
+        touches = [Touch(*row) for row in rows]
+        late = [touch for touch in self._waiting().of(tag) if (touch < after if reverse else touch > after)]
+        return sorted({*touches, *late}, reverse=reverse)[:limit] if late else touches
+
+    def make_anew(self, id: CollectionId) -> None:
+        """Note everything once more, from the entries.  Reads everything once."""
+        self._changed()
+        self._late = LateTouches()
+        for table in ("touches", "gone"):
+            self._database.write(f"DELETE FROM {table}_{self._number}")
+        fill_touches(self._database.connection, self._number, id)
 
 
 def fill_touches(connection: apsw.Connection, number: int, id: CollectionId) -> None:
