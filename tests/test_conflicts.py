@@ -11,10 +11,10 @@ from meshsync.past.conflicts import Conflict, conflicts
 from meshsync.past.facts import Said
 from meshsync.past.origins import why
 from meshsync.store.past import Past
-from tests.authors import Author, Made
+from tests.authors import Author, Made, batch_of
 from tests.histories import ancestors, histories, in_any_order, writes_of
 from tests.meshoracle import Write, document_of
-from tests.replicas import give, new_replica
+from tests.replicas import apply, give, new_replica
 
 NOT_THERE = "not there"
 
@@ -143,6 +143,20 @@ def test_why_names_the_writes_that_count(entries: list[Made]) -> None:
         assert [(value(one.said), one.said.write.entry, one.seen) for one in origin.overrode] == expected
         unseen = [(value(one.said), one.said.write.entry) for one in origin.overrode if not one.seen]
         assert all(loser in unseen for loser in lost.get(field, [])[1:])
+
+
+@given(histories(), st.data())
+def test_who_fetched_only_the_latest_names_the_same_losers(entries: list[Made], data: st.DataObject) -> None:
+    """Otherwise a node that does not want the past is not told of a value that somebody wrote, and nobody saw."""
+    entries = in_any_order(entries, data)
+    sender, receiver = new_replica(1), new_replica(2)
+    give(sender, *entries)
+    rows = list(sender.scan_entries())
+    passed = sender.superseded.among(rows)
+    left_out = {row.id for row in rows if row.arrival in passed}
+    apply(receiver, *batch_of(entries, superseded=[entry for entry in entries if entry.id in left_out]))
+    assert receiver.tables.marked() == len(left_out)
+    assert list(conflicts(Past(receiver))) == list(conflicts(Past(sender)))
 
 
 # Transcripts

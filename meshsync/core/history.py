@@ -13,7 +13,8 @@ class History(Enum):
     FULL = "full"
     """Every payload.  Where one is superseded and a peer let it go, the others are asked for it."""
     LATEST = "latest"
-    """Only payloads that contribute to the documents as they stand (`meshsync.store.contributing`)."""
+    """Only payloads that contribute to the documents as they stand (`meshsync.store.contributing`), and those that the
+    sides of a conflict are made of."""
 
     @classmethod
     def parse(cls, text: str) -> History:

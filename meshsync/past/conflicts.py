@@ -8,23 +8,23 @@ document having seen all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 
 from meshsync.core import cbor
 from meshsync.core.anchor import Place
-from meshsync.core.document import REMOVED, Stamp
-from meshsync.core.entry import NEVER, PATCH
-from meshsync.core.limits import LIMITS
-from meshsync.core.siblings import SiblingState, Side
+from meshsync.core.document import REMOVED
+from meshsync.core.entry import NEVER
+from meshsync.core.siblings import SiblingState
+from meshsync.core.siblings import Side as SiblingSide
 from meshsync.moments import moment_text, time_of
 from meshsync.past.facts import Said, WriteInfo
 from meshsync.store.past import Past, Write
 from meshsync.store.rows import DocumentRow
+from meshsync.store.sides import read_sides
 
-_CHUNK = 64
 _EXPIRES = "expires"
 
 
@@ -54,46 +54,6 @@ class Conflict:
     """False: it was written so often that not all could be looked at (`Limits.past_writes_max`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stand:
-    """What a field is on one side, and by which entry."""
-
-    stamp: Stamp
-    place: Place
-    said: Said
-
-
-@dataclass(slots=True)
-class _Side:
-    """One side of a document, while its writes are read backwards."""
-
-    place: Place
-    last: _Stand | None = None
-    floor: _Stand | None = None
-    """The put or delete below which nothing counts."""
-    fields: dict[str, _Stand] = field(default_factory=dict)
-    expiry: _Stand | None = None
-    """When the document expires."""
-
-    def take(self, write: Write) -> None:
-        """Take the next earlier write that this side has seen."""
-        if self.floor is not None:
-            return
-        stand = _Stand(write.stamp, write.place, Said(is_there=False, value=None, write=WriteInfo.of(write)))
-        self.last = self.last or stand
-        for name in write.body or ():
-            self.fields.setdefault(name, _Stand(write.stamp, write.place, Said.of(write, name)))
-        if write.expires_ms is not None and self.expiry is None:
-            said = _said_expiry(write.expires_ms, stand.said.write)
-            self.expiry = _Stand(write.stamp, write.place, said)
-        if write.kind != PATCH:
-            self.floor = stand
-
-    def shows(self, name: str) -> _Stand | None:
-        """What made the field what it is here; None where nothing ever did."""
-        return self.fields.get(name, self.floor)
-
-
 def conflicts(past: Past) -> Iterator[Conflict]:
     """All documents with conflicts, by id, read in pages.  DamagedError: a document or a write cannot be read."""
     for row in past.rows(contested=True):
@@ -104,17 +64,16 @@ def _conflict_of(past: Past, row: DocumentRow) -> Conflict:
     state = past.state(row)
     if isinstance(state, SiblingState):
         return _conflict_of_siblings(past, row.id, state)
-    sides = [_Side(place) for place in state.frontier]
-    complete = _read_sides(past, row, sides)
+    sides, complete = read_sides(past, row, state.frontier)
     stands = {name: [side.shows(name) for side in sides] for name in sorted({n for side in sides for n in side.fields})}
     expiries = [side.expiry or side.floor for side in sides] if any(side.expiry for side in sides) else []
-    places = {stand.place for found in (*stands.values(), expiries) for stand in found if stand is not None}
+    places = {write.place for found in (*stands.values(), expiries) for write in found if write is not None}
     seen = [past.seen_by(side.place, places) for side in sides]
-    expires = _field_conflict(_EXPIRES, expiries, seen) if expiries else None
-    found = [_field_conflict(name, stands[name], seen) for name in stands]
+    expires = _field_conflict(_EXPIRES, expiries, seen, _expiry_by) if expiries else None
+    found = [_field_conflict(name, stands[name], seen, partial(Said.of, field=name)) for name in stands]
     last = sorted((side.last for side in sides if side.last is not None), key=attrgetter("stamp"), reverse=True)
     fields = [one for one in found if one is not None]
-    return Conflict(row.id, [stand.said.write for stand in last], fields, expires, complete)
+    return Conflict(row.id, [WriteInfo.of(write) for write in last], fields, expires, complete)
 
 
 def _conflict_of_siblings(past: Past, id: str, state: SiblingState) -> Conflict:
@@ -145,7 +104,7 @@ def _sibling_conflict(past: Past, state: SiblingState, name: str) -> FieldConfli
     sides = state.sides(name)
     marks = {side.mark for side in sides}
     # A put or delete that does not name the field says that it is not there, to those who had not seen it.
-    absent = [Side(REMOVED, mark) for mark in state.clears if mark not in marks]
+    absent = [SiblingSide(REMOVED, mark) for mark in state.clears if mark not in marks]
     absent = [side for side in absent if any(not past.had_seen(one.place, side.mark.place) for one in marks)]
     candidates = sorted([*sides, *absent], key=lambda side: side.mark.stamp, reverse=True)
     if state.is_undecided(name):
@@ -164,42 +123,33 @@ def _sibling_conflict(past: Past, state: SiblingState, name: str) -> FieldConfli
     return FieldConflict(name, Said.by(winner), losers) if losers else None
 
 
-def _read_sides(past: Past, row: DocumentRow, sides: Sequence[_Side]) -> bool:
-    """Read writes, the latest first, until each side knows what it shows; whether that was reached."""
-    writes = past.writes(row, reverse=True)
-    for _ in range(LIMITS.past_writes_max // _CHUNK):
-        unread = [side for side in sides if side.floor is None]
-        chunk = list(islice(writes, _CHUNK)) if unread else []
-        if not chunk:
-            return True
-        places = [write.place for write in chunk]
-        for side in unread:
-            seen = past.seen_by(side.place, places)
-            for write in chunk:
-                if write.place in seen:
-                    side.take(write)
-    return not any(side.floor is None for side in sides) or next(writes, None) is None
-
-
-def _field_conflict(name: str, stands: Sequence[_Stand | None], seen: Sequence[set[Place]]) -> FieldConflict | None:
-    """What of one field the sides do not know of each other.  `seen`: what each side has seen."""
-    candidates = {stand.place: stand for stand in stands if stand is not None}
+def _field_conflict(
+    name: str, stands: Sequence[Write | None], seen: Sequence[set[Place]], say: Callable[[Write], Said]
+) -> FieldConflict | None:
+    """What of one field the sides do not know of each other.  `seen`: what each side has seen; `say`: what a write
+    made of it.
+    """
+    candidates = {write.place: write for write in stands if write is not None}
     # Whoever saw it and shows something else has overridden it knowingly.
     contenders = [
         candidate
         for place, candidate in candidates.items()
         if all(
-            stand is not None and stand.place == place
-            for stand, knows in zip(stands, seen, strict=True)
+            write is not None and write.place == place
+            for write, knows in zip(stands, seen, strict=True)
             if place in knows
         )
     ]
     contenders.sort(key=attrgetter("stamp"), reverse=True)
     if not contenders:
         return None
-    winner, *losers = contenders
-    different = [loser.said for loser in losers if not _is_same(loser.said, winner.said)]
-    return FieldConflict(name, winner.said, different) if different else None
+    winner, *losers = map(say, contenders)
+    different = [loser for loser in losers if not _is_same(loser, winner)]
+    return FieldConflict(name, winner, different) if different else None
+
+
+def _expiry_by(write: Write) -> Said:
+    return _said_expiry(write.expires_ms or NEVER, WriteInfo.of(write))
 
 
 def _said_expiry(expires_ms: int, write: WriteInfo) -> Said:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from meshsync.core import cbor
-from meshsync.core.anchor import Anchor
+from meshsync.core.anchor import Anchor, Place
 from meshsync.core.bare import (
     SUPERSEDED,
     bare_of,
@@ -32,12 +32,16 @@ from meshsync.errors import DamagedError
 from meshsync.ids import EndpointId, LogId, LogPlace
 from meshsync.store.applied import Applied
 from meshsync.store.contributing import contributing
-from meshsync.store.rows import EntryRow
+from meshsync.store.past import Past
+from meshsync.store.rows import DocumentRow, EntryRow
+from meshsync.store.sides import read_sides
 from meshsync.store.wholeness import touches_of
 
 if TYPE_CHECKING:
     from meshsync.store.replica import Replica
 
+_SIDES_MAX = 256
+"""Documents in conflict that are remembered: a batch of entries may ask for one many times."""
 _EARLIER = object()
 """The words that were in doubt when an earlier process ended."""
 
@@ -48,6 +52,8 @@ class Superseded:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.starts: dict[EndpointId, int] = {}
+        self._sides: dict[str, tuple[DocumentRow, set[Place] | None]] = {}
+        """Of documents in conflict that stood so: the writes that their sides are made of."""
         self._doubts: dict[object, int] = {}
         """By whose word: from which arrival on marks are in doubt."""
         self._doubted: int | None = None
@@ -56,8 +62,40 @@ class Superseded:
             self._doubted = self._doubts[_EARLIER] = cbor.decode_trusted(stored)
 
     def among(self, entries: Sequence[StoredEntry]) -> set[int]:
-        """The arrivals of those of some entries that are superseded here."""
-        return {entry.arrival for entry in entries} - contributing(self._replica, entries)
+        """The arrivals of those of some entries that are superseded here, and that no side of a conflict is made of.
+
+        So whoever fetches only the latest can name the same losers.
+        """
+        superseded = {entry.arrival for entry in entries} - contributing(self._replica, entries)
+        tables = self._replica.tables
+        # Where documents keep what their sides say, all of it contributes.
+        if not superseded or self._replica.policy.keeps_all or not tables.document_rows("", 1, contested=True):
+            return superseded
+        touched = {
+            entry.arrival: (Place(entry.branch, entry.seq, entry.hlc), touched_documents(entry.payload))
+            for entry in entries
+            if entry.arrival in superseded and entry.payload is not None
+        }
+        documents = tables.documents(list({id for _, ids in touched.values() for id in ids}))
+        sides = {id: self._sides_of(row) for id, row in documents.items() if row.conflict}
+        return superseded - {
+            arrival
+            for arrival, (place, ids) in touched.items()
+            if any(places is None or place in places for places in [sides.get(id, set()) for id in ids])
+        }
+
+    def _sides_of(self, row: DocumentRow) -> set[Place] | None:
+        """The writes that the sides of a document in conflict are made of; None where one cannot be read."""
+        known = self._sides.get(row.id)
+        if known is None or known[0] != row:
+            places: set[Place] | None = None
+            with suppress(DamagedError):
+                sides, _ = read_sides(Past(self._replica), row, self._replica.merger.state(row).frontier)
+                places = {place for side in sides for place in side.places()}
+            if len(self._sides) >= _SIDES_MAX:
+                self._sides.clear()
+            known = self._sides[row.id] = row, places
+        return known[1]
 
     def not_durable(self, entries: Sequence[StoredEntry]) -> set[int]:
         """The arrivals of those of some entries that may be superseded by what would not survive a power cut."""
