@@ -112,8 +112,8 @@ def end_of_life(replica: Replica, tag: str, cursor: str) -> Life:
     end = replica.lives.end_of(bytes.fromhex(tag))
     if end is None:
         raise CursorLostError(
-            f"{cursor!r:.60} is no cursor of this store: it is another node's, or of before the store was restored;"
-            ' forget what was told, and begin anew with "0"'
+            f"{cursor!r:.60} is no cursor of this collection in this store: it is another's, or of before the store was"
+            ' restored; forget what was told, and begin anew with "0"'
         )
     return end
 

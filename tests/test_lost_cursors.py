@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.query import Query
 from meshsync.errors import CursorLostError
 from meshsync.following import cursor_now, follow
+from meshsync.ids import CollectionId
 from meshsync.notifier import Notifier
 from meshsync.store.base import Store
 from meshsync.store.memory import MemoryStore
@@ -156,6 +158,22 @@ def test_a_collection_that_was_dropped_is_another_one(part: Query | None) -> Non
         follow(replica, Notifier(), None, reader.cursor)
 
 
+@PARTS
+def test_a_cursor_of_another_collection_leads_nowhere(part: Query | None) -> None:
+    """Each collection counts by itself: a reader with the wrong cursor would go on from anywhere, and miss the rest."""
+    store = MemoryStore(random_bytes=random.Random(1).randbytes)
+    notes = opened(store, part)
+    id = CollectionId.of_name("todo")
+    todo = Replica(store, store.collection(id, "todo"), Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32))
+    todo.choose(part)
+    for number in range(3):
+        put(notes, f"n{number}")
+        put(todo, f"t{number}")
+    follow(todo, Notifier(), None, cursor_now(todo))
+    with pytest.raises(CursorLostError, match="it is another's"):
+        follow(todo, Notifier(), None, cursor_now(notes))
+
+
 def test_so_many_boots_ago_a_cursor_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise what is kept grows with every boot; and one that is too old must not be taken for a later one."""
     monkeypatch.setattr("meshsync.store.lives.CURSOR_LIVES_MAX", 3)
@@ -169,7 +187,7 @@ def test_so_many_boots_ago_a_cursor_may_be(monkeypatch: pytest.MonkeyPatch) -> N
         store.sync_now()
         follow(replica, Notifier(), None, cursor)
     replica = opened(store.crash(), None)
-    with pytest.raises(CursorLostError, match="no cursor of this store"):
+    with pytest.raises(CursorLostError, match="no cursor of this collection in this store"):
         follow(replica, Notifier(), None, cursor)
 
 

@@ -9,6 +9,9 @@ where the next one began, and what is behind that is lost.
 That costs nothing for an entry, where digits of its id in a cursor would not be enough: the last entry before a
 position may have come again, at the same place, behind others than before.  It goes by what the store knows of power
 cuts; a file that was put back by hand, between two processes of one boot, is not noticed.
+
+Each collection counts by itself.  So what names a life outside of here names the collection as well: with a cursor of
+another collection a reader would go on from anywhere, and miss what lies before.
 """
 
 from __future__ import annotations
@@ -63,19 +66,25 @@ class Lives:
 
     @property
     def tag(self) -> bytes:
-        """The life that numbers are to be named with."""
+        """The life that numbers are to be named with, and the collection, whose numbers are its own."""
         if not self._is_kept:
             self._is_kept = self._replica.store.meta(self._key) == self._encoded
         # As long as this life gave out no number, what there is was there in the one before.
-        return self._lives[-1 if self._is_kept or len(self._lives) == 1 else -2].tag
+        return self._masked(self._lives[-1 if self._is_kept or len(self._lives) == 1 else -2].tag)
 
     def end_of(self, tag: bytes) -> Life | None:
-        """Up to where the numbers of a life hold; None: it is none of this store, or too long ago."""
+        """Up to where the numbers of a life hold, which is named as `tag` does it.
+
+        None: it is none of this collection in this store, or too long ago.
+        """
         following = [self._end(tag), *reversed(self._lives)]
         for end, life in pairwise(following):
-            if life.tag == tag:
+            if self._masked(life.tag) == tag:
                 return end
         return None
+
+    def _masked(self, tag: bytes) -> bytes:
+        return bytes(one ^ other for one, other in zip(tag, self._replica.id, strict=False))
 
     def _end(self, tag: bytes) -> Life:
         """With what a life would begin now."""
