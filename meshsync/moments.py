@@ -13,13 +13,15 @@ from meshsync.errors import LocalError
 from meshsync.quantities import parse_duration
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DURATION = re.compile(r"[0-9.]+\s*[a-z]*")
+_DURATION = re.compile(r"[0-9.]+\s*[a-z]+")
 
 
 def milliseconds_of(time: datetime) -> int:
     """Milliseconds since the Unix epoch.  LocalError: the time has no zone."""
     if time.tzinfo is None:
-        raise LocalError(f"{time.isoformat()} names no time zone; add Z for UTC, or its offset, such as +02:00")
+        raise LocalError(
+            f"{time.isoformat()} names no time zone; write {time.isoformat()}Z, or its offset, such as +02:00"
+        )
     return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -40,6 +42,7 @@ def moment_text(time: datetime | None) -> str | None:
 def parse_expires(text: str) -> datetime | timedelta:
     """When a document is to expire: in a while (30d, 2h, 90s) or at a time (2026-12-01T00:00Z).
 
+    A bare number is neither: it would be gone before long where days or the seconds of an epoch were meant.
     LocalError: it is neither.
     """
     try:

@@ -131,6 +131,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "forks": len(replica.forks()) if replica.has_forks() else 0,
         "priority": node.sync.priority(replica).name.lower(),
         "query": None if replica.interest is None else replica.interest.query.to_json(),
+        "where": None if replica.interest is None else str(replica.interest.query),
         "settled": replica.is_settled,
         "certain": node.sync.sharing.is_certain(replica),
         "conflicts": replica.policy.value,

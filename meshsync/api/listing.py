@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,10 @@ from meshsync.api.requests import (
 )
 from meshsync.api.responses import Lines, Write, answer, line
 from meshsync.core.limits import INT_MAX
-from meshsync.core.matching import MISSING
+from meshsync.core.matching import MISSING, getter
 from meshsync.core.ordering import Order
 from meshsync.core.strictjson import decode_untrusted_json
-from meshsync.errors import LocalError
+from meshsync.errors import LetGoError, LocalError
 from meshsync.jsonlines import line_of
 from meshsync.moments import time_of
 from meshsync.past.listing import list_past
@@ -34,6 +34,7 @@ from meshsync.store.listing import After, Listing
 
 if TYPE_CHECKING:
     from meshsync.collection import Collection
+    from meshsync.documents import Document
     from meshsync.node import Node
     from meshsync.past.snapshots import PastDocument
     from meshsync.store.rows import DocumentPayload
@@ -56,9 +57,14 @@ async def list_documents(node: Node, request: Request) -> Response:
     ids_only, at = flag(request, "ids"), request.query_params.get("at")
     if at is not None:
         order = request.query_params.get("order")
-        limit, after = whole_number(request, "limit", 0, INT_MAX), _after(request, order)
+        collection, limit = collection_of(node, request), whole_number(request, "limit", 0, INT_MAX)
+        snapshot = await collection.snapshot(at)
+        after = _after(request, order)
+        if after is not None and order is not None and after.value is MISSING:
+            with suppress(LetGoError):
+                _check_lacking(after, order, await snapshot.get(after.id))
         found = list_past(
-            await collection_of(node, request).snapshot(at),
+            snapshot,
             query_of(request),
             order=None if order is None else Order.parse(order),
             after=after,
@@ -91,10 +97,11 @@ async def list_documents(node: Node, request: Request) -> Response:
 
 def _select(node: Node, request: Request) -> Listing:
     order = request.query_params.get("order")
-    limit = whole_number(request, "limit", 0, INT_MAX)
-    return collection_of(node, request).select(
-        query_of(request), order=order, after=_after(request, order), limit=limit
-    )
+    collection, limit = collection_of(node, request), whole_number(request, "limit", 0, INT_MAX)
+    after = _after(request, order)
+    if after is not None and order is not None and after.value is MISSING:
+        _check_lacking(after, order, collection.get(after.id))
+    return collection.select(query_of(request), order=order, after=after, limit=limit)
 
 
 def _after(request: Request, order: str | None) -> After | None:
@@ -104,6 +111,19 @@ def _after(request: Request, order: str | None) -> After | None:
     if id is None:
         return None
     return After(id, MISSING if value is None else decode_untrusted_json(value, "after_value"))
+
+
+def _check_lacking(after: After, order: str, document: Document | PastDocument | None) -> None:
+    """LocalError: a page is to begin behind a document without the field, and the document has it.
+
+    That would be the end of the listing, as if all had been listed.
+    """
+    path = Order.parse(order).path
+    if document is not None and path != ("id",) and getter(path)(document.body) is not MISSING:
+        raise LocalError(
+            f"document {after.id!r:.80} has the field by which this is sorted; give its value of the page before as"
+            " after_value"
+        )
 
 
 async def explain_documents(node: Node, request: Request) -> Response:

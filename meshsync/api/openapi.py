@@ -114,6 +114,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "bytes": _COUNT,
             "priority": {"enum": ["critical", "high", "medium", "low"]},
             "query": _maybe({"type": "object"}),
+            "where": _said(_maybe(_TEXT), "the same query as an expression"),
             "certain": _said(_FLAG, "a node with all payloads has named what the query wants, or it is this one"),
             "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
             "conflicts": _POLICY,

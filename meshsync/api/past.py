@@ -95,7 +95,9 @@ async def restore_document(node: Node, request: Request) -> Response:
         raise LocalError("at must be a string: a time such as 2026-05-04T12:30:00Z, or an entry's id")
     entry = await collection.restore(id, at)
     if entry is None:
-        snapshot, hint = await collection.snapshot(at), "delete it by rm"
+        is_here = collection.get(id) is not None
+        hint = "delete it by rm" if is_here else "meshsync history shows when it was written"
+        snapshot = await collection.snapshot(at)
         raise NotHereError("no_document", await past_absence(collection, snapshot, id, at, hint))
     return answer(collection=collection.name, id=id, entry=str(entry))
 
@@ -112,7 +114,7 @@ def _lines(values: Iterable[Mapping[str, Any]]) -> Response:
     async def produce(write: Write) -> None:
         began = trio.current_time()
         for value in values:
-            await write(line(value))
+            await write(line({"v": 1, **value}))
             if trio.current_time() - began > _SLICE_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = trio.current_time()

@@ -20,8 +20,11 @@ _CONTROL_BUT_NEWLINE = re.compile(_CONTROL.pattern.replace("\x00-", "\x00-\x09\x
 
 
 def printable(text: object, characters_max: int = 120) -> str:
-    """Text that came from elsewhere, on one line, without control characters, bounded."""
-    clean = _CONTROL.sub("", str(text))
+    """Text that came from elsewhere, on one line, with escapes for control characters, bounded.
+
+    Escapes, because without them the id of one document would be printed as that of another.
+    """
+    clean = _CONTROL.sub(_escape, str(text))
     return clean if len(clean) <= characters_max else clean[: characters_max - 1] + "…"
 
 
@@ -29,7 +32,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """JSON as text that is safe on a terminal: what could drive one stands as an escape."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":" if indent is None else ": "), indent=indent)
     # Inside of JSON such a character can only stand in a string, where its escape means the same.
-    return _CONTROL_BUT_NEWLINE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return _CONTROL_BUT_NEWLINE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found.group()):04x}"
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -103,7 +110,7 @@ def relayed_text(collection: Mapping[str, Any]) -> str:
 
 def query_text(collection: Mapping[str, Any]) -> str:
     """Which documents of a collection this node wants; nothing where it wants all."""
-    return "" if collection["query"] is None else _condition_text(collection["query"])
+    return printable(collection["where"] or "", characters_max=1000)
 
 
 def past_text(collection: Mapping[str, Any]) -> str:
@@ -137,17 +144,6 @@ def retained_text(collection: Mapping[str, Any]) -> str:
     if went["waiting"]:
         text += f"; {went['waiting']} wait until a peer that has all of it took them, or a conflict is settled"
     return text
-
-
-def _condition_text(tree: Mapping[str, Any]) -> str:
-    """Simple conditions as --where takes them, others as JSON."""
-    if "and" in tree and all("field" in part for part in tree["and"]):
-        return " ".join(map(_condition_text, tree["and"]))
-    for op in ("=", "!=", "<", "<=", ">", ">="):
-        if op in tree:
-            value = tree[op]
-            return f"{tree['field']}{op}{value if isinstance(value, str) else json.dumps(value)}"
-    return json.dumps(tree, ensure_ascii=False)
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:

@@ -26,7 +26,7 @@ async def test_history_is_a_line_a_write(served: Served) -> None:
     assert deleted is not None
     lines = await served.lines(f"{DOCUMENTS}/n1/history", diff="true")
     assert [line["entry"] for line in lines] == [*map(str, entries), str(deleted)]
-    assert {line["author"] for line in lines} == {str(served.node.id)}
+    assert {(line["v"], line["author"]) for line in lines} == {(1, str(served.node.id))}
     assert all(line.pop("time").endswith("Z") for line in lines)
     assert [(line["kind"], line["set"], line["visible"], line["changes"]) for line in lines] == [
         ("put", {"n": 1, "m": 1}, False, [{"field": "m", "after": 1}, {"field": "n", "after": 1}]),
@@ -64,7 +64,7 @@ async def test_why_and_conflicts_name_what_lost(served: Served) -> None:
     assert overrode == [("mine", a, False), ("x", a, True)]
 
     (conflict,) = await served.lines("/v1/collections/notes/conflicts")
-    assert (conflict["collection"], conflict["id"], conflict["complete"]) == ("notes", "n1", True)
+    assert (conflict["v"], conflict["collection"], conflict["id"], conflict["complete"]) == (1, "notes", "n1", True)
     assert [write["author"] for write in conflict["writes"]] == [b, a]
     by_field = {one["field"]: (one["winner"], one["losers"]) for one in conflict["fields"]}
     assert sorted(by_field) == ["title"], "that a wrote nothing of `more` is no disagreement"
@@ -111,8 +111,10 @@ async def test_documents_are_shown_and_restored_as_they_were(served: Served) -> 
     assert (document.body, str(document.entry)) == ({"n": 1}, restored["entry"])
     for body, expected in (({"at": "0" * 64}, 400), ({"at": 1}, 400), ({}, 400)):
         assert (await served.error("POST", f"{DOCUMENTS}/n1/restore", json=body))[0] == expected
-    status, error = await served.error("POST", f"{DOCUMENTS}/n2/restore", json={"at": str(first)})
-    assert (status, error["code"]) == (404, "no_document")
+    await notes.put("late", {})
+    for id, hint in (("late", "delete it by rm"), ("nope", "meshsync history shows when it was written")):
+        status, error = await served.error("POST", f"{DOCUMENTS}/{id}/restore", json={"at": str(first)})
+        assert (status, error["code"], error["hint"]) == (404, "no_document", hint)
 
 
 async def test_documents_as_they_were_end_with_how_many_are_missing(served: Served) -> None:

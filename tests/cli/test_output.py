@@ -33,6 +33,11 @@ def test_json_is_safe_and_says_the_same(value: dict[str, str]) -> None:
     assert json.loads(to_json(value, indent=2)) == value
 
 
+def test_ids_that_differ_are_printed_as_such() -> None:
+    """`ls --ids` feeds scripts: without its control character one document's id would name another one to `rm`."""
+    assert [printable("ab"), printable("a\x01b"), printable("a\nb")] == ["ab", r"a\u0001b", r"a\u000ab"]
+
+
 def test_amounts_are_for_people() -> None:
     """`up 93784.2 s` and `1 documents` are not."""
     assert [duration(seconds) for seconds in (0.4, 59, 61, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]

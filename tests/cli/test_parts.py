@@ -34,6 +34,7 @@ def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
             assert b.out("collections").splitlines()[1].split()[-1] == "team=blue"
             assert "2 where team=blue" in b.out("status")
             assert b.json("status")["collections"][0]["query"] == {"field": "team", "=": "blue"}
+            assert b.json("status")["collections"][0]["where"] == "team=blue"
             for command in ("get", "rm"):
                 refused = b.run(command, "notes", "g1")
                 assert refused.returncode == 1

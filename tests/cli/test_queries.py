@@ -85,6 +85,8 @@ def test_pages_of_an_order_fit_together(node: RunningNode) -> None:
     assert found == whole
     assert ids(node, "--after", "t597") == ["t598", "t599"]
     assert ids(node, "--order", "missing", "--limit", "1") == ["t000"]
+    assert ids(node, "--order", "missing", "--after", "t598") == ["t599"]
+    assert ids(node, "--order", "-id", "--after", "t001") == ["t000"]
     assert ids(node, "--order", "-id", "--limit", "1") == ["t599"]
 
 
@@ -104,6 +106,14 @@ def test_pages_of_an_order_fit_together(node: RunningNode) -> None:
         (["ls", "tracks", "--order", "-"], "a field name is expected"),
         (["ls", "tracks", "--after-value", "1"], "after_value goes with after and order"),
         (["ls", "tracks", "--after", "t1", "--order", "n", "--after-value", "x"], "after_value: not JSON"),
+        (
+            ["ls", "tracks", "--order", "team", "--after", "t001"],
+            "document 't001' has the field by which this is sorted; give its value of the page before as after_value",
+        ),
+        (
+            ["ls", "tracks", "--order", "team", "--after", "t001", "--at", "2999-01-01T00:00Z"],
+            "document 't001' has the field by which this is sorted",
+        ),
         (["ls", "tracks", "--explain", "--where", "n=="], "column 3"),
         (["index", "add", "tracks", "id"], "documents are found by their id without an index"),
         (["index", "add", "tracks", "a..b"], "column 3: a field name is expected"),
