@@ -41,7 +41,7 @@ from meshsync.core.entry import DELETE, KINDS, PUT
 from meshsync.core.hlc import to_datetime
 from meshsync.core.query import Query
 from meshsync.documents import Change
-from meshsync.errors import LocalError
+from meshsync.errors import LetGoError, LocalError
 from meshsync.ids import EndpointId
 from meshsync.moments import time_of
 from meshsync.notifier import Notifier
@@ -149,9 +149,14 @@ class Follower:
             rows = list(takewhile(_is_here, tables.entries_from(arrival, page)))
             for row in rows:
                 operations = [] if row.payload is None else cbor.decode_trusted(row.payload)
-                documents = tables.documents([operation[1] for operation in operations[number:]])
+                documents, looked_at = dict[str, DocumentRow](), -1
                 for position, operation in enumerate(operations[number:], number):
                     last = position + 1 == len(operations)
+                    await self._step()
+                    if looked_at != tables.document_changes:
+                        # Documents change while others run, and what they were made of may be let go.
+                        looked_at = tables.document_changes
+                        documents = tables.documents([operation[1] for operation in operations[position:]])
                     change = await self._change(row, operation, documents[operation[1]])
                     if change is not None:
                         after = (row.arrival + 1, 0) if last else (row.arrival, position + 1)
@@ -169,6 +174,8 @@ class Follower:
                     self._moment = moment
                     if change is not None:
                         yield Change(format_cursor(self._replica, arrival, 0, self._moment), *change)
+                        if not self._is_time(arrival):
+                            break
                 await trio.lowlevel.checkpoint()
             else:
                 await self._watcher.wait_until(lambda at=arrival: self._has_news(at))  # type: ignore[misc]
@@ -219,9 +226,15 @@ class Follower:
 
     async def _change(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
         """What one operation is told as, but for the cursor; None where the reader has no part in it."""
+        try:
+            return await self._told(row, operation, document)
+        except LetGoError:
+            # It went while its writes were read, and is told as one of which something is gone.
+            return await self._told(row, operation, self._replica.tables.documents([document.id])[document.id])
+
+    async def _told(self, row: EntryRow, operation: Any, document: DocumentRow) -> tuple[Any, ...] | None:
         kind, id = operation[:2]
         author = self._replica.branches[row.branch].log.author
-        await self._step()
         matched: bool | None = None
         is_gone = document.arrival != row.arrival and self._past.is_gone(id)
         if document.arrival == row.arrival or is_gone:

@@ -155,6 +155,33 @@ def test_a_reader_does_not_wait_for_what_was_let_go() -> None:
     assert [(one.id, one.document) for one in told(replica)] == [("d", {"n": 4})]
 
 
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("where", [None, "n>=0"])
+def test_a_reader_that_pauses_within_an_entry_goes_on_behind_what_was_let_go(policy: Policy, where: str | None) -> None:
+    """Otherwise a slow reader ends with an error of its own when the past goes while it pauses, or misses the end."""
+    replica, author, view = new_replica(9, COLLECTIONS[policy]), Author(1, COLLECTIONS[policy]), dict[str, Any]()
+
+    def write(kind: int, n: int) -> None:
+        give(replica, author.write([Operation(kind, id, {"n": n}) for id in "abc"]))
+        let_go(replica, 0)
+
+    async def read() -> None:
+        query = None if where is None else Query.parse(where)
+        async with aclosing(Follower(replica, Notifier(), query, "0").changes()) as following:
+            with trio.move_on_after(1):
+                async for change in following:
+                    view[change.id] = change.document
+                    if not later:
+                        continue
+                    write(*later.pop())
+
+    later = [(PUT, 4), (PATCH, 3), (PUT, 2)]
+    write(PUT, 1)
+    trio.run(read, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert not later
+    assert view == {id: {"n": 4} for id in "abc"}
+
+
 def test_a_question_about_what_was_let_go_is_answered_with_that() -> None:
     """Whoever asks learns until when, and where else to ask."""
     replica, author = new_replica(), Author(1)

@@ -129,8 +129,7 @@ class Past:
         They must be all that the last of them had seen.  It yields after each write that it read, so that others may
         run in between, and the state is complete when it ends.  LetGoError: writes that count may not be here.
         """
-        keeps_all = isinstance(state, SiblingState)
-        gone, is_present = self.gone(row.id), True
+        keeps_all, is_present = isinstance(state, SiblingState), True
         # Backwards where the latest counts, because nothing below the last put or delete does.
         for write in self.writes(row, reverse=not keeps_all):
             if not counts(write):
@@ -138,12 +137,12 @@ class Past:
             else:
                 self.apply(state, write)
                 if not keeps_all and write.kind != PATCH:
-                    if gone is None or write.stamp.hlc > gone.hlc:
+                    if (gone := self.gone(row.id)) is None or write.stamp.hlc > gone.hlc:
                         return
                     break
             yield
-        # What was let go is part of no present document, and it may be of every other.
-        if gone is not None and not is_present:
+        # What was let go, before this began or since, is part of no present document, and it may be of every other.
+        if not is_present and (gone := self.gone(row.id)) is not None:
             raise LetGoError(row.id, moment_text(to_datetime(gone.hlc)))
 
     def gone(self, id: str) -> Touch | None:
