@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from meshsync.api.documents import time_text
-from meshsync.api.requests import collection_of, flag, query_of, refuse_unknown, whole_number
+from meshsync.api.requests import collection_of, flag, number_of, query_of, refuse_unknown, whole_number
 from meshsync.api.responses import EVENT_STREAM, JSON_LINES, Lines, Write, line, server_sent, wants_event_stream
 from meshsync.core.limits import INT_MAX
 from meshsync.errors import LocalError
@@ -57,9 +57,9 @@ async def follow_events(node: Node, request: Request) -> Response:
     types = request.query_params.getlist("type")
     for unknown in set(types) - set(EVENT_TYPES):
         raise LocalError(f"there is no event {unknown!r}; there are {', '.join(EVENT_TYPES)}")
-    last = request.headers.get("last-event-id")
-    if since is None and last is not None and last.isascii() and last.isdecimal():
-        since = int(last) + 1
+    last = number_of(request.headers.get("last-event-id", ""))
+    if since is None and last is not None:
+        since = last + 1
     # Now, and not when the first event is asked for: what happens after the answer has begun is in it.
     begin = node.events.next if since is None else since
     only_kept = "follow" in request.query_params and not flag(request, "follow")

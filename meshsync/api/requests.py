@@ -61,9 +61,15 @@ def whole_number(request: Request, name: str, least: int, greatest: int) -> int 
     text = request.query_params.get(name)
     if text is None:
         return None
-    if text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= greatest:
-        return int(text)
+    number = number_of(text)
+    if number is not None and least <= number <= greatest:
+        return number
     raise LocalError(f"{name} is a whole number from {least} to {greatest}, not {text!r}")
+
+
+def number_of(text: str) -> int | None:
+    """The number that some digits are; None of all else, and of more digits than any number here has."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def flag(request: Request, name: str) -> bool:

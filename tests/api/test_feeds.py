@@ -154,6 +154,15 @@ async def test_a_slip_in_a_parameter_of_events_is_refused(served: Served, parame
     assert (await served.error("GET", "/v1/events", params=parameters))[0] == 400
 
 
+@pytest.mark.parametrize("id", ["9" * 5000, "٣", "-1", "part-1"])
+async def test_the_last_id_of_another_stream_is_passed_over(served: Served, id: str) -> None:
+    """A browser sends what it was told last, whoever it was: a number that Python will not read ended the request."""
+    response = await served.client.get(
+        "/v1/events", params={"follow": "false"}, headers={b"Last-Event-ID": id.encode()}
+    )
+    assert response.status_code == 200
+
+
 async def test_a_feed_ends_with_its_client(served: Served) -> None:
     """A forgotten feed would stay for ever, and enough of them would use up the connections."""
     idle = trio.lowlevel.current_statistics().tasks_living
