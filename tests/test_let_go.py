@@ -182,6 +182,26 @@ def test_a_reader_that_pauses_within_an_entry_goes_on_behind_what_was_let_go(pol
     assert view == {id: {"n": 4} for id in "abc"}
 
 
+def test_a_listing_of_the_past_misses_what_is_let_go_while_it_is_read() -> None:
+    """Otherwise `dump --at` ends with an error of its own where somebody writes meanwhile."""
+    replica, author, found = new_replica(), Author(1), list[str]()
+    give(replica, *(author.write([Operation(PUT, id, {"n": 1})]) for id in "abcd"))
+
+    async def read() -> None:
+        snapshot = await take_snapshot(Past(replica), to_datetime(replica.latest))
+        async with aclosing(snapshot.documents()) as documents:
+            async for one in documents:
+                found.append(one.id)
+                if one.id == "b":
+                    give(replica, *(author.write([Operation(PUT, id, {"n": 2})], hlc=later + n) for n, id in numbered))
+                    let_go(replica, 0)
+
+    later, numbered = START_MS + 1000 << 16, list(enumerate("acd"))
+    with pytest.raises(LetGoError) as missed:
+        trio.run(read)
+    assert (found, missed.value.missing) == (["a", "b"], 2)
+
+
 def test_a_question_about_what_was_let_go_is_answered_with_that() -> None:
     """Whoever asks learns until when, and where else to ask."""
     replica, author = new_replica(), Author(1)

@@ -164,10 +164,17 @@ class Past:
 
     def rows(self, after: str = "", *, contested: bool = False) -> Iterator[DocumentRow]:
         """The rows of all documents that were ever written, by id, behind the id `after`, read in pages; `contested`:
-        with conflicts only.
+        with conflicts only.  Each is as it stands when it is asked for.
         """
-        while page := self._replica.tables.document_rows(after, _PAGE, contested=contested):
-            yield from page
+        tables = self._replica.tables
+        while page := tables.document_rows(after, _PAGE, contested=contested):
+            read_at = tables.document_changes
+            for row in page:
+                if tables.document_changes == read_at:
+                    yield row
+                # What a row points at may be let go once the document has changed.
+                elif (now := tables.documents([row.id]).get(row.id)) is not None and (now.conflict or not contested):
+                    yield now
             after = page[-1].id
 
     def writes(self, row: DocumentRow, *, reverse: bool = False) -> Iterator[Write]:
