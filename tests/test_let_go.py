@@ -92,6 +92,40 @@ def test_what_was_is_told_rightly_or_not_at_all(policy: Policy, data: st.DataObj
     assert at(Past(frugal), to_datetime(last)) == at(Past(whole), to_datetime(last))
 
 
+@pytest.mark.parametrize("policy", Policy)
+def test_a_past_is_known_behind_a_write_that_had_seen_all_that_was_let_go(policy: Policy) -> None:
+    """Otherwise nothing of a document's past is shown any more as soon as one of its payloads was let go."""
+    a, b = Author(1, COLLECTIONS[policy]), Author(2, COLLECTIONS[policy])
+    first = a.write([Operation(PUT, "d", {"n": 1}), Operation(PUT, "e", {"n": 1})])
+    other = b.write([Operation(PATCH, "d", {"n": 2})])
+    both = a.write([Operation(PUT, "d", {"n": 3})], [other])
+    more = a.write([Operation(PATCH, "d", {"m": 4})])
+    alone = b.write([Operation(PUT, "e", {"n": 5})], [both])
+    last = a.write([Operation(PUT, "d", {"n": 6}), Operation(PUT, "e", {"n": 6})], [alone])
+    replica = new_replica(9, COLLECTIONS[policy])
+    give(replica, first, other, both, more, alone, last)
+    let_go(replica, 4)
+    assert replica.tables.marked() == 2
+    past = Past(replica)
+    assert at(past, last.id.hex()) == {"d": {"n": 6}, "e": {"n": 6}}
+    for entry in (more, alone):
+        assert document_at(past, entry.id.hex(), "d") == ({"n": 3, "m": 4} if entry is more else {"n": 3})
+    with pytest.raises(LetGoError):
+        document_at(past, other.id.hex(), "d")
+    with pytest.raises(LetGoError):
+        document_at(past, more.id.hex(), "e")
+
+
+def document_at(past: Past, when: str, id: str) -> Any:
+    """One document as it was."""
+
+    async def take() -> Any:
+        document = await (await take_snapshot(past, when, None)).get(id)
+        return None if document is None else document.body
+
+    return trio.run(take)
+
+
 @given(st.sampled_from(Policy), st.data())
 def test_what_is_told_of_origins_and_writes_is_true(policy: Policy, data: st.DataObject) -> None:
     """Otherwise a value is said to have overridden one that it never met, or a change to be what it was not."""

@@ -28,6 +28,7 @@ from meshsync.store.husks import is_husk
 from meshsync.store.rows import DocumentRow, EntryRow, Touch
 
 if TYPE_CHECKING:
+    from meshsync.store.branches import Branch
     from meshsync.store.drafts import State
     from meshsync.store.replica import Replica
 
@@ -130,20 +131,43 @@ class Past:
         run in between, and the state is complete when it ends.  LetGoError: writes that count may not be here.
         """
         keeps_all, is_present = isinstance(state, SiblingState), True
+        cleared: Write | None = None
+        """The last of those that count that said all of the document."""
         # Backwards where the latest counts, because nothing below the last put or delete does.
         for write in self.writes(row, reverse=not keeps_all):
             if not counts(write):
                 is_present = False
             else:
                 self.apply(state, write)
+                cleared = write if keeps_all and write.kind != PATCH else cleared
                 if not keeps_all and write.kind != PATCH:
                     if (gone := self.gone(row.id)) is None or write.stamp.hlc > gone.hlc:
                         return
                     break
             yield
         # What was let go, before this began or since, is part of no present document, and it may be of every other.
-        if not is_present and (gone := self.gone(row.id)) is not None:
+        gone = None if is_present else self.gone(row.id)
+        if gone is not None and not (cleared is not None and self._saw_all(cleared.place, gone.hlc)):
             raise LetGoError(row.id, moment_text(to_datetime(gone.hlc)))
+
+    def _saw_all(self, write: Place, hlc: int) -> bool:
+        """Whether the author of a write had seen all entries up to a time; False where that takes too long to find."""
+        branches = self._replica.branches.values()
+        last = [place for branch in branches if (place := self._last_until(branch, hlc)) is not None]
+        return write.hlc > hlc and not self._replica.ancestry.unseen(write, last)
+
+    def _last_until(self, branch: Branch, hlc: int) -> Place | None:
+        """The last entry of a branch up to a time, which its stamps follow."""
+        tables, low, high = self._replica.tables, branch.first_seq - 1, branch.tip.seq
+        found: Place | None = None
+        while low < high:
+            middle = (low + high + 1) // 2
+            head = tables.entry_at(branch.number, middle)
+            if head is not None and head.hlc <= hlc:
+                found, low = Place(branch.number, middle, head.hlc), middle
+            else:
+                high = middle - 1
+        return found
 
     def gone(self, id: str) -> Touch | None:
         """The latest of the writes to a document whose payloads are not here because nobody needs them now; None where
