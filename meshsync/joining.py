@@ -46,9 +46,9 @@ class Terms(NamedTuple):
         return cls(
             None if query is None else Query.of(query),
             None if priority is None else Priority.of(priority),
-            Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts,
-            Retention.parse(retain) if isinstance(retain, str) else retain,
-            History.parse(history) if isinstance(history, str) else history,
+            None if conflicts is None else Policy.of(conflicts),
+            None if retain is None else Retention.of(retain),
+            None if history is None else History.of(history),
         )
 
     @property

@@ -280,4 +280,4 @@ def test_the_policy_is_part_of_the_identity() -> None:
     assert policy_of(ids[Policy.LEAST], "") is Policy.LATEST
     assert policy_of(ids[Policy.LEAST], "other") is Policy.LATEST
     with pytest.raises(LocalError, match="latest, greatest, least, manual"):
-        Policy.parse("newest")
+        Policy.of("newest")

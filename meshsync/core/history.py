@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from meshsync.errors import LocalError
+from meshsync.core.naming import named_choice
 
 
 class History(Enum):
@@ -17,10 +17,6 @@ class History(Enum):
     sides of a conflict are made of."""
 
     @classmethod
-    def parse(cls, text: str) -> History:
-        """Read its name.  LocalError: there is no such history."""
-        try:
-            return cls(text)
-        except ValueError:
-            names = ", ".join(one.value for one in cls)
-            raise LocalError(f"there is no history {text!r}; there are {names}") from None
+    def of(cls, history: History | str) -> History:
+        """A history as callers give it: as such, or its name.  LocalError: there is none such."""
+        return named_choice(cls, history, "history")

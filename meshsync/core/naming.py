@@ -1,16 +1,19 @@
 """What can be the name of a collection: its id is derived from it, and it stands in tables, logs and paths of URLs.
 
-And what can name a document to whoever reads.
+And what can name a document to whoever reads, and one of a few choices.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from enum import Enum
+from typing import TypeVar
 
 from meshsync.core.limits import COLLECTION_NAME_BYTES_MAX
 from meshsync.errors import LocalError
 
 _SHOWN_CHARACTERS_MAX = 80
+_Choice = TypeVar("_Choice", bound=Enum)
 
 
 def is_plain_text(value: str) -> bool:
@@ -37,3 +40,13 @@ def check_named_document(id: str) -> None:
         id.encode()
     except UnicodeEncodeError:
         raise LocalError(f"{id!r:.80} is no id of a document: it holds half a surrogate pair") from None
+
+
+def named_choice(choices: type[_Choice], said: _Choice | str, what: str) -> _Choice:
+    """A choice as callers give it: as such, or by its name in small letters.  LocalError: there is none such."""
+    if isinstance(said, choices):
+        return said
+    names = {one.name.lower(): one for one in choices}
+    if isinstance(said, str) and said in names:
+        return names[said]
+    raise LocalError(f"there is no {what} {said!r:.40}; there are {', '.join(names)}")

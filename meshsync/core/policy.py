@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any
 
 from meshsync.core import cbor
+from meshsync.core.naming import named_choice
 from meshsync.errors import LocalError
 from meshsync.ids import CollectionId
 
@@ -40,13 +41,9 @@ class Policy(Enum):
     MANUAL = "manual"
 
     @classmethod
-    def parse(cls, text: str) -> Policy:
-        """Read its name.  LocalError: there is no such policy."""
-        try:
-            return cls(text)
-        except ValueError:
-            names = ", ".join(policy.value for policy in cls)
-            raise LocalError(f"there is no policy for conflicts {text!r:.40}; there are {names}") from None
+    def of(cls, policy: Policy | str) -> Policy:
+        """A policy as callers give it: as such, or its name.  LocalError: there is none such."""
+        return named_choice(cls, policy, "policy for conflicts")
 
     @property
     def keeps_all(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from meshsync.errors import LocalError
+from meshsync.core.naming import named_choice
 
 
 class Priority(enum.IntEnum):
@@ -18,9 +18,4 @@ class Priority(enum.IntEnum):
     @classmethod
     def of(cls, priority: Priority | str) -> Priority:
         """A priority as callers give it: as such, or its name in small letters.  LocalError: there is none such."""
-        names = {one.name.lower(): one for one in cls}
-        if isinstance(priority, str) and priority in names:
-            return names[priority]
-        if not isinstance(priority, cls):
-            raise LocalError(f"there is no priority {priority!r:.40}; there are {', '.join(names)}")
-        return priority
+        return named_choice(cls, priority, "priority")

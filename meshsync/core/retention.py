@@ -32,6 +32,13 @@ class Retention(NamedTuple):
     """How many of the last arrivals."""
 
     @classmethod
+    def of(cls, retention: Retention | str) -> Retention:
+        """A retention as callers give it: as such, or as people type it.  LocalError: it says nothing of the kind."""
+        if isinstance(retention, cls):
+            return retention
+        return cls.parse(retention if isinstance(retention, str) else repr(retention))
+
+    @classmethod
     def parse(cls, text: str) -> Retention:
         """Read it as people type it.  LocalError: it is none of the forms above."""
         word = text.strip()

@@ -40,11 +40,11 @@ class Subscription:
         """Which documents it brings; of several handles of one collection, what any of them wants."""
         self.priority = Priority.of(priority)
         """Of the handles of one collection the most urgent counts.  `SyncEngine.set_priority` changes them all."""
-        self.conflicts = Policy.parse(conflicts) if isinstance(conflicts, str) else conflicts
+        self.conflicts = None if conflicts is None else Policy.of(conflicts)
         """How it decides conflicts; None: as it is held here, or else by default."""
-        self.retain = Retention.parse(retain) if isinstance(retain, str) else retain
+        self.retain = Retention.of(retain)
         """What is kept of the past; of several handles of one collection, all that any of them keeps."""
-        self.history = History.parse(history) if isinstance(history, str) else history
+        self.history = None if history is None else History.of(history)
         """How much of the past it brings; None: all, or where nothing is kept of it the latest only."""
         self._is_open = False
 
@@ -98,7 +98,7 @@ class Subscription:
         before = self.query, self.history
         query = self.query if query is None else Query.of(query)
         encode_query(query)
-        self.history = History.parse(history) if isinstance(history, str) else history or self.history
+        self.history = self.history if history is None else History.of(history)
         self.query = query
         try:
             if self._is_open:

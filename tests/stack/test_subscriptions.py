@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -85,6 +87,29 @@ def test_a_handle_that_wants_too_much_beside_another_changes_nothing() -> None:
         other.close()
         one.close()
         assert a.sync.subscribed() == []
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("priority", "there is no priority 5; there are critical, high, medium, low"),
+        ("conflicts", "there is no policy for conflicts 5; there are latest, greatest, least, manual"),
+        ("history", "there is no history 5; there are full, latest"),
+        ("retain", "'5' does not say what to keep; expected all, latest, 30d, 12h or 10000 entries"),
+    ],
+)
+def test_what_is_none_of_its_kind_is_refused(what: str, expected: str) -> None:
+    """Otherwise a slip in a program shows much later, as an error of this package's own."""
+
+    async def scenario(world: World) -> None:
+        a = await world.start(1)
+        wrong: dict[str, Any] = {what: 5}
+        with pytest.raises(LocalError, match=f"^{expected}"):
+            a.sync.subscribe("notes", **wrong)
+        with pytest.raises(LocalError, match=f"^{expected}"):
+            await a.join("notes", **wrong)
 
     simulate(scenario)
 
