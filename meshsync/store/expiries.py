@@ -40,6 +40,8 @@ class Expiries:
         kept = replica.store.meta(self._key)
         self.passed_ms = 0 if kept is None else int(kept)
         """The rows are those of this moment, in milliseconds since the Unix epoch."""
+        self.seen_ms = self.passed_ms
+        """The present when it was looked at last, which is later where nothing expired since."""
         self._todo: tuple[Moment, Moment] | None = None
         """What is left of a step on."""
         self.comes_earlier: Callable[[], None] = _nothing
@@ -121,6 +123,7 @@ class Expiries:
         StoreError: the disk; to be called again.
         """
         present, passed = self.present_ms(now_ms), self.passed_ms
+        self.seen_ms = present
         if self._todo is not None:
             if self.is_behind and present > passed:
                 self._todo, self.passed_ms = (self._todo[0], _behind(present)), present

@@ -156,7 +156,10 @@ class Unwanted:
         replica, interest = self._replica, self._replica.interest
         assert interest is not None
         row = replica.tables.documents([id]).get(id)
-        if interest.wants(id, document_tag(replica.id, id)) or (row is not None and self._may_return(row)):
+        if interest.wants(id, document_tag(replica.id, id)):
+            return True
+        if row is not None and self._may_return(row):
+            self.note(id)
             return True
         return self._is_awaited(id) or any(
             replica.branches[row.branch].log.author == replica.author for row, _ in self._entries(id)
@@ -183,8 +186,8 @@ class Unwanted:
 
     def _may_return(self, row: DocumentRow) -> bool:
         """Whether a clock that goes wrong may have made a document expire."""
-        patience_ms, is_past = self._replica.limits.clock_ahead_ms_max, self._replica.expiries.is_past
-        return row.expires_ms is not None and is_past(row.expires_ms) and not is_past(row.expires_ms + patience_ms)
+        patience_ms, expiries = self._replica.limits.clock_ahead_ms_max, self._replica.expiries
+        return expiries.is_past(row.expires_ms) and expiries.seen_ms < (row.expires_ms or 0) + patience_ms
 
     def _entries(self, id: str) -> Iterator[tuple[EntryRow, tuple[str, ...]]]:
         """The entries that touch a document and have their payloads, and all that each touches.  DamagedError."""

@@ -164,3 +164,26 @@ def test_what_lacks_of_what_has_expired_is_not_fetched() -> None:
         assert b.sync.is_synced()
 
     simulate(scenario)
+
+
+def test_what_expired_is_dropped_where_a_part_is_wanted_and_comes_back_with_its_extension() -> None:
+    """Otherwise nobody gets rid of what expired documents said, or an extension that comes late finds nothing of it."""
+
+    async def scenario(world: World) -> None:
+        a, c = await world.start(1), await world.start(3, peers=[1])
+        # All documents match, and those that have expired do not.
+        b = await world.start(2, peers=[1], collections=[{"name": "notes", "where": ["not dropped=true"]}])
+        await a.collection("notes").put("d", {"n": 1}, expires="60s")
+        await level(a, b, c)
+        world.cut(1, 3)
+        await c.collection("notes").patch("d", {"m": 1}, expires="3h")
+        await trio.sleep(LIMITS.clock_ahead_ms_max / 1000 + 600)
+        assert documents(b) == {}
+        (entry,) = b.sync.replica("notes").scan_entries()
+        assert entry.payload is None
+        world.join(1, 3)
+        await trio.sleep(120)
+        await level(a, b, c)
+        assert documents(a) == documents(b) == documents(c) == {"d": {"n": 1, "m": 1}}
+
+    simulate(scenario)
