@@ -77,7 +77,7 @@ class Collection:
     @property
     def held(self) -> int:
         """How many documents are at this node, those outside of the part that it wants included."""
-        return self._replica.tables.counts()[1]
+        return self._replica.tables.counts()[1] - self._replica.expiries.due()
 
     # Writing
 

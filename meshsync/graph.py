@@ -173,7 +173,7 @@ class _Mesh:
             "root": replica.root().hex() if equal else summary.root.hex(),
             "equal": equal,
             "entries": replica.entry_count() if equal else summary.entries,
-            "documents": replica.tables.counts()[1] if equal and replica.interest is None else summary.documents,
+            "documents": replica.document_count() if equal and replica.interest is None else summary.documents,
             "behind": behind,
             "ahead": ahead,
             "exact": exact,
