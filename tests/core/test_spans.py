@@ -191,6 +191,15 @@ def test_hints_are_given_where_bytes_can_tell(expression: str, has_hint: bool) -
     assert (Query.parse(expression).hint is not None) is has_hint
 
 
+@given(st.text(alphabet="z.*+?[](){}|^$\\\n ä", min_size=1), st.sampled_from(["=", "prefix", "in"]))
+def test_hints_take_texts_as_they_are(text: str, op: str) -> None:
+    """What means something in a pattern would be looked for as another text, and the document be passed over."""
+    query = Query.from_json({"field": "a", op: [text, "b" * 9] if op == "in" else text})
+    assert query.hint is not None
+    assert query.hint(cbor.encode([[PUT, "the id", {"a": text}]]))
+    assert not query.hint(cbor.encode([[PUT, "id", {"a": "d" * len(text)}]]))
+
+
 @given(st.lists(scalars | values))
 def test_any_values_can_be_sorted(items: list[Any]) -> None:
     """A listing by a field that holds all sorts of things would end in a traceback."""
