@@ -11,18 +11,20 @@ Either way others are told that it is superseded.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
 from meshsync.core import cbor
-from meshsync.core.entry import TAG_BYTES, describe_payload, document_tag, document_tags
+from meshsync.core.entry import TAG_BYTES, describe_payload
 from meshsync.errors import PeerError
-from meshsync.ids import CollectionId
 
 SUPERSEDED = 1
 LET_GO = 2
 
 _WITHOUT_MARK = b"\x83"
+_ONE_TAG_START = _WITHOUT_MARK + b"\x58\x20"
+_ONE_TAG_HEAD = b"\x81\x48"
 _ONE_TAG_BYTES = 34 + 10
 """What hash and a single tag take of a description, besides the size."""
 _ONE_TAG_BARE_BYTES_MAX = 1 + _ONE_TAG_BYTES + 5
@@ -38,13 +40,13 @@ def bare_of(described: bytes, mark: int | None = None) -> bytes:
     return _WITHOUT_MARK + described if mark is None else _WITH_MARK + described + bytes([mark])
 
 
-def described(collection: CollectionId, payload: bytes, ids: Sequence[str]) -> bytes:
-    """What stands for a payload that touches these documents, and that stays away."""
-    if len(ids) == 1:
-        # Each entry that stays away passes here, and nearly each touches one document: in one piece, without calls.
-        digest, size, tag = cbor.sha256(payload), cbor.encode_uint(len(payload)), document_tag(collection, ids[0])
-        return b"\x83\x58\x20%b%b\x81\x48%b" % (digest, size, tag)
-    return bare_of(describe_payload(cbor.sha256(payload), len(payload), document_tags(collection, ids)))
+def described(payload: bytes, tags: Sequence[bytes]) -> bytes:
+    """What stands for a payload that touches the documents with these tags (`document_tags`), and that stays away."""
+    digest, size = hashlib.sha256(payload).digest(), len(payload)
+    if len(tags) == 1:
+        # Each entry that stays away passes here, and nearly each touches one document: in one piece.
+        return b"".join((_ONE_TAG_START, digest, cbor.encode_uint(size), _ONE_TAG_HEAD, tags[0]))
+    return bare_of(describe_payload(digest, size, tags))
 
 
 def is_lacking(bare: bytes | None) -> bool:

@@ -38,8 +38,8 @@ _DOCUMENT_DOMAIN = b"meshsync/doc/1\0"
 _BYTES32 = b"\x58\x20"
 _NULL = b"\xf6"
 TAG_BYTES = 8
-_ONE_OPERATION = frozenset((b"\x81\x82", b"\x81\x83", b"\x81\x84"))
 _KINDS = frozenset((PUT, PATCH, DELETE))
+_ONE_OPERATION = frozenset(bytes((0x81, 0x80 + items, kind)) for items in (2, 3, 4) for kind in _KINDS)
 _TEXT = 0x60
 
 
@@ -272,14 +272,28 @@ def entry_id(header: bytes) -> bytes:
 
 def touched_documents(payload: bytes) -> list[str]:
     """The ids of the documents that a payload of this node's own store touches."""
-    # Most payloads are one operation.  Its id stands at the front, where it can be read without decoding the rest.
-    if payload[:2] in _ONE_OPERATION and payload[2] in _KINDS:
+    only = _only_document(payload)
+    return [operation[1] for operation in cbor.decode_trusted(payload)] if only is None else [only.decode()]
+
+
+def touched_tags(collection: CollectionId, payload: bytes) -> list[bytes]:
+    """The tags of `touched_documents`, as `document_tags` gives them."""
+    only = _only_document(payload)
+    if only is None:
+        return document_tags(collection, touched_documents(payload))
+    return [hashlib.sha256(_DOCUMENT_DOMAIN + collection + only).digest()[:TAG_BYTES]]
+
+
+def _only_document(payload: bytes) -> bytes | None:
+    """The id, in UTF-8, of the document of a payload of one operation, as most are.  None: look for yourself."""
+    # It stands at the front, where it can be read without decoding the rest.
+    if payload[:3] in _ONE_OPERATION:
         length = payload[3] - _TEXT
         if 0 <= length < 24:
-            return [payload[4 : 4 + length].decode()]
+            return payload[4 : 4 + length]
         if length == 24:
-            return [payload[5 : 5 + payload[4]].decode()]
-    return [operation[1] for operation in cbor.decode_trusted(payload)]
+            return payload[5 : 5 + payload[4]]
+    return None
 
 
 def document_tags(collection: CollectionId, ids: Iterable[str]) -> list[bytes]:

@@ -87,7 +87,7 @@ class Pusher:
             columns = put_in_columns(held, parcel.rows, self._own_logs.index, explicit=explicit)
         except DamagedError:
             return now  # it is known of from now on, and the next parcel goes without
-        self._sieve.sent(parcel.rows)
+        self._sieve.sent(parcel.rows, columns.superseded)
         for branch, seq in {row.branch: row.seq for row in parcel.rows}.items():
             view.sent(branch, seq)
         view.floor = parcel.cursor

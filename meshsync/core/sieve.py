@@ -179,12 +179,13 @@ class Sieve:
             return None
         return found | {row.arrival for row in rows if is_marked(row.bare)}
 
-    def sent(self, rows: Sequence[StoredEntry]) -> None:
-        """These entries go out, as they were chosen."""
+    def sent(self, rows: Sequence[StoredEntry], superseded: Iterable[int]) -> None:
+        """These entries go out, as they were chosen: those at these positions as superseded."""
         if self.query is None:
             return
         # What is superseded changes nothing, so no document has to be named for it.
-        self._whole.update([row.arrival for row in rows if row.payload is not None or is_marked(row.bare)])
+        self._whole.update([row.arrival for row in rows if row.payload is not None])
+        self._whole.update([rows[k].arrival for k in superseded])
         if not self._has_scanned:
             self._judged += bisect_left(rows, self._end, key=_arrival)
 

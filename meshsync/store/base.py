@@ -54,6 +54,9 @@ class DocumentTouches(Protocol):
     def forget_gone(self) -> None:
         """All payloads came back: nothing is let go of any document."""
 
+    def noted(self, tags: Sequence[bytes]) -> set[bytes]:
+        """Those of some tags under which entries are noted."""
+
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         """At most `limit` of the entries behind `after`, by time; `reverse`: those before it, the latest first."""
 

@@ -60,6 +60,9 @@ class MemoryTouches:
         before, self._gone = self._gone, {}
         self.changed(partial(self._gone.update, before))
 
+    def noted(self, tags: Sequence[bytes]) -> set[bytes]:
+        return {tag for tag in tags if self._by_tag.get(tag)}
+
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         noted = self._by_tag.get(tag, [])
         if reverse:

@@ -202,17 +202,19 @@ class Outbox:
 
     def _cut(self, rows: Iterator[EntryRow], bytes_soft: float, choose: Choose | None) -> Parcel | None:
         limits, branches, author = self._replica.limits, self._replica.branches, self._replica.author
+        whole_soft, count_soft, count_max = (
+            limits.batch_entries_soft,
+            limits.batch_headers_soft,
+            limits.batch_entries_max,
+        )
         taken: list[EntryRow] = []
         open_branches: set[int] = set()
         own: dict[int, bool] = {}
         size = whole = end = 0
-        for row, weight in _weighed(rows, bytes_soft, choose):
+        for count, (row, weight) in enumerate(_weighed(rows, bytes_soft, choose), 1):
             taken.append(row)
             size += weight
             whole += row.payload is not None
-            is_full = (
-                size >= bytes_soft or whole >= limits.batch_entries_soft or len(taken) >= limits.batch_headers_soft
-            )
             is_closed = row.seal is not None or own.get(row.branch)
             if is_closed is None:
                 is_closed = own[row.branch] = branches[row.branch].log.author == author
@@ -221,10 +223,10 @@ class Outbox:
             elif open_branches:
                 open_branches.discard(row.branch)
             if not open_branches:
-                end = len(taken)
-            if end and is_full:
+                end = count
+            if end and (size >= bytes_soft or whole >= whole_soft or count >= count_soft):
                 break
-            if len(taken) >= limits.batch_entries_max:
+            if count >= count_max:
                 raise LookupError("no place to cut a batch: a log is stored without its seals")
         if not end:
             return None

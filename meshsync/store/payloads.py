@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from meshsync.core import cbor
 from meshsync.core.anchor import Anchor
 from meshsync.core.bare import LET_GO, described, description, is_lacking, with_mark
-from meshsync.core.entry import check_untrusted_payload, document_tags, touched_documents
+from meshsync.core.entry import check_untrusted_payload, document_tags, touched_tags
 from meshsync.errors import DamagedError, PeerError
 from meshsync.ids import LogId, LogPlace
 from meshsync.store.applied import Applied
@@ -82,9 +82,9 @@ class Payloads:
         for row in rows:
             assert row.payload is not None
             freed += len(row.payload)
-            bare = described(self._replica.id, row.payload, touched_documents(row.payload))
-            tables.touches.let_go([(tag, row.hlc, row.arrival) for tag in description(bare)[2]])
-            tables.rewrite_entry(row._replace(payload=None, bare=with_mark(bare, LET_GO)))
+            tags = touched_tags(self._replica.id, row.payload)
+            tables.touches.let_go([(tag, row.hlc, row.arrival) for tag in tags])
+            tables.rewrite_entry(row._replace(payload=None, bare=with_mark(described(row.payload, tags), LET_GO)))
         return freed
 
     def _sendable_again(self, number: int) -> dict[int, int]:

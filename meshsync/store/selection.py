@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from meshsync.core.bare import described
-from meshsync.core.entry import document_tag, touched_documents
+from meshsync.core.entry import document_tag, touched_documents, touched_tags
 from meshsync.core.hints import Hint
 from meshsync.core.query import Query
 from meshsync.errors import DamagedError
@@ -27,6 +27,8 @@ _BOOKMARK = struct.Struct(">8sQQ")
 """Of which process, how many entries had got their payloads late, and the next entry to look at."""
 _LATE_MAX = 4096
 """Who comes back after more than so many has everything named again."""
+_MOSTLY_NEW = 1.25
+"""With no more entries than so many for each document, most documents were written once, and few are noted."""
 
 
 class Selection:
@@ -78,13 +80,13 @@ class Selection:
         """Entries as they go out to a peer with this query: without the payload where no document that the entry
         touches matches now.
         """
-        touched = [() if row.payload is None else touched_documents(row.payload) for row in rows]
-        matching, collection = self._matching(query, rows, touched), self._replica.id
+        tags = self._touched_tags(rows)
+        whole = self._matching(query, rows, tags)
         return [
             row
-            if row.payload is None or not matching.isdisjoint(ids)
-            else entry_row((*row[:7], None, described(collection, row.payload, ids), row.seal))
-            for row, ids in zip(rows, touched, strict=True)
+            if row.payload is None or row.arrival in whole
+            else entry_row((*row[:7], None, described(row.payload, touched), row.seal))
+            for row, touched in zip(rows, tags, strict=True)
         ]
 
     def next_matching(self, query: Query, after: str | None, limit: int) -> tuple[list[tuple[bytes, int]], str | None]:
@@ -139,19 +141,50 @@ class Selection:
         return None
 
     def _tags(self, query: Query | None, rows: Sequence[EntryRow]) -> list[bytes]:
-        touched = [() if row.payload is None else touched_documents(row.payload) for row in rows]
-        ids = dict.fromkeys(chain.from_iterable(touched))
-        matching = None if query is None else self._matching(query, rows, touched)
-        return [document_tag(self._replica.id, id) for id in ids if matching is None or id in matching]
+        tags = self._touched_tags(rows)
+        if query is None:
+            return list(dict.fromkeys(chain.from_iterable(tags)))
+        ids = dict.fromkeys(chain.from_iterable(self._matching(query, rows, tags).values()))
+        return [document_tag(self._replica.id, id) for id in ids]
 
-    def _matching(self, query: Query, rows: Sequence[EntryRow], touched: Sequence[Sequence[str]]) -> set[str]:
-        """Of the documents that these entries touch, and maybe of all, those that match as they stand now."""
-        if (known := self._matches_by_index.ids(query, len(rows))) is not None:
-            return known
-        ids = list(dict.fromkeys(chain.from_iterable(touched)))
-        at_hand = {row.arrival: row.payload for row in rows if row.payload is not None}
-        found = self._replica.tables.document_payloads(ids, self._hint(query), at_hand)
-        return {row.id for row, payload in found if self._matches(query, row, payload, if_lost=True)}
+    def _touched_tags(self, rows: Sequence[EntryRow]) -> list[Sequence[bytes]]:
+        """For each of these entries the tags of the documents that it touches, where its payload is here."""
+        collection = self._replica.id
+        return [() if row.payload is None else touched_tags(collection, row.payload) for row in rows]
+
+    def _matching(
+        self, query: Query, rows: Sequence[EntryRow], tags: Sequence[Sequence[bytes]]
+    ) -> dict[int, list[str]]:
+        """Of these entries those that touch documents that match as they stand now: by arrival, these documents."""
+        matching = self._matches_by_index.ids(query, len(rows))
+        if matching is None:
+            rows = self._unsettled(query, rows, tags)
+        touched = {row.arrival: touched_documents(row.payload) for row in rows if row.payload is not None}
+        if matching is None:
+            ids = list(dict.fromkeys(chain.from_iterable(touched.values())))
+            at_hand = {row.arrival: row.payload for row in rows if row.payload is not None}
+            found = self._replica.tables.document_payloads(ids, self._hint(query), at_hand)
+            matching = {row.id for row, payload in found if self._matches(query, row, payload, if_lost=True)}
+        return {
+            arrival: [id for id in ids if id in matching]
+            for arrival, ids in touched.items()
+            if not matching.isdisjoint(ids)
+        }
+
+    def _unsettled(self, query: Query, rows: Sequence[EntryRow], tags: Sequence[Sequence[bytes]]) -> Sequence[EntryRow]:
+        """Those of these entries whose documents have to be looked at to know whether one of them matches."""
+        hint, tables = self._hint(query), self._replica.tables
+        entries, documents, _ = tables.counts()
+        if hint is None or entries > _MOSTLY_NEW * documents:
+            return rows
+        # A document of which no entry is noted was written once, so it is what the payload at hand says: see
+        # DocumentTouches.
+        noted = tables.touches.noted(list(chain.from_iterable(tags)))
+        return [
+            row
+            for row, touched in zip(rows, tags, strict=True)
+            if row.payload is not None and (hint(row.payload) or not noted.isdisjoint(touched))
+        ]
 
     def _hint(self, query: Query) -> Hint | None:
         """What tells by the stored bytes of a document that it does not match."""

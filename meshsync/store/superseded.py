@@ -24,7 +24,7 @@ from meshsync.core.bare import (
     tags_of,
     with_mark,
 )
-from meshsync.core.entry import touched_documents
+from meshsync.core.entry import touched_documents, touched_tags
 from meshsync.core.history import History
 from meshsync.core.holding import StoredEntry
 from meshsync.core.limits import INT_MAX
@@ -117,7 +117,7 @@ class Superseded:
         ]
 
     def _passed(self, payload: bytes) -> bytes:
-        return with_mark(described(self._replica.id, payload, touched_documents(payload)), SUPERSEDED)
+        return with_mark(described(payload, touched_tags(self._replica.id, payload)), SUPERSEDED)
 
     # Marking
 

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshsync.core.bare import described
-from meshsync.core.entry import document_tag, touched_documents
+from meshsync.core.entry import document_tag, touched_documents, touched_tags
 from meshsync.errors import DamagedError
 from meshsync.store.applied import Dropped
 from meshsync.store.husks import husk_of, is_husk
@@ -230,9 +230,9 @@ class Unwanted:
             tables.put_documents(after, sum(row.live for row in after) - sum(row.live for row in before.values()))
             for row in goes:
                 assert row.payload is not None
-                touched = touched_documents(row.payload)
-                touches += [(document_tag(replica.id, id), row.hlc, row.arrival) for id in touched]
-                tables.rewrite_entry(row._replace(payload=None, bare=described(replica.id, row.payload, touched)))
+                tags = touched_tags(replica.id, row.payload)
+                touches += [(tag, row.hlc, row.arrival) for tag in tags]
+                tables.rewrite_entry(row._replace(payload=None, bare=described(row.payload, tags)))
                 size += len(row.payload)
             tables.touches.add(touches)
         return Dropped(len(goes), size)

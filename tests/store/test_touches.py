@@ -53,6 +53,20 @@ def test_touches_of_entries_that_lack_their_payloads_are_read_among_others(store
     assert noted(tables, tag(1)) == [ordered[0], *ordered[2:]]
 
 
+def test_tags_of_documents_that_are_noted_are_told_from_others(store: Store) -> None:
+    """A document of which nothing is noted is taken for what its only entry says, and not looked at."""
+    tables = store_headers(store, [header(1, tag(1)), header(2, tag(2), tag(3))])
+    touches = [(tag(4), 1, 3), (tag(4), 2, 4), (tag(5), 3, 5)]
+    with store.transaction():
+        tables.touches.add(touches)
+    tags = [tag(number) for number in (1, 2, 3, 4, 5, 6, 4)]
+    assert tables.touches.noted(tags) == {*tags} - {tag(6)}
+    assert tables.touches.noted([tag(6)]) == tables.touches.noted([]) == set()
+    with store.transaction():
+        tables.touches.let_go([*touches[:1], *touches[2:], (tag(2), 2 << 16, 2)])
+    assert tables.touches.noted(tags) == {tag(1), tag(3), tag(4)}
+
+
 def test_touches_that_were_rolled_back_are_gone(store: Store) -> None:
     """Otherwise the past names entries that were never stored."""
     tables = places(store)

@@ -54,6 +54,10 @@ class SqliteTouches:
         self._delete = f"DELETE FROM touches_{number} WHERE tag = ? AND hlc = ? AND arrival = ?"
         self._let_go = _LET_GO.format(n=number)
         self._gone = f"SELECT hlc, arrival FROM gone_{number} WHERE tag = ?"
+        self._noted = (
+            "SELECT wanted.value FROM carray(?) AS wanted "
+            f"WHERE EXISTS (SELECT 1 FROM touches_{number} WHERE tag = wanted.value)"
+        )
         self._forget_gone = f"DELETE FROM gone_{number}"
         page = f"SELECT hlc, arrival FROM touches_{number} WHERE tag = ? AND (hlc, arrival)"
         self._forwards = f"{page} > (?, ?) ORDER BY hlc, arrival LIMIT ?"
@@ -108,6 +112,11 @@ class SqliteTouches:
 
     def forget_gone(self) -> None:
         self._database.write(self._forget_gone)
+
+    def noted(self, tags: Sequence[bytes]) -> set[bytes]:
+        rows = self._database.rows(self._noted, (apsw.carray(tuple(tags)),)) if tags else []
+        found, waiting = {tag for (tag,) in rows}, self._waiting()
+        return found if waiting.first is None else found | {tag for tag in tags if waiting.of(tag)}
 
     def page(self, tag: bytes, after: Touch | None, limit: int, *, reverse: bool = False) -> list[Touch]:
         after = after or (Touch(INT_MAX, INT_MAX) if reverse else Touch(-1, -1))
