@@ -30,6 +30,7 @@ from meshsync.store.ancestry import Ancestry
 from meshsync.store.applied import Applied, Cursor
 from meshsync.store.base import CollectionTables, Store
 from meshsync.store.branches import Branch, Branches, renumbered
+from meshsync.store.change import Change, Inserted
 from meshsync.store.expiries import Expiries
 from meshsync.store.indexes import Indexes
 from meshsync.store.interest import Interest
@@ -247,7 +248,7 @@ class Replica(Branches):
             # Someone has later entries of our own log: this store is a restored copy, or has a twin.  First the
             # new incarnation, so that no crash in between leaves this node writing to the old one.
             self.own.renew()
-        with self.change():
+        with self.change() as change:
             numbers = self._open_proposed({entry.branch for entry in rebuilt.entries})
             entries = renumbered(rebuilt.entries, numbers)
             if entries:
@@ -259,7 +260,7 @@ class Replica(Branches):
                 self.payloads.fill_repeated(rebuilt.repeated, applied)
                 applied.filled += self.superseded.mark(rebuilt.superseded)
         applied.reached = {numbers.get(number, number): seq for number, seq in rebuilt.reached.items()}
-        applied.forked = [branch.log for branch in self._added if self.is_forked(branch.log)]
+        applied.forked = [branch.log for branch in change.opened if self.is_forked(branch.log)]
         return applied
 
     def _holds_later(self, entries: Iterable[NewEntry]) -> bool:
@@ -280,7 +281,7 @@ class Replica(Branches):
 
     def _open_branch(self, log: LogId, base: int | None, first_seq: int) -> int:
         number = self.tables.add_branch(log.author, log.incarnation, base, first_seq)
-        self._added.append(self._register(Branch(number, log, base, first_seq, 0)))
+        self._change.opened.append(self._register(Branch(number, log, base, first_seq, 0)))
         return number
 
     def rewrite(self, row: EntryRow, operations: Any) -> int:
@@ -292,41 +293,38 @@ class Replica(Branches):
             self.tables.touches.forget_gone()
         conflicts = self.merger.merge([row], [operations], late=True)
         self.retaining.look_again([row.arrival])
-        self._rewritten.append((row, operations))
+        self._change.rewritten.append((row, operations))
         return conflicts
 
     def needs_none(self, rows: Iterable[EntryRow]) -> None:
         """These entries turned out not to need their payloads, in a `change`."""
-        self._needless += rows
+        self._change.needless += rows
 
     @contextmanager
-    def change(self) -> Iterator[None]:
+    def change(self) -> Iterator[Change]:
         """A transaction, and the memory that follows it."""
-        self._added: list[Branch] = []
-        self._pending = None
-        self._rewritten: list[tuple[EntryRow, Any]] = []
-        self._needless: list[EntryRow] = []
+        self._change = change = Change()
         try:
             with self.store.transaction():
-                yield
+                yield change
         except BaseException:
-            self._forget(self._added)
+            self._forget(change.opened)
             raise
-        self._committed()
+        self._follow(change)
 
     def _insert(self, entries: Sequence[NewEntry], applied: Applied) -> None:
         self.lives.keep()
+        operations, restored = [entry.operations for entry in entries], set[int]()
         if self.tails:
-            rows, self._restored = self.tails.write(entries)
+            rows, restored = self.tails.write(entries)
         else:
             arrival = self.tables.next_arrival()
             columns = list(zip(*entries, strict=True))[: len(EntryRow._fields) - 1]
             rows = list(map(entry_row, zip(range(arrival, arrival + len(entries)), *columns, strict=True)))
             self.tables.insert_entries(rows)
-        applied.conflicts += self.merger.merge(rows, [entry.operations for entry in entries], late=bool(self.tails))
-        self.retaining.look_again(self._restored if self.tails else ())
+        applied.conflicts += self.merger.merge(rows, operations, late=bool(self.tails))
+        self.retaining.look_again(restored)
         applied.count += len(rows)
-        grown = {row.branch: row for row in rows}
         covered: dict[int, int] = {}
         for row in rows:
             if row.parents is not None:
@@ -335,43 +333,40 @@ class Replica(Branches):
                         covered[branch] = seq
         if covered:
             self.tables.set_covered(list(covered.items()))
-        self._pending = (grown, covered, applied)
-        self._stored = (rows, [entry.operations for entry in entries], self.merger.lacking)
+        self._change.inserted = Inserted(rows, operations, self.merger.lacking, covered, restored, applied)
 
-    _pending: tuple[dict[int, EntryRow], dict[int, int], Applied] | None = None
-    _stored: tuple[Sequence[EntryRow], list[Any], Iterable[tuple[bytes, int, int]]] = ((), [], ())
-    _restored: Collection[int] = ()
-
-    def _committed(self) -> None:
-        """Let what is in memory follow the transaction that was just committed."""
-        if self._pending is not None:
-            grown, covered, applied = self._pending
-            for number, row in grown.items():
-                branch = self.branches[number]
-                branch.tip = Anchor(number, row.seq, row.id, row.hlc, row.height)
-                branch.tip_arrival = row.arrival
-                applied.tips[number] = row.seq
-            for number, seq in covered.items():
-                self.branches[number].covered_seq = seq
-            for number in grown.keys() | covered.keys():
-                self._settle(self.branches[number])
-            self.expiries.stamped()
-            if self.tails:
-                for number in grown:
-                    self.tails.grew(self.branches[number])
-                applied.mended = sorted(arrival for arrival in self._restored if self.damage.entry_mended(arrival))
-                if applied.mended and not self.damage:
-                    applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
-            if self.interest is not None:
-                self.interest.stored(*self._stored)
-        self._stored = ((), [], ())
-        for row, operations in self._rewritten:
+    def _follow(self, change: Change) -> None:
+        """Let what is in memory follow a transaction that was just committed."""
+        if change.inserted is not None:
+            self._grow(change.inserted)
+        for row, operations in change.rewritten:
             self.damage.entry_mended(row.arrival)
             self.selection.came_late(row.arrival)
             if self.interest is not None:
                 self.interest.stored([row], [operations])
-        if self.interest is not None and self._needless:
-            self.interest.superseded(self._needless)
+        if self.interest is not None and change.needless:
+            self.interest.superseded(change.needless)
+
+    def _grow(self, what: Inserted) -> None:
+        grown, applied = {row.branch: row for row in what.rows}, what.applied
+        for number, row in grown.items():
+            branch = self.branches[number]
+            branch.tip = Anchor(number, row.seq, row.id, row.hlc, row.height)
+            branch.tip_arrival = row.arrival
+            applied.tips[number] = row.seq
+        for number, seq in what.covered.items():
+            self.branches[number].covered_seq = seq
+        for number in grown.keys() | what.covered.keys():
+            self._settle(self.branches[number])
+        self.expiries.stamped()
+        if self.tails:
+            for number in grown:
+                self.tails.grew(self.branches[number])
+            applied.mended = sorted(arrival for arrival in what.restored if self.damage.entry_mended(arrival))
+            if applied.mended and not self.damage:
+                applied.tips.update({number: branch.tip.seq for number, branch in self.branches.items()})
+        if self.interest is not None:
+            self.interest.stored(what.rows, what.operations, what.lacking)
 
     # Seals
 
