@@ -151,7 +151,7 @@ class Interest:
 
     def shown(self, tags: Iterable[bytes]) -> list[str]:
         """The documents in the view with one of these tags, as far as it is settled."""
-        return [id for tag in set(tags) for id in self._tags.get(tag, ()) if id not in self._held]
+        return [id for tag in self._tags.keys() & tags for id in self._tags[tag] if id not in self._held]
 
     # What is lacking
 
@@ -211,12 +211,14 @@ class Interest:
         tags, named = self._tags, self._named
         self._want([arrival for tag, _, arrival in lacking if tag in tags or tag in named])
         touched: dict[str, None] = {}
+        payloads: dict[int, bytes | None] = {}
         for row, ops in zip(rows, operations, strict=True):
             if ops is not None:
+                payloads[row.arrival] = row.payload
                 self._wanted.pop(row.arrival, None)
                 touched.update(dict.fromkeys([operation[1] for operation in ops]))
         for document in self._replica.tables.documents(list(touched)).values():
-            self._touched(document)
+            self._touched(document, payloads.get(document.arrival))
         self._write_down()
 
     def turned(self, rows: Iterable[DocumentRow]) -> None:
@@ -259,9 +261,10 @@ class Interest:
         self._wanted.update(dict.fromkeys(arrivals))
         self.wishes += len(self._wanted) - before
 
-    def _touched(self, row: DocumentRow) -> None:
+    def _touched(self, row: DocumentRow, payload: bytes | None = None) -> None:
+        """`payload`: of the row's entry, where it is at hand."""
         did_match = row.id in self._matching
-        self._place(row, self._body(row))
+        self._place(row, self._body(row, payload))
         matches = row.id in self._matching
         if did_match:
             if not matches:
@@ -276,10 +279,10 @@ class Interest:
                 self._named.discard(tag)  # it is here whole, and does not match
                 self._replica.unwanted.note(row.id)
 
-    def _body(self, row: DocumentRow) -> Mapping[str, Any] | None:
+    def _body(self, row: DocumentRow, payload: bytes | None = None) -> Mapping[str, Any] | None:
         if self._replica.expiries.shows(row):
             with suppress(DamagedError):
-                return self._replica.merger.body(row, None)
+                return self._replica.merger.body(row, payload)
         return None
 
     def _place(self, row: DocumentRow, body: Mapping[str, Any] | None) -> None:
