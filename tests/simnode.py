@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,10 +101,13 @@ class Node:
 
     def look(self, replica: Replica) -> None:
         """Look through the documents for what is wanted, a little at a time, while other things happen."""
-        if replica is not self.replica or replica.interest is None or replica.interest.is_settled:
+        if replica is not self.replica or replica.interest is None or not replica.interest.has_work:
             return
         self.mesh.stats["steps through the documents"] += 1
-        if replica.interest.step():
+        is_done = False
+        with suppress(StoreError):
+            is_done = replica.interest.step()
+        if is_done:
             for end in self.ends:
                 end.give_ready()
         else:
@@ -230,6 +234,7 @@ class End:
                 case Wished():
                     for end in node.ends:
                         end.give_ready()
+                    node.look(node.replica)
                 case Sync():
                     mesh.stats["headers held back"] += not self.sync_wanted
                     self.sync_wanted = True

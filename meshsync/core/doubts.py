@@ -5,13 +5,13 @@ what it shows elsewhere, with equal roots.  So the word of a peer counts once th
 when it gave it.  What is in doubt after its session is asked of any peer with equal roots: that one has the payload,
 or says that it is superseded by what is here as well.
 
-Until then the payload is lacking, for whoever asks here.  Who wants the whole history asks every peer for everything,
-and so has nothing to ask of its doubts.
+Until then the payload is lacking, for whoever asks here, and for a document that is about to enter the part.  Who wants
+the whole history asks every peer for everything, and so has nothing to ask of its doubts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from meshsync.core.comparing import Roots
 from meshsync.core.holding import Holding
@@ -31,6 +31,8 @@ class Doubts:
         self._next = 0
         """The next entry to ask for, by arrival; 0 where asking has yet to begin."""
         self._is_unsure = self._is_done = False
+        self.is_news = False
+        """Less is in doubt than when this was last set to False."""
 
     # The peer's own word
 
@@ -38,21 +40,27 @@ class Doubts:
         """The peer calls payloads superseded of entries that arrive, or arrived, here from a number on."""
         self._held.superseded.doubt(self._word, arrival)
 
-    def brings(self, message: Batch, arrival: int) -> None:
-        """A batch is about to be stored, whose entries arrive from this number on."""
-        if message.superseded and message.root is None:
-            self.said(arrival)
+    def brings(self, message: Batch, arrival: int, *, repeats: bool, is_whole: bool) -> None:
+        """A batch is about to be stored, whose new entries arrive from this number on.
 
-    def brought(self, message: Batch, new: int, *, is_whole: bool) -> None:
-        """So many entries of a batch were new; `is_whole`: nothing was left out since the peer was told the tips."""
+        `repeats`: some are here; `is_whole`: nothing was left out since the peer was told the tips.
+        """
+        if message.superseded and (message.root is None or not is_whole):
+            self.said(1 if repeats else arrival)
+
+    def brought(self, message: Batch, *, is_whole: bool) -> None:
+        """The batch was stored; `is_whole`: nothing was left out since the peer was told the tips."""
         if message.root is not None and is_whole:
             self.has_sent_all()
-        elif message.superseded and (new < len(message.hlcs) or message.root is not None):
-            self.said(1)  # of what was here before
+        elif message.superseded and message.root is not None:
+            self.said(1)
 
     def has_sent_all(self) -> None:
         """This side holds all that the peer held when it last said something."""
-        self._held.superseded.trust({self._word})
+        self._trust({self._word})
+
+    def _trust(self, words: Collection[object]) -> None:
+        self.is_news |= self._held.superseded.trust(words)
 
     # The words of others
 
@@ -86,7 +94,7 @@ class Doubts:
         if after == self._next:
             self._is_done = True
             if not self._is_unsure:
-                superseded.trust(self._others)
+                self._trust(self._others)
         self._next = after
         return found
 

@@ -85,6 +85,8 @@ class Limits:
     """Documents, or keys, that are looked at at a time where another part of a collection is wanted."""
     named_documents_max: int = 65_536
     """Documents that peers named and of which nothing is here yet."""
+    doubtful_marks_max: int = 16_384
+    """Payloads that are in doubt to be superseded, of each of which it is remembered what documents it touches."""
     seals_per_second_max: float = 2000.0
     answers_bytes_max: int = 8 * 1024 * 1024
     """What may wait to be sent on one stream before no more of the peer's questions are read."""

@@ -102,6 +102,14 @@ class Puller:
         """Whether nothing was left out since the peer was told the tips that this batch builds on."""
         return message.round == self.round and not self.left_out
 
+    def repeats(self, message: Batch) -> bool:
+        """Whether an entry of a batch is here already, or another one in its place."""
+        return any(
+            branch.tip.seq >= first
+            for index, first, _, _ in message.runs
+            for branch in self._held.branches_of(self._peer_logs[index])
+        )
+
     def note(self, message: Batch) -> None:
         """Whatever becomes of a batch, the peer has these entries."""
         for index, first, count, _ in message.runs:

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshsync.core.locating import Rows
 from meshsync.core.messages import (
     FLAG_COMPLETE,
     FLAG_LAZY,
@@ -72,6 +71,7 @@ from meshsync.core.session_events import (
     Start,
     StateChanged,
     WakeAt,
+    Wished,
 )
 from meshsync.core.session_payloads import SessionPayloads
 from meshsync.errors import CloseCode, PeerError
@@ -146,6 +146,9 @@ class Session(SessionPayloads):
             if not self._puller.left_out:
                 self._puller.resync.forget()
         effects: list[Effect] = [WakeAt(now)] if self._wants.can_ask_of_doubts else []
+        if self._doubts.is_news:
+            self._doubts.is_news = False
+            effects.append(Wished())
         if state is not self.state:
             self.state = state
             effects.append(StateChanged(state))
@@ -287,9 +290,6 @@ class Session(SessionPayloads):
 
     # HAVE
 
-    def _have(self, cursor: int | None = None, tips: Rows | None = None) -> Send:
-        return Send(Have(cursor, self._roots.say(), self._own_logs.take(), tips or []))
-
     def _on_have(self, message: Have, epoch: bytes, now: float) -> list[Effect]:
         self._roots.peers = message.root
         if self._roots.are_equal:
@@ -335,11 +335,12 @@ class Session(SessionPayloads):
     def _on_batch(self, message: Batch, epoch: bytes, now: float, wall_ms: int) -> list[Effect]:
         self._roots.peers = message.root or self._roots.peers
         before, arrival = self.pulled.entries, self.held.selection.end()
-        self._doubts.brings(message, arrival)
+        repeats, is_whole = self._puller.repeats(message), self._puller.has_all_until(message)
+        self._doubts.brings(message, arrival, repeats=repeats, is_whole=is_whole)
         effects = self._puller.take(message, epoch, now, wall_ms)
         if self._puller.left_out:
             self._asking.left_out(self._puller.round)
-        self._doubts.brought(message, self.pulled.entries - before, is_whole=self._puller.has_all_until(message))
+        self._doubts.brought(message, is_whole=self._puller.has_all_until(message))
         self.stall = self._puller.stall or self.stall
         self._pusher.explicit |= self._puller.met_fork
         if message.round == self._puller.round:  # the peer knows how much of the past is wanted

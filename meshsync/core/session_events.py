@@ -163,7 +163,9 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Wished:
-    """More payloads are wanted, though none were stored: give Ready to all sessions, whose peers may have them."""
+    """More payloads are wanted, or less is in doubt, though nothing was stored: give Ready to all sessions, and let
+    the part be looked at.
+    """
 
 
 Effect = Send | Stored | Arrived | Offered | WakeAt | Confirm | Sync | StateChanged | Answered | Wished

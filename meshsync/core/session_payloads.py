@@ -5,13 +5,17 @@ Besides, a receipt: whoever would drop payloads asks a peer that has everything 
 
 from __future__ import annotations
 
-from meshsync.core.messages import FLAG_COMPLETE, Batch, Match, Payloads, Want
+from meshsync.core.locating import Rows
+from meshsync.core.messages import FLAG_COMPLETE, Batch, Have, Match, Payloads, Want
 from meshsync.core.session_events import Answered, Effect, Send, Stored, Sync, WakeAt, Wished
 from meshsync.core.session_parts import SessionParts
 
 
 class SessionPayloads(SessionParts):
     """The part of a session that deals with them."""
+
+    def _have(self, cursor: int | None = None, tips: Rows | None = None) -> Send:
+        return Send(Have(cursor, self._roots.say(), self._own_logs.take(), tips or []))
 
     def _want(self) -> list[Effect]:
         # A peer that has yet to hear what is wanted now would answer by what was wanted before.
@@ -46,6 +50,8 @@ class SessionPayloads(SessionParts):
         for turn in turns:
             if isinstance(turn, Payloads | Match | Want | Batch):
                 effects.append(Send(turn))
+                if isinstance(turn, Payloads) and turn.superseded and self._sieve.is_latest:
+                    effects.append(self._have())  # by the root it knows whether it has what supersedes them
             elif turn is not None:
                 effects.append(WakeAt(turn))
         return effects

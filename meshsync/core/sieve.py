@@ -77,6 +77,8 @@ class Sieve:
         """Entries to be sent, and asked for, that were found superseded, and what was the next entry then."""
         self._missed: set[LogPlace] = set()
         """What the peer asked for and did not get."""
+        self._is_put_off = False
+        """Of that something may be superseded here, and in doubt."""
         self._is_to_ask = False
         """Something of that is here now, or known to need no payload, and the peer has yet to hear it."""
         self._round = 0
@@ -116,6 +118,7 @@ class Sieve:
 
     def missed(self, place: LogPlace) -> None:
         """The peer asked for a payload that is not here."""
+        self._is_put_off |= bool(self._held.superseded.words())
         if len(self._missed) < self._limits.named_documents_max:
             self._missed.add(place)
 
@@ -191,7 +194,9 @@ class Sieve:
 
     def name(self, now: float, *, is_lazy: bool) -> Match | float | None:
         """Names that the peer has yet to hear, or when to ask again, or None where there are none."""
-        if self.query is None and not self._late:
+        if self._is_put_off and not self._held.superseded.words():
+            self._is_put_off, self._is_to_ask = False, True
+        if self.query is None and not self._late and not self._is_to_ask:
             return None
         if is_lazy and self._is_complete and now < self._not_before:
             return self._not_before

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from meshsync.core.bare import is_lacking
 from meshsync.core.doubts import Doubts
 from meshsync.core.holding import Holding
 from meshsync.core.limits import Limits
@@ -151,8 +152,7 @@ class Wants:
             came = wanted - lacked
             for position, id in message.superseded:
                 # Where there are several by a fork, and this one was not lacking, the place counts as not answered.
-                if (applied := self._held.superseded.told(*answered[position], id)) is not None:
-                    self._doubts.said(applied.filled[0])
+                if (applied := self._told(answered[position], id)) is not None:
                     changes.append(applied)
                     lacked.discard(answered[position])
             if self._asks_of is self._pasts:
@@ -173,6 +173,13 @@ class Wants:
         """What payloads that came changed since this was last asked."""
         changes, self._changes = self._changes, []
         return changes
+
+    def _told(self, place: LogPlace, id: bytes) -> Any | None:
+        """The peer calls a payload superseded: in doubt first, so that nothing is shown for it."""
+        entries = self._held.selection.entries_at(*place)
+        if lacking := [entry.arrival for entry in entries if is_lacking(entry.bare)]:
+            self._doubts.said(min(lacking))
+        return self._held.superseded.told(*place, id)
 
     def _is_here(self, place: LogPlace) -> bool:
         """Whether nothing lacks there: where a log has forked, a peer may send the other branch's, again and again."""

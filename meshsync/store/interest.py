@@ -4,9 +4,9 @@ A document *matches* when it does as far as its payloads are here.  Wanted are t
 documents that match, of those that a peer named because they match there, and of each document of which a payload just
 came.  So a document that stops matching is noticed, and one that begins to match comes with its whole past.
 
-What matches is in the *view*, but it enters only as it is: it is held back as long as a payload is lacking that may say
-more of it (`meshsync.store.wholeness`), so nobody sees a document with fields missing.  One that is in the view stays
-there, as it stands, while the payload of a later write is lacking.
+What matches is in the *view*, but it enters only as it is: it is held back as long as a payload is lacking that may
+say more of it, or has a mark in doubt (`meshsync.store.wholeness`), so nobody sees a document with fields missing.
+One that is in the view stays there, as it stands, while the payload of a later write is lacking.
 
 All of this is in memory, and made anew when the process starts: what peers named from the peers, which name all that
 matches to whoever begins a session, and the view from the documents, which are looked through in small steps, by an
@@ -66,6 +66,8 @@ class Interest:
         """By peer, what it gave with the last names: up to there all of them are remembered here."""
         self._has_forgotten = False
         """A name was not remembered, for lack of room."""
+        self._review: list[str] = []
+        """Documents that are held back, and perhaps need not be any more."""
         self._wanted: dict[int, None] = {}
         """The arrivals of entries whose payloads are lacking."""
         self.wishes = 0
@@ -87,10 +89,18 @@ class Interest:
         """Whether all documents were looked at."""
         return self._scan is None
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` is to be called."""
+        return self._scan is not None or bool(self._review)
+
     def step(self) -> bool:
-        """Look at some documents: some milliseconds.  Whether that was all."""
+        """Look at some documents: some milliseconds.  Whether that was all.  StoreError: the disk."""
+        if self._scan is None:
+            self._look_at_held()
+            return not self.has_work
         index = self._documents.plan.index
-        if self._scan is not None and index is not None and index not in self._replica.indexes.rows:
+        if index is not None and index not in self._replica.indexes.rows:
             # It was given up, and names nothing any more.
             self._documents = self._listing()
             self._scan = self._documents.steps()
@@ -107,7 +117,20 @@ class Interest:
             if documents.documents_read + documents.keys_read >= end:
                 break
         self._write_down()
-        return self.is_settled
+        return not self.has_work
+
+    def look_again(self) -> None:
+        """Less may hold documents back than before: `step` looks at them."""
+        self._review = list(self._held)
+
+    def _look_at_held(self) -> None:
+        ids = self._review[-self._replica.limits.part_slice_documents :]
+        rows = self._replica.tables.documents([id for id in ids if id in self._held])
+        self._replica.part_changes.entered({id: row for id, row in rows.items() if self._is_whole(row)})
+        for row in rows.values():
+            self._release_whole(row)
+        del self._review[len(self._review) - len(ids) :]
+        self._write_down()
 
     # What is shown
 
@@ -123,9 +146,11 @@ class Interest:
 
     def shows(self, id: str, body: Mapping[str, Any]) -> bool:
         """Whether a document is in the view, for whoever has read it."""
-        if not self.is_settled and (not self.query.matches(body, id) or self._replica.tables.counts()[2] == 0):
-            return self.query.matches(body, id)
-        return id in self
+        if self.is_settled:
+            return id in self
+        matches = self.query.matches(body, id)
+        lacks = self._replica.tables.counts()[2] > 0 or self._replica.superseded.in_doubt is not None
+        return id in self if matches and lacks else matches
 
     def has(self, id: str) -> bool:
         """Whether a document is in the view, of those that were looked at."""
@@ -157,8 +182,9 @@ class Interest:
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether no wanted payload is lacking."""
-        return self.is_settled and not self._wanted
+        """Whether no wanted payload is lacking, and no document held back because of a mark in doubt."""
+        is_sure = not self._review and (not self._held or self._replica.superseded.in_doubt is None)
+        return self.is_settled and not self._wanted and is_sure
 
     def lacking(self, limit: int) -> list[LogPlace]:
         """Where at most `limit` entries stand whose payloads are wanted and lacking."""
@@ -301,10 +327,10 @@ class Interest:
             self._named.discard(tag)
             bare = list(self._bare(tag))
             self._want(bare)
-            if bare:
-                is_held = self._is_to_wait(row, body)
-                if is_held:
-                    self._held.add(id)
+            is_held = (bool(bare) or self._replica.superseded.in_doubt is not None) and self._is_to_wait(row, body)
+            if is_held:
+                self._held.add(id)
+            if bare or is_held:
                 self._news[id] = not is_held
         else:
             self._matching.remove(id)
@@ -331,9 +357,14 @@ class Interest:
 
     def _release_whole(self, row: DocumentRow) -> None:
         """Let a document into the view that was held back, if nothing of it is lacking any more."""
-        if row.id in self._held and self.completion.is_whole(row):
+        if row.id in self._held and self._is_whole(row):
             self._held.remove(row.id)
             self._news[row.id] = True
+
+    def _is_whole(self, row: DocumentRow) -> bool:
+        with suppress(DamagedError):
+            return self.completion.is_whole(row)
+        return False
 
     def _write_down(self) -> None:
         news, self._news = self._news, {}

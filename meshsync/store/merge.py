@@ -234,13 +234,16 @@ class DocumentMerger:
     def _whole(self, rows: Sequence[EntryRow], operations: Sequence[Any], *, late: bool) -> list[tuple[EntryRow, Any]]:
         """The entries with payloads; of the others it is noted which documents they touch."""
         lone = [row for row, ops in zip(rows, operations, strict=True) if ops is None]
+        unsure: list[tuple[bytes, int, int]] = []
         if count_marked([row.bare for row in lone if row.bare is not None]):
-            self._replica.tables.touches.let_go(touches_of([row for row in lone if is_marked(row.bare)]))
+            marked = touches_of([row for row in lone if is_marked(row.bare)])
+            self._replica.tables.touches.let_go(marked)
+            unsure = marked if self._replica.superseded.in_doubt is not None else []
             lone = [row for row in lone if not is_marked(row.bare)]
         self.bare += len(lone)
         self.lacking = touches_of(lone)
-        if self.lacking:
-            self._replica.part_changes.lacking([tag for tag, _, _ in self.lacking])
+        if self.lacking or unsure:
+            self._replica.part_changes.lacking([tag for tag, _, _ in (*self.lacking, *unsure)])
         if late:
             self._touches += self.lacking
         elif self.lacking:

@@ -226,15 +226,26 @@ class PartChanges:
         In the transaction that changed the entries.
         """
         interest = self._replica.interest
-        if self._kept is None or interest is None:
-            return
-        if not interest.is_settled:
+        if self._kept is not None and interest is not None:
+            self.trusted()
+            self._enter(self._replica.tables.documents(interest.held(tags)))
+
+    def trusted(self) -> None:
+        """Something holds documents back no longer, in a transaction; `entered` tells of those that are known to be."""
+        interest = self._replica.interest
+        if self._kept is not None and interest is not None and not interest.is_settled:
             # What is held back is not known yet.
             self._keep(self._kept.choosing(self._kept.query))
-        before = self._replica.tables.documents(interest.held(tags))
-        documents = list(before.values())
-        bodies = [self._body(DocumentPayload(document, None)) for document in documents]
-        self.follow(documents, bodies, before, late=False)
+
+    def entered(self, documents: Mapping[str, DocumentRow]) -> None:
+        """These are held back no longer.  StoreError: the disk."""
+        if self._kept is not None:
+            with self._replica.store.transaction():
+                self._enter(documents)
+
+    def _enter(self, documents: Mapping[str, DocumentRow]) -> None:
+        bodies = [self._body(DocumentPayload(document, None)) for document in documents.values()]
+        self.follow(list(documents.values()), bodies, documents, late=False)
 
     def _is_to_show(self, document: DocumentRow, body: Mapping[str, Any], *, was_shown: bool) -> bool:
         """Whether a document is in the part: it enters only whole, where not all documents are wanted."""

@@ -143,6 +143,8 @@ class Replica(Branches):
         known, self.history = self.history, history
         if is_same:
             self.part_changes.choose(wanted)  # another one may have been wanted when the process ended
+            if history is not known:
+                self.superseded.look_again()
             return history is not known
         self.interest = interest
         self.part_changes.choose(wanted)
@@ -309,6 +311,7 @@ class Replica(Branches):
                 yield change
         except BaseException:
             self._forget(change.opened)
+            self.superseded.rolled_back()
             raise
         self._follow(change)
 

@@ -32,6 +32,7 @@ from meshsync.errors import DamagedError
 from meshsync.ids import EndpointId, LogId, LogPlace
 from meshsync.store.applied import Applied
 from meshsync.store.contributing import contributing
+from meshsync.store.doubtful import Doubtful
 from meshsync.store.past import Past
 from meshsync.store.rows import DocumentRow, EntryRow
 from meshsync.store.sides import read_sides
@@ -58,6 +59,7 @@ class Superseded:
         """By whose word: from which arrival on marks are in doubt."""
         self._doubted: int | None = None
         """The least of them, as the disk has it, or one below."""
+        self._by_document = Doubtful(replica)
         if (stored := replica.store.meta(self._key)) is not None:
             self._doubted = self._doubts[_EARLIER] = cbor.decode_trusted(stored)
 
@@ -142,6 +144,7 @@ class Superseded:
             tables.touches.let_go(touches)
             for row in rows:
                 tables.rewrite_entry(row._replace(bare=with_mark(row.bare or b"", SUPERSEDED)))
+            self._by_document.marked(rows)
             self._replica.part_changes.superseded([tag for tag, _, _ in touches])
             self._replica.needs_none(rows)
         return [row.arrival for row in rows]
@@ -167,16 +170,50 @@ class Superseded:
         if self._doubted is None or arrival < self._doubted:
             self._keep(arrival)
 
-    def trust(self, words: Collection[object]) -> None:
-        """What was in doubt by these words is not any more."""
+    def trust(self, words: Collection[object]) -> bool:
+        """What was in doubt by these words is not any more; whether less is in doubt now."""
+        before = self._first
         for word in words:
             self._doubts.pop(word, None)
         if not self._doubts and self._doubted is not None:
             self._keep(None)
+            self._by_document.forget()
+        if self._first == before:
+            return False
+        self.look_again()
+        return True
+
+    def look_again(self) -> None:
+        """What holds documents back from the part may be less than before."""
+        if self._replica.interest is not None:
+            self._replica.interest.look_again()
+
+    def rolled_back(self) -> None:
+        """Entries that were about to be stored, or marked, were not."""
+        self._by_document.forget()
+
+    @property
+    def _first(self) -> int | None:
+        return min(self._doubts.values(), default=None)
+
+    @property
+    def in_doubt(self) -> int | None:
+        """From which arrival on marks are in doubt; None where none are.
+
+        Who wants the whole history asks everybody for everything.
+        """
+        return None if self._replica.history is History.FULL else self._first
+
+    def entries_in_doubt(self, tag: bytes, hlc: int = 0) -> Iterator[EntryRow]:
+        """The entries with this tag, from one time on, that have marks in doubt: at least one where there are any."""
+        first = self.in_doubt
+        return iter(()) if first is None else self._by_document.entries(tag, first, hlc)
 
     def _keep(self, arrival: int | None) -> None:
         with self._replica.store.transaction():
             self._replica.store.set_meta(self._key, None if arrival is None else cbor.encode(arrival))
+            if arrival is None:
+                self._replica.part_changes.trusted()
         self._doubted = arrival
 
     def without_doubts(self, entries: Sequence[EntryRow]) -> Sequence[EntryRow]:
@@ -195,11 +232,8 @@ class Superseded:
         return set(self._doubts)
 
     def doubted(self, but: object) -> int | None:
-        """From which arrival on something is in doubt by other words than this; None where nothing is.
-
-        Who wants the whole history asks everybody for everything.
-        """
-        if self._replica.history is History.FULL:
+        """From which arrival on something is in doubt by other words than this; None where nothing is."""
+        if self.in_doubt is None:
             return None
         return min((arrival for word, arrival in self._doubts.items() if word is not but), default=None)
 

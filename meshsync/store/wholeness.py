@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -43,20 +44,28 @@ def bare_entries(replica: Replica, tag: bytes, hlc: int = 0) -> Iterator[EntryRo
 
 
 def first_lacking(replica: Replica, row: DocumentRow) -> int | None:
-    """When the earliest write was made that may change what a document holds, and that lacks its payload.
+    """When the earliest write was made that may change what a document holds, and that lacks its payload, or has a mark
+    in doubt.
 
     None: there is none, so the document is what all entries make it that are held.  Writes that came before a put, or
     a delete, change nothing, as they are below its stamp; where all sides of a conflict are kept they must be known to
     it.  DamagedError: the document is not known.
     """
     tag = document_tag(replica.id, row.id)
-    if next(bare_entries(replica, tag), None) is None:
+    if next(_lacking_entries(replica, tag), None) is None:
         return None
     if replica.policy.keeps_all:
-        unseen = (entry.hlc for entry in bare_entries(replica, tag) if _may_change(replica, row, entry))
+        unseen = (entry.hlc for entry in _lacking_entries(replica, tag) if _may_change(replica, row, entry))
         return next(unseen, None)
-    found = next(bare_entries(replica, tag, _cleared(replica, row)), None)
-    return None if found is None else found.hlc
+    cleared = _cleared(replica, row)
+    first = next(bare_entries(replica, tag, cleared), None)
+    doubted = replica.superseded.entries_in_doubt(tag, cleared)
+    return min((entry.hlc for entry in chain(() if first is None else (first,), doubted)), default=None)
+
+
+def _lacking_entries(replica: Replica, tag: bytes) -> Iterator[EntryRow]:
+    """The entries with this tag that lack their payloads, or have marks in doubt."""
+    return chain(bare_entries(replica, tag), replica.superseded.entries_in_doubt(tag))
 
 
 def _may_change(replica: Replica, row: DocumentRow, entry: EntryRow) -> bool:
@@ -110,10 +119,13 @@ class Completion:
         return entry
 
     def is_whole(self, row: DocumentRow) -> bool:
-        """Whether nothing is lacking that may change what a document holds.  DamagedError: it is not known."""
+        """Whether nothing is lacking, or in doubt, that may change what a document holds.
+
+        DamagedError: the document is not known.
+        """
         last = self.last_lacking(document_tag(self._replica.id, row.id))
         if last is None:
-            return True
+            return self._replica.superseded.in_doubt is None or first_lacking(self._replica, row) is None
         return not _may_change(self._replica, row, last) and first_lacking(self._replica, row) is None
 
     def _lacking(self, arrival: int) -> EntryRow | None:

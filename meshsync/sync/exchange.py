@@ -246,7 +246,7 @@ class Exchange:
                 case Answered():
                     self._engine.progressed.notify()
                 case Wished():
-                    self._engine.parts.resume(self.replica)
+                    self._engine.parts.turned(self.replica)
 
     def _is_news(self, state: SessionState) -> bool:
         """Whether the owner is told that this is synced: not after each of many writes, each a moment apart."""

@@ -35,7 +35,7 @@ class Parts:
             self._engine.watcher(replica).notify()
             for exchange in self._engine.exchanges(replica):
                 exchange.choose()
-        if not replica.is_settled:
+        if _has_work(replica):
             self._chosen.notify()
 
     def look(self, replica: Replica) -> None:
@@ -44,13 +44,13 @@ class Parts:
             self._chosen.notify()
 
     def turned(self, replica: Replica) -> None:
-        """Documents expired, or did not after all: payloads may be lacking now, and others be to be dropped."""
+        """Nothing was stored, and other documents may be shown, or payloads lacking, or to be dropped."""
         self._engine.watcher(replica).notify()
+        self._resume(replica)
         if replica.interest is not None:
-            self.resume(replica)
             self._chosen.notify()
 
-    def resume(self, replica: Replica) -> None:
+    def _resume(self, replica: Replica) -> None:
         """Have every session look anew at what there is to send or to ask for."""
         for exchange in self._engine.exchanges(replica):
             exchange.resume()
@@ -68,7 +68,7 @@ class Parts:
         return min((self._due_of(replica, now) for replica in self._engine.subscribed()), default=math.inf)
 
     def _due_of(self, replica: Replica, now: float) -> float:
-        if not replica.is_settled:
+        if _has_work(replica):
             return now
         due = replica.unwanted.due(now)
         return math.inf if due is None else due
@@ -77,17 +77,17 @@ class Parts:
         now = trio.current_time()
         if self._due_of(replica, now) > now:
             return False
-        if replica.is_settled:
-            self._drop(replica)
-        else:
+        if _has_work(replica):
             self._settle(replica)
+        else:
+            self._drop(replica)
         return True
 
     def _settle(self, replica: Replica) -> None:
         assert replica.interest is not None
         if not replica.interest.step():
             return
-        self.resume(replica)  # one may be synced now, or have something to ask for
+        self._resume(replica)  # one may be synced now, or have something to ask for
         self._engine.watcher(replica).notify()
         self._engine.progressed.notify()
 
@@ -97,4 +97,9 @@ class Parts:
         if dropped.entries:
             self._engine.events.emit("payloads_dropped", collection=replica.name, **asdict(dropped))
         if replica.unwanted.is_waiting and not was_waiting:
-            self.resume(replica)  # a peer may confirm that it has them
+            self._resume(replica)  # a peer may confirm that it has them
+
+
+def _has_work(replica: Replica) -> bool:
+    """Whether documents are to be looked at."""
+    return replica.interest is not None and replica.interest.has_work

@@ -12,7 +12,7 @@ from meshsync.core.history import History
 from meshsync.core.limits import LIMITS
 from meshsync.core.messages import Match, Open, Payloads, Want, encode_message
 from meshsync.core.query import Query
-from meshsync.core.session_events import Changed, Chosen, Ready
+from meshsync.core.session_events import Changed, Chosen
 from meshsync.errors import PeerError
 from meshsync.store.replica import Applied, Replica
 from tests.authors import START_MS
@@ -287,77 +287,6 @@ def test_the_past_that_the_disk_did_not_take_is_asked_for_again() -> None:
     duo.run(10)
     assert full.tables.marked() == 0
     assert duo.states == BOTH_SYNCED
-
-
-def cut_off(whole: Replica, device: Replica) -> None:
-    """The device gets all but the last entry from the whole one, and never hears of that again."""
-    whole.limits = replace(LIMITS, batch_entries_soft=1, batch_headers_soft=1)
-    duo = Duo(device, whole)
-    while device.entry_count() < whole.entry_count() - 1:
-        for side in (duo.a, duo.b):
-            if side.inbox:
-                duo.receive(side)
-            duo.handle(side, Ready())
-
-
-def test_the_word_of_a_peer_that_is_gone_is_not_relied_on() -> None:
-    """Otherwise a document is never shown that a peer with equal roots shows, because of a write that nobody has."""
-    whole, other, device = new_replica(11), new_replica(13), latest(12)
-    write(whole, PUT, "d", n=1)
-    write(whole, PUT, "e", n=1)
-    Duo(other, whole).run(1)
-    write(whole, PUT, "d", n=2)
-    cut_off(whole, device)
-    assert (device.root(), documents(device)) == (other.root(), {"e": {"n": 1}})
-    duo = Duo(device, other)
-    duo.run(1)
-    assert duo.states == BOTH_SYNCED
-    assert documents(device) == documents(other)
-    again = Duo(device, other)
-    again.run(1)
-    assert not [message for message in again.a.sent if isinstance(message, Want)]  # nothing is in doubt any more
-    Duo(device, whole).run(1)
-    assert documents(device) == documents(whole)
-
-
-def test_doubts_outlive_the_process() -> None:
-    """Otherwise a restart makes a word one to rely on."""
-    whole, other, device = new_replica(11), new_replica(13), latest(12)
-    write(whole, PUT, "d", n=1)
-    Duo(other, whole).run(1)
-    write(whole, PUT, "d", n=2)
-    cut_off(whole, device)
-    started = Replica(store_of(device), device.tables, device.key)
-    started.choose(None, History.LATEST)
-    duo = Duo(started, other)
-    duo.run(1)
-    assert duo.states == BOTH_SYNCED
-    assert documents(started) == documents(other) == {"d": {"n": 1}}
-
-
-def test_what_a_peer_called_superseded_is_sure_once_all_of_it_is_here() -> None:
-    """Otherwise each connection begins with questions about all that was ever superseded."""
-    whole, device, other = updated(), latest(12), new_replica(13)
-    whole.limits = replace(LIMITS, batch_entries_soft=4, batch_headers_soft=4)
-    Duo(device, whole).run(1)
-    Duo(other, whole).run(1)
-    assert device.superseded.words() == set()
-    duo = Duo(device, other)
-    duo.run(1)
-    assert not [message for message in duo.a.sent if isinstance(message, Want)]
-
-
-def test_what_is_in_doubt_is_not_passed_on() -> None:
-    """Otherwise two that were cut off alike assure each other of what neither knows."""
-    whole, third, device, twin = new_replica(11), new_replica(13), latest(12), latest(14)
-    write(whole, PUT, "d", n=1)
-    Duo(third, whole).run(1)
-    write(whole, PUT, "d", n=2)
-    cut_off(whole, device)
-    cut_off(whole, twin)
-    Duo(device, twin).run(1)
-    Duo(device, third).run(1)
-    assert documents(device) == documents(third)
 
 
 def test_what_was_left_out_before_the_past_was_wanted_is_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -167,5 +168,30 @@ def test_what_enters_a_part_later_brings_its_past() -> None:
         await c.join("notes", Query.field("n") == 29)
         await level(a, b, c)
         assert of_status(c, "documents", "superseded") == (3, 0)
+
+    simulate(scenario)
+
+
+def test_the_latest_of_a_part_is_shown_as_soon_as_it_is_sure(frames: list[bytes]) -> None:
+    """Otherwise who is told that something is superseded waits for a comparison of roots to show what it is made of."""
+
+    async def scenario(world: World) -> None:
+        limits = replace(LIMITS, root_check_seconds=36_000.0)
+        a = await world.start(1, limits=limits)
+        b = await world.start(2, peers=[1], collections=[{**LATEST, "where": ["team=blue"]}], limits=limits)
+        notes = a.collection("notes")
+        await write(a, "d", team="red")
+        for n in range(5):
+            await notes.patch("d", {"n": n, "note": "overwritten" if n < 4 else "present"})
+        await level(a, b)
+        assert documents(b) == {}
+        cursor = b.collection("notes").cursor()
+        await notes.patch("d", {"team": "blue"})
+        await level(a, b)
+        assert documents(b) == documents(a)
+        assert not any(b"overwritten" in frame for frame in frames)
+        async with aclosing(b.collection("notes").changes(since=cursor)) as changes:
+            change = await anext(changes)
+        assert (change.kind, change.document) == ("put", documents(b)["d"])
 
     simulate(scenario)
