@@ -99,17 +99,19 @@ def _finish(result: dict[str, Any], source: str, *, as_json: bool) -> None:
     error = result.get("error")
     if as_json:
         print_json(result)
-    for bad in result["bad_lines"]:
-        complain(f"{source}: {bad['message']}")
-    if len(result["bad_lines"]) < result["bad"]:
-        complain(f"{source}: and {result['bad'] - len(result['bad_lines'])} more bad lines")
+    else:
+        for bad in result["bad_lines"]:
+            complain(f"{source}: {bad['message']}")
+        if len(result["bad_lines"]) < result["bad"]:
+            complain(f"{source}: and {result['bad'] - len(result['bad_lines'])} more bad lines")
+        if error is not None:
+            complain("; ".join(part for part in (f"{source}: {error['message']}", error["hint"]) if part))
     if error is not None:
-        text = "; ".join(part for part in (f"{source}: {error['message']}", error["hint"]) if part)
-        complain(text)
         raise CommandError(
             exit_of_api_code(error["code"]),
             f"{counted(result['stored'], 'document')} stored before it; go on with line {error['line']}, or"
             " with --skip-bad",
+            error,
         )
     if not as_json:
         write_line(f"{counted(result['stored'], 'document')} stored")

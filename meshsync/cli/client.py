@@ -215,7 +215,7 @@ def raise_error(answer: Mapping[str, Any]) -> None:
     error = answer.get("error")
     if isinstance(error, dict):
         text = "; ".join(part for part in (error.get("message"), error.get("hint")) if part)
-        raise CommandError(exit_of_api_code(str(error.get("code"))), text)
+        raise CommandError(exit_of_api_code(str(error.get("code"))), text, error)
 
 
 def _broken(error: Exception) -> CommandError:

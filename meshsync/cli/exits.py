@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 from meshsync.errors import LocalError, MeshsyncError, NotSoError, PeerError, RefusedError, StoreError, TransportLost
 
@@ -26,9 +28,11 @@ class Exit(enum.IntEnum):
 class CommandError(Exception):
     """Ends a command with one line on standard error."""
 
-    def __init__(self, code: Exit, message: str) -> None:
+    def __init__(self, code: Exit, message: str, told: Mapping[str, Any] | None = None) -> None:
+        """`told`: the error as the API told it, for programs."""
         super().__init__(message)
         self.code = code
+        self.told = told
 
 
 _EXIT_OF_API_CODE = {

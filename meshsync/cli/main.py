@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -71,7 +72,7 @@ data_dir_option = click.option(
     metavar="DIR",
     help="The data directory of the node.  [env: MESHSYNC_DATA_DIR; default: the platform's]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs, errors too.")
 
 
 def client_options(function: F) -> F:
@@ -118,6 +119,9 @@ def run(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str] | None) -> int:
+    # As typed, because what is wrong may be the command line.
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in itertools.takewhile(lambda argument: argument != "--", given)
     try:
         group.main(arguments, prog_name="meshsync", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -125,19 +129,28 @@ def _run(arguments: list[str] | None) -> int:
         return Exit.USAGE
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "meshsync"
-        complain(f"{error.format_message().rstrip('.')}; see {command} --help")
-        return Exit.USAGE
+        return _end(Exit.USAGE, f"{error.format_message().rstrip('.')}; see {command} --help", as_json=as_json)
     except CommandError as error:
-        if str(error):
-            complain(str(error))
-        return error.code
+        return _end(error.code, str(error), error.told, as_json=as_json)
     except MeshsyncError as error:
-        complain(str(error))
-        return exit_of(error)
+        return _end(exit_of(error), str(error), as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         # As a shell reports a process that SIGINT ended.
         return 128 + signal.SIGINT
     return Exit.DONE
+
+
+def _end(code: Exit, message: str, told: Mapping[str, Any] | None = None, *, as_json: bool) -> Exit:
+    """Say on standard error why a command ends: as JSON to programs, in the form in which the API tells errors."""
+    from meshsync.cli.output import to_json
+
+    if as_json and message:
+        what, _, hint = message.partition("; ")
+        error = told or {"code": code.name.lower(), "message": what, "hint": hint}
+        print(to_json({"v": 1, "error": error}), file=sys.stderr)
+    elif message:
+        complain(message)
+    return code
 
 
 def complain(message: str) -> None:

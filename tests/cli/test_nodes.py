@@ -212,6 +212,41 @@ def test_exit_codes_tell_what_went_wrong(alone: RunningNode, arguments: list[str
     assert expected in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ("get notes nothing", 1, "no_document"),
+        ("get other x", 4, "no_collection"),
+        ("ls notes --where a==1", 2, "bad_request"),
+        ("ls notes --nothing", 2, "usage"),
+        ("put notes x [1]", 2, "bad_request"),
+        ("watch notes --since x", 2, "bad_request"),
+        ("connect nonsense", 2, "bad_request"),
+        ("get notes x --data-dir nowhere", 3, "no_node"),
+    ],
+)
+def test_programs_are_told_errors_as_json(alone: RunningNode, arguments: str, code: int, told: str) -> None:
+    """Otherwise a program has to take sentences apart, and they change."""
+    command, *rest = arguments.split()
+    done = meshsync(command, "--data-dir", alone.data_dir, *rest, "--json")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == 1
+    answer = json.loads(done.stderr)
+    assert (answer["v"], answer["error"]["code"], set(answer["error"])) == (1, told, {"code", "message", "hint"})
+    assert answer["error"]["message"]
+    in_words = meshsync(command, "--data-dir", alone.data_dir, *rest).stderr
+    assert in_words == f"meshsync: {'; '.join(filter(None, (answer['error'][key] for key in ('message', 'hint'))))}\n"
+
+
+def test_a_load_that_stops_tells_programs_once_what_it_stored(alone: RunningNode) -> None:
+    """Words between the lines of JSON would break whoever reads them."""
+    done = alone.run("load", "notes", "--json", text='{"id":"l1"}\nnonsense\n')
+    assert done.returncode == 2
+    result, error = json.loads(done.stdout), json.loads(done.stderr)
+    assert (result["stored"], result["error"]) == (1, error["error"])
+    assert (error["error"]["code"], error["error"]["line"]) == ("bad_request", 2)
+
+
 def test_text_of_others_cannot_drive_a_terminal(alone: RunningNode) -> None:
     """A document's id could clear the screen or retitle the window of whoever lists it."""
     alone.out("put", "notes", "evil\x1b[2J\u202e", '{"a":"\\u001b[31m","b":"\\u009b31m"}')

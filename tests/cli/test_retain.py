@@ -57,7 +57,9 @@ def test_the_past_is_let_go_once_a_peer_has_it(tmp_path: Path) -> None:
         before = writes[0]["time"]
         done = small.run("ls", "notes", "--at", before, "--json")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("meshsync: 1 document is missing: not all that was written to document 'd'")
+        error = json.loads(done.stderr)["error"]
+        assert (error["code"], error["missing"]) == ("let_go", 1)
+        assert error["message"].startswith("1 document is missing: not all that was written to document 'd'")
         done = small.run("restore", "notes", "d", "--at", early)
         assert done.returncode == 1
         assert done.stderr.endswith("is kept here; ask for a later time, or a node that retains all\n")
