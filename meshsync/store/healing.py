@@ -128,5 +128,6 @@ class DocumentRebuild:
                 replica.merger.merge([row], [cbor.decode_trusted(row.payload or b"")], only=only)
             if not self._todo:
                 replica.tables.recount()
-        if any(row.state == LOST_STATE for row in replica.tables.documents(sorted(only)).values()):
-            raise DamagedError(replica.name, document=next(iter(only)))
+        for id, document in replica.tables.documents(sorted(only)).items():
+            if document.state == LOST_STATE:
+                raise DamagedError(replica.name, document=id)

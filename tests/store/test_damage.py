@@ -15,6 +15,8 @@ from meshsync.errors import DamagedError
 from meshsync.store.healing import DocumentRebuild, heal_entry
 from meshsync.store.memory_tables import MemoryTables
 from meshsync.store.rows import EntryRow
+from tests.authors import Author
+from tests.replicas import give, new_replica
 from tests.simmesh import SimMesh
 from tests.simnode import End, Node
 
@@ -341,3 +343,19 @@ def test_documents_are_not_made_anew_while_an_entry_is_damaged() -> None:
     rebuild = DocumentRebuild(a.replica, [b"d1"])
     with pytest.raises(DamagedError, match="entry 2"):
         finish(rebuild)
+
+
+def test_of_documents_made_anew_the_one_that_cannot_be_is_named() -> None:
+    """Otherwise an owner looks into a sound document, and the damaged one is not known."""
+    replica, one, other = new_replica(), Author(1), Author(2)
+    put, *others = [one.write([Operation(PUT, id, {})]) for id in ("d", *map(str, range(20)))]
+    seen = other.write([Operation(PUT, "x", {})], [put])
+    give(replica, put, *others, seen, other.write([Operation(PATCH, "d", {"n": 1})]))
+    rebuild = DocumentRebuild(replica, [b"d", *(str(number).encode() for number in range(20))])
+    assert not rebuild.step()
+    tables = replica.tables
+    assert isinstance(tables, MemoryTables)
+    tables.rot_entry(22, height=0)
+    with pytest.raises(DamagedError) as damaged:
+        finish(rebuild)
+    assert damaged.value.document == "d"
