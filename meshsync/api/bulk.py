@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from meshsync.api.documents import body_of
 from meshsync.api.errors import STATUS_OF_CODE, TooLargeError, describe
 from meshsync.api.requests import collection_of, flag, read_lines, refuse_unknown, whole_number
-from meshsync.api.responses import Lines, Write, line
+from meshsync.api.responses import SLICE_SECONDS, Lines, Write, line
 from meshsync.core.entry import PUT, Operation
 from meshsync.core.limits import LIMITS, OPERATIONS_MAX
 from meshsync.errors import LocalError, MeshsyncError, PassedError, StoreError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from meshsync.node import Node
 
 _PROGRESS_SECONDS = 0.2
-_SLICE_SECONDS = 0.005
-"""How long committing may keep the event loop to itself."""
 _BAD_LINES_LISTED_MAX = 100
 
 Report = Callable[[], Awaitable[None]]
@@ -73,7 +71,7 @@ class _Load:
                         if self.error is not None:
                             break
                         now = trio.current_time()
-                        if now - sliced > _SLICE_SECONDS:
+                        if now - sliced > SLICE_SECONDS:
                             await trio.lowlevel.checkpoint()
                             sliced = trio.current_time()
                         if now - reported > _PROGRESS_SECONDS:

@@ -21,7 +21,7 @@ from meshsync.api.requests import (
     refuse_unknown,
     whole_number,
 )
-from meshsync.api.responses import Lines, Write, answer, line
+from meshsync.api.responses import SLICE_SECONDS, Lines, Write, answer, line
 from meshsync.core.limits import INT_MAX
 from meshsync.core.matching import MISSING, getter
 from meshsync.core.ordering import Order
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from meshsync.past.snapshots import PastDocument
     from meshsync.store.rows import DocumentPayload
 
-_SLICE_SECONDS = 0.005
-"""How long a listing may keep the event loop to itself: other work, such as a `put`, waits no longer."""
 _CHUNK_CHARACTERS = 64 * 1024
 
 
@@ -86,7 +84,7 @@ async def list_documents(node: Node, request: Request) -> Response:
                 await write("".join(chunk))
                 chunk.clear()
                 size = 0
-            if trio.current_time() - began > _SLICE_SECONDS:
+            if trio.current_time() - began > SLICE_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = trio.current_time()
         if chunk:

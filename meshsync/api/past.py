@@ -13,7 +13,7 @@ from starlette.responses import Response
 from meshsync.api.documents import describe_write, no_document, past_absence
 from meshsync.api.errors import NotHereError
 from meshsync.api.requests import collection_of, flag, path_text, read_object, refuse_unknown
-from meshsync.api.responses import Lines, Write, answer, line
+from meshsync.api.responses import SLICE_SECONDS, Lines, Write, answer, line
 from meshsync.errors import LocalError
 from meshsync.moments import moment_text
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from meshsync.past.facts import Said
     from meshsync.past.history import FieldChange, PastWrite
     from meshsync.past.origins import Expiry, FieldOrigin
-
-_SLICE_SECONDS = 0.005
-"""How long reading may keep the event loop to itself."""
 
 
 async def get_history(node: Node, request: Request) -> Response:
@@ -115,7 +112,7 @@ def _lines(values: Iterable[Mapping[str, Any]]) -> Response:
         began = trio.current_time()
         for value in values:
             await write(line({"v": 1, **value}))
-            if trio.current_time() - began > _SLICE_SECONDS:
+            if trio.current_time() - began > SLICE_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = trio.current_time()
 

@@ -20,6 +20,8 @@ JSON_LINES = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
 """Between comments on an idle event stream, so that proxies and browsers do not end it."""
+SLICE_SECONDS = 0.005
+"""How long an answer may keep the event loop to itself: other work, such as a `put`, waits no longer."""
 
 Write = Callable[[str], Awaitable[None]]
 

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _Test = Callable[["StoredEntry"], bool]
 
 
-def contributes(replica: Replica, entry: StoredEntry) -> bool:
-    """Whether the payload of one entry contributes; see `contributing`."""
-    return bool(contributing(replica, [entry]))
-
-
 def contributing(replica: Replica, entries: Sequence[StoredEntry]) -> set[int]:
     """The arrival numbers of those of some entries whose payloads contribute.
 
