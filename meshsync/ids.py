@@ -48,6 +48,15 @@ class Id32(bytes):
             raise LocalError(f"{cls.__name__} must be 64 hexadecimal digits, not {text!r}")
         return cls(raw)
 
+    @classmethod
+    def of(cls, id: Self | str) -> Self:
+        """An id, or the text of one.  LocalError: it is neither."""
+        if isinstance(id, str):
+            return cls.parse(id)
+        if not isinstance(id, cls):
+            raise LocalError(f"{id!r:.80} is no {cls.__name__}; give one, or its 64 hexadecimal digits")
+        return id
+
     @property
     def short(self) -> str:
         """The first 8 hex digits, for people."""

@@ -17,7 +17,9 @@ _DURATION = re.compile(r"[0-9.]+\s*[a-z]+")
 
 
 def milliseconds_of(time: datetime) -> int:
-    """Milliseconds since the Unix epoch.  LocalError: the time has no zone."""
+    """Milliseconds since the Unix epoch.  LocalError: the time has no zone, or is none."""
+    if not isinstance(time, datetime):
+        raise LocalError(f"{time!r:.80} is no time; give a datetime with its zone, or its text")
     if time.tzinfo is None:
         raise LocalError(
             f"{time.isoformat()} names no time zone; write {time.isoformat()}Z, or its offset, such as +02:00"

@@ -248,19 +248,19 @@ class Node:
         """Connect to a peer now and keep doing so.  See `Peering.connect` for the answers and errors."""
         return await self.peering.connect(id, [parse_address(address) for address in addresses])
 
-    async def accept_peer(self, id: EndpointId) -> None:
-        """Let an endpoint in, now and after restarts."""
-        self.peering.accept(id)
+    async def accept_peer(self, id: EndpointId | str) -> None:
+        """Let an endpoint in, now and after restarts.  LocalError: it is none, or this node."""
+        self.peering.accept(EndpointId.of(id))
         await self.store.synced()
 
-    async def forget_peer(self, id: EndpointId) -> None:
+    async def forget_peer(self, id: EndpointId | str) -> None:
         """Forget an endpoint and disconnect it.  LocalError: nothing is known of it."""
-        self.peering.forget(id)
+        self.peering.forget(EndpointId.of(id))
         await self.store.synced()
 
-    async def ban_peer(self, id: EndpointId) -> None:
-        """Keep an endpoint out, now and after restarts."""
-        self.peering.ban(id)
+    async def ban_peer(self, id: EndpointId | str) -> None:
+        """Keep an endpoint out, now and after restarts.  LocalError: it is none, or this node."""
+        self.peering.ban(EndpointId.of(id))
         await self.store.synced()
 
     def resolve_peer(self, prefix: str) -> EndpointId:

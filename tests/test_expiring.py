@@ -77,6 +77,7 @@ async def test_a_document_says_when_it_expires(notes: Notes, expires: Any) -> No
         ("2030-01-01", "names no time zone; write 2030-01-01T00:00:00Z, or its offset"),
         ("1796000000", "no time at which a document can expire"),
         ("30", "no time at which a document can expire"),
+        (30, "30 is no time; give a datetime with its zone"),
         (datetime.max.replace(tzinfo=UTC), "is later than the year 6429"),
         (timedelta.max, "is later than the year"),
         ("soon", "no time at which a document can expire"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -178,3 +179,21 @@ async def test_the_secrets_of_connections_go_where_they_are_asked_for(
     with pytest.raises(ConfigError, match=r"SSLKEYLOGFILE: .* cannot be written: Is a directory"):
         async with open_node(config(tmp_path / "c")):
             pass
+
+
+async def test_peers_are_named_by_ids_or_their_text(tmp_path: Path) -> None:
+    """Who has the text of an id, as `meshsync id` prints it, would get a fault of the disk, or wait for ever."""
+    async with open_node(config(tmp_path / "n", trust="closed")) as node:
+        await node.accept_peer(OTHER)
+        assert EndpointId.parse(OTHER) in node.trust.known()
+        await node.ban_peer(OTHER)
+        assert node.trust.is_banned(EndpointId.parse(OTHER))
+        await node.forget_peer(OTHER)
+        assert not node.sync.is_synced(["notes"], [OTHER])
+        wrong: Any
+        for wrong in ("anna", 7):
+            for decide in (node.accept_peer, node.ban_peer, node.forget_peer):
+                with pytest.raises(LocalError, match="EndpointId"):
+                    await decide(wrong)
+            with pytest.raises(LocalError, match="EndpointId"):
+                await node.sync.wait_synced(peers=[wrong])

@@ -151,21 +151,23 @@ class SyncEngine:
         return await run_cycle(self, chosen)
 
     async def wait_synced(
-        self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None
+        self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId | str] | None = None
     ) -> None:
         """Wait until the roots are equal.
 
         `collections`: all that are subscribed by default.  What is only carried for others counts where its id or name
         is given, and on a node that subscribes to nothing.  `peers`: by default, for each collection, all connected
         ones that subscribe to it, of which there must be one.  Cancelling stops the waiting only.  LocalError: a
-        collection is neither subscribed nor carried.
+        collection is neither subscribed nor carried, or a peer is no id.
         """
         names = list(collections) if collections is not None else None
         wanted = set(peers) if peers is not None else None
         self._subscriptions.chosen(names)
         await self.progressed.wait_until(lambda: self.is_synced(names, wanted))
 
-    def is_synced(self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId] | None = None) -> bool:
+    def is_synced(
+        self, collections: Iterable[str] | None = None, peers: Iterable[EndpointId | str] | None = None
+    ) -> bool:
         """Whether `wait_synced` would return now."""
         return self.sharing.is_synced(collections, peers)
 

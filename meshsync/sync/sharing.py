@@ -96,11 +96,11 @@ class Sharing:
             for exchange in self._engine.sessions(replica)
         )
 
-    def is_synced(self, names: Iterable[str] | None, peers: Iterable[EndpointId] | None) -> bool:
+    def is_synced(self, names: Iterable[str] | None, peers: Iterable[EndpointId | str] | None) -> bool:
         """See `SyncEngine.wait_synced`."""
         chosen = self._subscriptions.chosen(names)
         if peers is not None:
-            wanted = set(peers)
+            wanted = set(map(EndpointId.of, peers))
             return bool(wanted) and all(self.is_level(one, peer) for one in chosen for peer in wanted)
         # What is only carried for others may wait for them; what is subscribed to needs a peer to be in sync with.
         partners = {one: found for one in chosen if (found := self.partners(one)) or self._subscriptions.is_own(one)}
