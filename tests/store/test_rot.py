@@ -6,6 +6,7 @@ of either.
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +284,23 @@ def test_hint_leaves_the_same_however_many_pass(path: Path) -> None:
                     break
             assert ids == sorted([f"d{stored[-1:].decode()}" for stored in passing], reverse=reverse)
         store.close()
+
+
+@pytest.mark.parametrize("serial_type", [b"\x0e", b"\x0f"])
+def test_document_that_points_at_no_number_is_lost(path: Path, serial_type: bytes) -> None:
+    """A scan would end with an error in the middle, and show nothing of what is sound."""
+    data = path.read_bytes()
+    at = data.index(b"d3\x03")
+    start = data.rindex(b"\x11\x01\x08\x09\x08", 0, at)  # the types of id, arrival, op, live and conflict
+    assert at - start < 9
+    path.write_bytes(data[: start + 1] + serial_type + data[start + 2 :])
+    store, tables, found = opened(path)
+    for hint, count in ((operator.not_, 1), (bool, 5)):
+        page = tables.document_page(None, 9, hint=hint)
+        assert ("d3", LOST_STATE) in [(one.row.id, one.row.state) for one in page.documents]
+        assert len(page.documents) == count
+    assert {error.document for error in found} == {"d3"}
+    store.close()
 
 
 def test_documents_behind_payloads_at_hand_are_looked_at(path: Path) -> None:

@@ -206,8 +206,12 @@ class SqliteDocumentReads:
 
     def _payloads(self, arrivals: set[Any], at_hand: Mapping[int, bytes]) -> dict[int, bytes]:
         """The payloads of entries, those that are sound, and those that are at hand besides."""
-        # What is no number is damage, and its row is found by its checksum.
-        wanted = array("q", [arrival for arrival in arrivals.difference(at_hand) if type(arrival) is int])
+        others = arrivals.difference(at_hand) if at_hand else arrivals
+        try:
+            wanted = array("q", others)
+        except TypeError:
+            # What is no number is damage, and its row is found by its checksum.
+            wanted = array("q", [arrival for arrival in others if type(arrival) is int])
         rows = self._database.rows(self._entry_payloads, (apsw.carray(wanted),)) if wanted else []
         payloads = dict(at_hand)
         for arrival, payload, head, crc in rows:
