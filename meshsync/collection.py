@@ -306,14 +306,16 @@ class Collection:
     # Looking into documents
 
     def outside(self, id: str) -> Outside | None:
-        """What is known of a document that this node does not show because it holds another part of the collection.
+        """What is known of a document that this node does not show because it holds another part of the collection, or
+        because a payload that it wants has not come.
 
-        None where it shows it, holds all, or knows that it does not exist.  DamagedError: a write cannot be read.
+        None where it shows it, or knows that it does not exist.  DamagedError: a write cannot be read.
         """
         interest = self._replica.interest
-        if interest is None or id in interest:
-            return None
-        return look_outside(self._past, self.name, interest.query, id, matches=interest.is_held(id))
+        if interest is None:
+            is_here = self._replica.complete or self._row(id) is not None
+            return None if is_here else look_outside(self._past, self.name, None, id)
+        return None if id in interest else look_outside(self._past, self.name, interest, id)
 
     def was_written(self, id: str) -> bool:
         """Whether the document was ever written, deleted or not."""

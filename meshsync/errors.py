@@ -85,7 +85,7 @@ class MovedOnError(NotSoError):
 
 
 class NotInPartError(NotSoError):
-    """The document is outside of the part of the collection that this node holds, and may exist elsewhere."""
+    """The document is outside of the part of the collection that this node holds, or has not come, and may exist."""
 
     code = "not_in_part"
 

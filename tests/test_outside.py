@@ -54,8 +54,25 @@ def test_what_is_known_of_a_document_outside_is_told(notes: Notes) -> None:
     assert "2 by header only" in text
     assert f"by {Author(1).log.author.short}; ask a node that holds it" in text
     assert str(never).endswith("no write to it is known")
+
+
+async def test_what_a_node_that_wants_all_still_lacks_is_not_taken_for_absent(notes: Notes) -> None:
+    """Payloads may be with nobody who is connected: `if_absent` would write over what the headers tell of."""
     notes.replica.choose(None)
+    green = notes.outside("g")
+    assert green is not None
+    assert (green.writes, green.unread, green.may_exist) == (2, 2, True)
+    assert str(green).startswith("what 'g' in notes says has not all come: 2 writes to it are known, 2 by header only")
+    assert [notes.outside(id) for id in ("b", "r", "x", "never")] == [None] * 4
+    with pytest.raises(MovedOnError, match="nothing was written: what 'g' in notes says has not all come"):
+        await notes.put("g", {"team": "blue"}, if_absent=True)
+    with pytest.raises(NotInPartError, match="nothing was deleted"):
+        await notes.delete("g")
+    await notes.put("never", {}, if_absent=True)
+    for log, seq in notes.replica.wanted_places(9):
+        notes.replica.fill_payload(log, seq, encode_operations([PAST[seq - 4]]))
     assert notes.outside("g") is None
+    assert await notes.delete("g") is not None
 
 
 async def test_nothing_is_deleted_that_nobody_here_has_seen(notes: Notes) -> None:

@@ -95,7 +95,7 @@ async def restore_document(node: Node, request: Request) -> Response:
         is_here = collection.get(id) is not None
         hint = "delete it by rm" if is_here else "meshsync history shows when it was written"
         snapshot = await collection.snapshot(at)
-        raise NotHereError("no_document", await past_absence(collection, snapshot, id, at, hint))
+        raise no_document(collection, id, await past_absence(collection, snapshot, id, at, hint))
     return answer(collection=collection.name, id=id, entry=str(entry))
 
 
