@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from meshsync.core import cbor
 from meshsync.store.base import CollectionTables, Store
 from meshsync.store.rows import EntryRow, Touch
-from meshsync.store.sqlite import SqliteStore, late_touches
+from meshsync.store.sqlite import SqliteStore, touches
 from meshsync.store.wholeness import touches_of
 from tests.store.rows import entry, places
 
@@ -63,7 +63,7 @@ def headers_from(first: int, count: int) -> list[EntryRow]:
 
 def main() -> None:
     """Store batches of headers."""
-    late_touches.WAITING_MAX = FEW
+    touches.WAITING_MAX = FEW
     store = SqliteStore.open(sys.argv[1], boot_id=b"boot")
     chance = random.Random(sys.argv[1])
     while True:

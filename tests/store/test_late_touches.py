@@ -14,8 +14,9 @@ import pytest
 
 from meshsync.core.bare import LET_GO, with_mark
 from meshsync.errors import StoreError
+from meshsync.ids import CollectionId
 from meshsync.store.rows import EntryRow, Touch
-from meshsync.store.sqlite import SqliteStore, late_touches
+from meshsync.store.sqlite import SqliteStore, touches
 from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.late_touches import LateTouches
 from meshsync.store.wholeness import touches_of
@@ -29,7 +30,7 @@ TAGS = [tag(number) for number in range(60)]
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let little wait, so that much is written in small tests."""
-    monkeypatch.setattr(late_touches, "WAITING_MAX", FEW)
+    monkeypatch.setattr(touches, "WAITING_MAX", FEW)
 
 
 def written(store: SqliteStore) -> int:
@@ -43,15 +44,16 @@ def test_no_more_waits_than_may_and_nothing_is_forgotten(seed: int) -> None:
     chance = random.Random(seed)
     late, waiting, arrival = LateTouches(), set[tuple[bytes, int, int]](), 0
     for _ in range(300):
-        touches = []
+        new: list[tuple[bytes, int, int]] = []
         for _ in range(chance.choice([1, 2, 30, 100])):
             arrival += chance.choice([0, 1, 1, 5]) if arrival else 1
-            touches.append(
-                (chance.choice(TAGS) if chance.randrange(2) else chance.randbytes(8), arrival << 16, arrival)
-            )
-        due = late.add(touches)
-        waiting = (waiting | set(touches)) - set(due)
-        assert len(waiting) <= FEW
+            new.append((chance.choice(TAGS) if chance.randrange(2) else chance.randbytes(8), arrival << 16, arrival))
+        new = list(dict.fromkeys(new))
+        due = late.add(new)
+        while late.count > FEW:
+            due += late.next_slice()
+        waiting = (waiting | set(new)) - set(due)
+        assert len(waiting) == late.count
         assert {(one, *touch) for one, _, _ in waiting for touch in late.of(one)} == waiting
         assert late.first is None if not waiting else late.first <= min(one[2] for one in waiting)  # type: ignore[operator]
         # What is read once more after a kill is bounded, too: what came in about the time in which all slices go round.
@@ -185,6 +187,46 @@ def test_full_disk_leaves_what_waits_as_it_was(tmp_path: Path) -> None:
     run(store._database.connection, "PRAGMA max_page_count = 4294967294")
     store_headers(store, headers_from(31, 1000))
     check_all(tables)
+    store.close()
+
+
+def test_no_more_waits_in_many_collections_than_in_one(tmp_path: Path) -> None:
+    """Otherwise each part that a node wants takes some megabytes, long after the last of its headers came."""
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
+    ids = [CollectionId.of_name(str(number)) for number in range(5)]
+    chance = random.Random(7)
+    counts = [0] * len(ids)
+
+    def check() -> None:
+        for number, id in enumerate(ids):
+            for arrival in range(1, counts[number] + 1):
+                assert noted(store.collection(id, ""), tag(arrival)) == [Touch(arrival << 16, arrival)]
+
+    for _ in range(40):
+        number = chance.randrange(5)
+        tables = store.collection(ids[number], "")
+        rows = [header(n, tag(n)) for n in range(counts[number] + 1, counts[number] + chance.choice([2, 10, 30]))]
+        with store.transaction():
+            tables.insert_entries(rows)
+            tables.touches.add_lacking(touches_of(rows))
+        counts[number] += len(rows)
+        assert sum(one.waiting for one in store._all_touches) <= FEW
+    check()
+    store.drop_collection(ids.pop(0))
+    counts.pop(0)
+    # Of those to which nothing comes any more nothing waits, and nothing has to be read again.
+    for _ in range(20):
+        rows = [header(n, tag(n)) for n in range(counts[0] + 1, counts[0] + 31)]
+        tables = store.collection(ids[0], "")
+        with store.transaction():
+            tables.insert_entries(rows)
+            tables.touches.add_lacking(touches_of(rows))
+        counts[0] += len(rows)
+    assert [store.collection(id, "").touches.unwritten_from for id in ids[1:]] == [None] * 3
+    check()
+    store.close()
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
+    check()
     store.close()
 
 

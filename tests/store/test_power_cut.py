@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshsync.core.limits import LIMITS
-from meshsync.store.sqlite import SqliteStore, files, late_touches
+from meshsync.store.sqlite import SqliteStore, files, touches
 from tests.store.disk import Committed, Disk, Promised, Synced, Write
 from tests.store.headers import FEW, check_all, headers_from, store_headers
 from tests.store.rows import PLACES, document, entry, places
@@ -118,7 +118,7 @@ async def test_clean_end_survives_any_later_cut(disk: Disk, tmp_path: Path) -> N
 
 def test_what_waits_to_be_written_survives_any_cut(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What headers touch is written after them, and from where on has to fit the headers that the disk kept."""
-    monkeypatch.setattr(late_touches, "WAITING_MAX", FEW)
+    monkeypatch.setattr(touches, "WAITING_MAX", FEW)
     chance = random.Random(5)
     store = SqliteStore.open(tmp_path / "node" / NAMES[0], boot_id=b"boot", limits=LIMITS_SMALL)
     for _ in range(80):

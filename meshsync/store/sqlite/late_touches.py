@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 from meshsync.store.rows import Touch
 
-WAITING_MAX = 32_768
-"""Rows, of some 250 bytes each in memory."""
 _SHIFT = 2
 _SLICES = 256 >> _SHIFT
 """The first bits of a tag say in which slice it is."""
@@ -29,9 +27,10 @@ class LateTouches:
 
     def __init__(self, found: Sequence[TagTouch] = ()) -> None:
         """`found`: what may have waited when the process ended, by arrival."""
+        self.count = 0
+        """How many rows wait."""
         self._slices: list[dict[bytes, TagTouch]] = [{} for _ in range(_SLICES)]
         """By tag.  One of each waits: those that follow find its page dirty, or will."""
-        self._count = 0
         self._turn = 0
         """How many slices were written so far, one after the other and around again."""
         self._firsts: deque[tuple[int, int]] = deque()
@@ -50,15 +49,17 @@ class LateTouches:
         """Let these wait, by arrival and later than all before; what has to be written now."""
         due = [one for found in self._more.values() for one in found]
         self._more.clear()
-        due += self._wait(touches)
-        while self._count > WAITING_MAX:
-            number = self._turn % _SLICES
-            due += sorted(self._slices[number].values())
-            self._count -= len(self._slices[number])
-            self._slices[number] = {}
-            self._turn += 1
-            while self._firsts and self._firsts[0][0] + _SLICES <= self._turn:
-                self._firsts.popleft()
+        return due + self._wait(touches)
+
+    def next_slice(self) -> list[TagTouch]:
+        """What is to be written next."""
+        number = self._turn % _SLICES
+        due = sorted(self._slices[number].values())
+        self.count -= len(due)
+        self._slices[number] = {}
+        self._turn += 1
+        while self._firsts and (self._firsts[0][0] + _SLICES <= self._turn or not (self.count or self._more)):
+            self._firsts.popleft()
         return due
 
     def _wait(self, touches: Sequence[TagTouch]) -> list[TagTouch]:
@@ -67,7 +68,7 @@ class LateTouches:
             self._firsts.append((self._turn, touches[0][2]))
         slices = self._slices
         others = [one for one in touches if slices[one[0][0] >> _SHIFT].setdefault(one[0], one) is not one]
-        self._count += len(touches) - len(others)
+        self.count += len(touches) - len(others)
         return others
 
     def forget(self, touches: Sequence[TagTouch]) -> None:
@@ -77,7 +78,7 @@ class LateTouches:
             waiting = self._slices[tag[0] >> _SHIFT]
             if waiting.get(tag) in gone:
                 del waiting[tag]
-                self._count -= 1
+                self.count -= 1
             if tag in self._more:
                 self._more[tag] = [one for one in self._more[tag] if one not in gone]
 

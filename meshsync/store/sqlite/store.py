@@ -26,6 +26,7 @@ from meshsync.store.sqlite.migrations import COLLECTION_TABLES, collection_schem
 from meshsync.store.sqlite.opening import open_files
 from meshsync.store.sqlite.syncer import Syncer
 from meshsync.store.sqlite.tables import SqliteTables
+from meshsync.store.sqlite.touches import SqliteTouches
 
 _PAGE_BYTES = 4096
 _SPACE_CHECK_SECONDS = 1.0
@@ -105,6 +106,7 @@ class SqliteStore:
         self._transaction = _Transaction(self._begin, self._commit, self._rollback)
         self._recounted: dict[SqliteTables, None] = {}
         """Those whose counts the transaction changed."""
+        self._all_touches: dict[SqliteTouches, None] = {}
         self._space_checked_at = -_SPACE_CHECK_SECONDS
         self._space_is_low = False
         self._syncer = Syncer(lambda: database.commits, files.sync_wal, files.note_failed_sync)
@@ -157,7 +159,7 @@ class SqliteStore:
             self._add_tables(number, CollectionId(id), name, *counts).touches.load(unwritten_from)
 
     def _add_tables(self, number: int, id: CollectionId, name: str, *counts: int) -> SqliteTables:
-        tables = SqliteTables(self._database, number, id, name, self._recounted.setdefault)
+        tables = SqliteTables(self._database, number, id, name, self._recounted.setdefault, self._all_touches)
         tables.load_counts(*counts)
         self._tables[id] = tables
         return tables
@@ -235,6 +237,7 @@ class SqliteStore:
             self._database.write("DELETE FROM meta WHERE key LIKE '%:' || ?", (str(id),))
         self.life = life
         del self._tables[id]
+        self._all_touches.pop(tables.touches, None)
         self._incarnations.forget(id)
 
     def incarnation(self, id: CollectionId) -> bytes:

@@ -70,6 +70,7 @@ class SqliteTables(SqliteDocumentReads):
         id: CollectionId,
         name: str,
         counts_changed: Callable[[SqliteTables], None],
+        all_touches: dict[SqliteTouches, None],
     ) -> None:
         self.id = id
         self.call(name)
@@ -77,7 +78,7 @@ class SqliteTables(SqliteDocumentReads):
         self.document_changes = 0
         self.found_damage: Callable[[DamagedError], None] = lambda error: None  # noqa: ARG005
         lacking = partial(self._lacking, limit=-1)
-        self.touches = SqliteTouches(database, number, partial(counts_changed, self), lacking)
+        self.touches = SqliteTouches(database, number, partial(counts_changed, self), lacking, all_touches)
         self.keys = SqliteKeys(database, number)
         self.changes = SqliteChanges(database, number)
         self.to_let_go = SqliteQueue(database, number)

@@ -19,6 +19,9 @@ from meshsync.store.sqlite.database import Database, run
 from meshsync.store.sqlite.late_touches import LateTouches
 from meshsync.store.wholeness import touches_of
 
+WAITING_MAX = 32_768
+"""Rows of all collections together, of some 250 bytes each in memory.  Beyond, they are written of the collection first
+to which nothing has come for the longest time."""
 _PAGE = 256
 """Entries that are read at once to make the index anew: with payloads of the greatest size, 64 MiB."""
 
@@ -38,10 +41,13 @@ class SqliteTouches:
         number: int,
         changed: Callable[[], None],
         lacking: Callable[[int], Iterable[EntryRow]],
+        all_touches: dict[SqliteTouches, None],
     ) -> None:
         """`changed` is called before `unwritten_from` changes; the store then keeps that, and calls `committed` or
-        `rolled_back`.  `lacking` reads the entries that lack their payloads from an arrival on.
+        `rolled_back`.  `lacking` reads the entries that lack their payloads from an arrival on.  `all_touches`: those
+        of all collections of the store, the one to which something came last at the end.
         """
+        self._all = all_touches
         self._database = database
         self._number = number
         self._changed = changed
@@ -97,8 +103,22 @@ class SqliteTouches:
 
     def add_lacking(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         self._changed()
+        self._all.pop(self, None)
+        self._all[self] = None
         if due := self._waiting().add(touches):
             self._database.write_many(self._insert, due)
+        while sum([one.waiting for one in self._all]) > WAITING_MAX:
+            next(one for one in self._all if one.waiting).write_slice()
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait in memory."""
+        return 0 if self._late is None else self._late.count
+
+    def write_slice(self) -> None:
+        """Write some of what waits."""
+        self._changed()
+        self._database.write_many(self._insert, self._waiting().next_slice())
 
     def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         self._changed()
