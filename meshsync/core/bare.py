@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from meshsync.core import cbor
 from meshsync.core.entry import TAG_BYTES, describe_payload
+from meshsync.core.limits import PAYLOAD_BYTES_MAX
 from meshsync.errors import PeerError
 
 SUPERSEDED = 1
@@ -30,9 +32,9 @@ _ONE_TAG_BYTES = 34 + 10
 _ONE_TAG_BARE_BYTES_MAX = 1 + _ONE_TAG_BYTES + 5
 _WITH_MARK = b"\x84"
 """How an array of four begins (RFC 8949 section 3.1); collection.sql has it as well."""
-_SIZE = rb"[\x00-\x17]|\x18[\x18-\xff]|\x19[^\x00].|\x1a(?:[^\x00].|\x00[^\x00]).."
+_SIZE = rb"[\x01-\x17]|\x18[\x18-\xff]|\x19[^\x00]."
 _ONE_TAG = re.compile(rb"\x58\x20.{32}(?:" + _SIZE + rb")\x81\x48.{8}", re.DOTALL).fullmatch
-"""A description with one tag, as most have, and the size in its shortest form (RFC 8949 section 4.2.1)."""
+"""A description with one tag and a size below 64 KiB, as most have, in its shortest form (RFC 8949 section 4.2.1)."""
 
 
 def bare_of(described: bytes, mark: int | None = None) -> bytes:
@@ -86,7 +88,10 @@ def described_by(bare: bytes) -> bytes:
 
 
 def check_described_untrusted(column: Sequence[bytes]) -> None:
-    """Check what a peer says of payloads that stay away.  PeerError: it is nothing that `describe_payload` gives."""
+    """Check what a peer says of payloads that stay away.  PeerError: no payload can be what it says.
+
+    Who has the payload refuses such an entry, and whoever has not is to refuse it as well.
+    """
     for described in column:
         if _ONE_TAG(described) is None:
             _check_described(described)
@@ -97,7 +102,9 @@ def _check_described(described: bytes) -> None:
     if [type(one) for one in found] != [bytes, int, list] or not {type(tag) for tag in found[2]} <= {bytes}:
         raise PeerError("a header says something else of its payload than hash, size and tags")
     digest, length, tags = found
-    if len(digest) != 32 or not 0 <= length < 2**32 or any(len(tag) != TAG_BYTES for tag in tags):
+    is_possible = len(digest) == 32 and 1 <= length <= PAYLOAD_BYTES_MAX and tags
+    # There are no more of them than operations: `wirefields.bare_column` bounds what they take.
+    if not is_possible or any(len(tag) != TAG_BYTES for tag in tags) or any(a >= b for a, b in pairwise(tags)):
         raise PeerError("a header says of its payload what cannot be")
 
 

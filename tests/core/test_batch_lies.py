@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsync.core import cbor
+from meshsync.core.bare import check_described_untrusted
 from meshsync.core.entry import PUT, Operation, describe_payload
-from meshsync.core.limits import PAYLOAD_BYTES_MAX
+from meshsync.core.limits import OPERATIONS_MAX, PAYLOAD_BYTES_MAX
 from meshsync.core.messages import Batch, decode_untrusted, encode_message
 from meshsync.errors import PeerError
 from meshsync.ids import CollectionId
@@ -165,6 +166,29 @@ def test_a_payload_above_the_bound_is_refused_though_signed() -> None:
     entry = Author(1).write([Operation(PUT, "doc", {})], payload=payload)
     with pytest.raises(PeerError, match="payload of"):
         apply(new_replica(), *batch_of([entry]))
+
+
+TAGS = [number.to_bytes(8, "big") for number in range(OPERATIONS_MAX)]
+CANNOT_BE: dict[str, tuple[bytes, int, list[bytes]]] = {
+    "nothing": (bytes(32), 0, TAGS[:1]),
+    "more than a payload may have": (bytes(32), PAYLOAD_BYTES_MAX + 1, TAGS[:1]),
+    "far more, of several documents": (bytes(32), 2**32 - 1, TAGS[:2]),
+    "no documents": (bytes(32), 9, []),
+    "a document twice": (bytes(32), 9, [TAGS[0], TAGS[0]]),
+    "documents in no order": (bytes(32), 9, [TAGS[1], TAGS[0]]),
+}
+
+
+@pytest.mark.parametrize("what", CANNOT_BE)
+def test_a_header_that_no_payload_can_fit_is_refused_though_signed(what: str) -> None:
+    """Otherwise nodes without the payload hold an entry that all others refuse, and no two of them get level."""
+    with pytest.raises(PeerError, match="what cannot be"):
+        check_described_untrusted([describe_payload(bytes(32), 9, TAGS[:1]), describe_payload(*CANNOT_BE[what])])
+
+
+def test_a_header_of_the_greatest_payload_is_taken() -> None:
+    """Otherwise what is written at the bound reaches nobody who wants a part."""
+    check_described_untrusted([describe_payload(bytes(32), PAYLOAD_BYTES_MAX, TAGS[:count]) for count in (1, 2, 256)])
 
 
 @pytest.mark.parametrize("hlc", ["same", "earlier"])

@@ -88,12 +88,15 @@ def test_of_a_fork_the_payload_that_a_peer_has_is_not_taken_for_the_one_that_lac
 def test_a_payload_above_the_bound_is_refused_behind_its_header_too() -> None:
     """Otherwise a node with a part takes what all others refuse, and they shut it out when it passes that on."""
     long = cbor.encode([[PUT, "doc", {"x": "y" * PAYLOAD_BYTES_MAX}]])
-    entry = Author(1).write([Operation(PUT, "doc", {})], payload=long)
+    author = Author(1)
+    entry, other = author.write(), author.write([Operation(PUT, "doc", {})], payload=long)
     replica = new_replica()
     apply(replica, *batch_of([entry], bare=[entry]))
     with pytest.raises(PeerError, match="payload of"):
         replica.fill_payload(entry.log, entry.seq, long)
-    assert all(row.payload is None for row in replica.scan_entries())
+    with pytest.raises(PeerError, match="what cannot be"):
+        apply(replica, *batch_of([other], bare=[other]))
+    assert [row.payload for row in replica.scan_entries()] == [None]
 
 
 def test_payloads_behind_many_that_nobody_has_are_found() -> None:
