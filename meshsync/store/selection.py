@@ -82,12 +82,15 @@ class Selection:
         """
         tags = self._touched_tags(rows)
         whole = self._matching(query, rows, tags)
-        return [
-            row
-            if row.payload is None or row.arrival in whole
-            else entry_row((*row[:7], None, described(row.payload, touched), row.seal))
-            for row, touched in zip(rows, tags, strict=True)
-        ]
+        chosen: list[EntryRow] = []
+        for row, touched in zip(rows, tags, strict=True):
+            arrival, branch, seq, id, hlc, height, parents, payload, _, seal = row
+            if payload is None or arrival in whole:
+                chosen.append(row)
+            else:
+                bare = described(payload, touched)
+                chosen.append(entry_row((arrival, branch, seq, id, hlc, height, parents, None, bare, seal)))
+        return chosen
 
     def next_matching(self, query: Query, after: str | None, limit: int) -> tuple[list[tuple[bytes, int]], str | None]:
         """Of the next `limit` documents behind the id `after` those that match: (tag, arrival of the last operation).
