@@ -14,7 +14,7 @@ from meshsync.cli.output import printable
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
-    from meshsync.events import EventLog
+    from meshsync.events import Event, EventLog
 
 _WARNINGS = frozenset({"fork", "held", "damaged", "store_failed", "peer_error", "failed", "clock_differs"})
 _QUIET = frozenset({"dial_failed", "pending", "synced"})
@@ -58,17 +58,33 @@ def configure_logs(log_format: str, log_level: str) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
-async def log_events(events: EventLog) -> None:
-    """Log every event of the node until cancelled."""
-    logger = structlog.get_logger("meshsync")
-    async with aclosing(events.follow(1)) as following:
-        async for event in following:
-            if event.type in _WARNINGS:
-                logger.warning(event.type, **event.facts)
-            elif event.type in _QUIET:
-                logger.debug(event.type, **event.facts)
-            else:
-                logger.info(event.type, **event.facts)
+class EventLogger:
+    """Logs every event of a node."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._next = 1
+        self._logger = structlog.get_logger("meshsync")
+
+    async def run(self) -> None:
+        """Log them as they happen, until cancelled."""
+        async with aclosing(self._events.follow(self._next)) as following:
+            async for event in following:
+                self._log(event)
+
+    def finish(self) -> None:
+        """Log what happened since: a node tells that it stops when nobody follows it any more."""
+        for event in self._events.read(self._next):
+            self._log(event)
+
+    def _log(self, event: Event) -> None:
+        self._next = event.n + 1
+        if event.type in _WARNINGS:
+            self._logger.warning(event.type, **event.facts)
+        elif event.type in _QUIET:
+            self._logger.debug(event.type, **event.facts)
+        else:
+            self._logger.info(event.type, **event.facts)
 
 
 def _wants_colours() -> bool:

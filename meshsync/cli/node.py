@@ -99,7 +99,7 @@ def _run(config: Config, ready_fd: int | None) -> None:
 async def _node(config: Config, ready_fd: int | None) -> None:
     import trio
 
-    from meshsync.cli.logs import log_events
+    from meshsync.cli.logs import EventLogger
 
     async with trio.open_nursery() as nursery:
         await nursery.start(_end_on_signal, nursery.cancel_scope)
@@ -108,10 +108,12 @@ async def _node(config: Config, ready_fd: int | None) -> None:
         from meshsync.datadir import DataDir
         from meshsync.launch import open_node
 
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as last, AsyncExitStack() as stack:
             node = await stack.enter_async_context(open_node(config))
             api = await stack.enter_async_context(serve_api(node, DataDir(config.data_dir), config.http))
-            nursery.start_soon(log_events, node.events)
+            logger = EventLogger(node.events)
+            last.callback(logger.finish)
+            nursery.start_soon(logger.run)
             # What a start has made stays until the end.  To look through it for garbage, again and again, took a tenth
             # of the time in which many headers are received.
             gc.freeze()

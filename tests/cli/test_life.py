@@ -89,7 +89,9 @@ def test_either_signal_ends_it_cleanly(tmp_path: Path) -> None:
             assert node.stop(how) == 0
             assert not (tmp_path / "n" / "api.sock").exists()
             assert node.run("status").returncode == 3
-    assert "Traceback" not in (tmp_path / "n.log").read_text()
+    log = (tmp_path / "n.log").read_text()
+    assert "Traceback" not in log
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["ready", "stopping"] * 2
 
 
 def test_a_killed_node_comes_back_with_everything(tmp_path: Path) -> None:
