@@ -81,7 +81,8 @@ def _of_collections(status: _Status, chosen: Sequence[str], peers: Sequence[str]
             name = names.get(peer["id"], peer["id"][:8])
             yield printable(
                 f"{collection['name']} decides conflicts by `{collection['conflicts']}` here and by"
-                f" `{peer['conflicts']}` at {name}, so they are two collections; leave one, and join as the other",
+                f" `{peer['conflicts']}` at {name}, so they are two collections; dump one, leave it, join as the"
+                " other, and load",
                 400,
             )
         for session in collection["peers"]:

@@ -65,7 +65,7 @@ class Subscriptions:
         if known is not None and policy not in (None, known):
             raise LocalError(
                 f"{name!r} decides conflicts by `{known.value}` here, and by another policy it would be another"
-                " collection; leave it first, or join it as it is"
+                " collection; dump and leave it first, or join it as it is"
             )
 
     def remove(self, handle: Subscription) -> Replica | None:

@@ -57,7 +57,7 @@ def test_a_peer_with_another_policy_is_named(tmp_path: Path) -> None:
                 assert time.monotonic() < began + PATIENCE_SECONDS, done.stderr
             assert done.returncode == 1
             assert "notes decides conflicts by `latest` here and by `least` at" in done.stderr
-            assert "so they are two collections; leave one, and join as the other" in b.out("status")
+            assert "so they are two collections; dump one, leave it, join as the other, and load" in b.out("status")
             assert b.run("status", "--check").returncode == 1
             assert b.run("collections", "join", "notes", "--conflicts", "least").returncode == 2
             b.out("collections", "leave", "notes")
