@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from meshsync.core.anchor import Anchor
+from meshsync.core.anchor import Anchor, Place
 from meshsync.core.history import History
 from meshsync.core.messages import Batch
 from meshsync.core.query import Query
@@ -45,6 +45,8 @@ class StoredEntry(Protocol):
     def payload(self) -> bytes | None: ...
     @property
     def bare(self) -> bytes | None: ...
+    @property
+    def place(self) -> Place: ...
 
 
 class Parcel(Protocol):

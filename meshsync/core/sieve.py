@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from meshsync.core import cbor
@@ -190,7 +191,7 @@ class Sieve:
         self._whole.update([row.arrival for row in rows if row.payload is not None])
         self._whole.update([rows[k].arrival for k in superseded])
         if not self._has_scanned:
-            self._judged += bisect_left(rows, self._end, key=_arrival)
+            self._judged += bisect_left(rows, self._end, key=attrgetter("arrival"))
 
     def name(self, now: float, *, is_lazy: bool) -> Match | float | None:
         """Names that the peer has yet to hear, or when to ask again, or None where there are none."""
@@ -268,7 +269,3 @@ class Sieve:
             self._missed.discard(place)
             self._is_to_ask = True
         return self._held.selection.touched_matching(self.query, arrival) if has_asked or self.query is not None else []
-
-
-def _arrival(row: StoredEntry) -> int:
-    return row.arrival

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from meshsync.core import cbor
-from meshsync.core.anchor import Place
 from meshsync.core.bare import is_marked
 from meshsync.core.entry import touched_documents
 from meshsync.errors import DamagedError
@@ -65,4 +64,4 @@ def _test_of(replica: Replica, row: DocumentRow) -> _Test:
     except DamagedError:
         return lambda entry: True  # noqa: ARG005
     ids, frontier = {stamp.entry for stamp in state.stamps()}, set(state.frontier)
-    return lambda entry: entry.id in ids or Place(entry.branch, entry.seq, entry.hlc) in frontier
+    return lambda entry: entry.id in ids or entry.place in frontier

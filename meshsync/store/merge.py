@@ -174,7 +174,7 @@ class DocumentMerger:
         kind = operation[0]
         if draft.is_lost:
             return
-        here = Place(row.branch, row.seq, row.hlc)
+        here = row.place
         frontier: list[Place] = []
         is_seen = False
         if draft.arrival:
@@ -284,7 +284,7 @@ class DocumentMerger:
 
     def _state_of(self, entry: EntryRow, item: Sequence[Any]) -> State:
         """The state of a document that one operation made, as its payload has it."""
-        state, place, operation = self.new_state(), Place(entry.branch, entry.seq, entry.hlc), Operation.of(item)
+        state, place, operation = self.new_state(), entry.place, Operation.of(item)
         kind, body, expires_ms = operation.kind, operation.body, operation.expires_ms
         if isinstance(state, SiblingState):
             mark = Mark(self._stamp(entry), place, kind)
@@ -353,7 +353,7 @@ class DocumentMerger:
             if not error.has_head:
                 raise
             entry = self._replica.tables.inspect_entries(arrival, 1)[0].row
-        return Place(entry.branch, entry.seq, entry.hlc)
+        return entry.place
 
     def _stamp(self, row: EntryRow) -> Stamp:
         return Stamp(row.hlc, bytes(self._replica.branches[row.branch].log.author), row.id)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meshsync.core.anchor import PARENT
@@ -104,7 +105,9 @@ class Outbox:
             missing = self._missing(known, branches)
             each = [self._chain(branch.number, self._from(branch, known)) for branch in missing]
             # Each branch is read by itself, so what the peer has between is not even looked at.
-            return self._cut(each[0] if len(each) == 1 else heapq.merge(*each, key=_arrival), bytes_soft, choose)
+            return self._cut(
+                each[0] if len(each) == 1 else heapq.merge(*each, key=attrgetter("arrival")), bytes_soft, choose
+            )
         # Where the floor is far below what is lacking, do not read all that stands between.
         window = islice(self._arrivals(floor), _WINDOW) if floor else iter(())
         parcel = self._cut((row for row in window if self._is_lacking(row, known, branches)), bytes_soft, choose)
@@ -126,7 +129,7 @@ class Outbox:
         starts = [head for head in heads if head is not None]
         if len(starts) <= _FEW:
             each = [self._sound_chain(head.branch, head.seq - 1) for head in starts]
-            rows: Iterator[EntryRow] = heapq.merge(*each, key=_arrival)
+            rows: Iterator[EntryRow] = heapq.merge(*each, key=attrgetter("arrival"))
         else:
             rows = self._sound_arrivals(min(head.arrival for head in starts))
         for row in self._sendable(rows, known, branches):
@@ -242,10 +245,6 @@ class Outbox:
     def _has_seal(self, row: EntryRow) -> bool:
         """Whether a log's part of a batch can end here."""
         return row.seal is not None or self._replica.branches[row.branch].log.author == self._replica.author
-
-
-def _arrival(row: EntryRow) -> int:
-    return row.arrival
 
 
 def _next_page(page: int, rows: Sequence[EntryRow]) -> int:

@@ -51,7 +51,7 @@ class Write:
     @classmethod
     def of(cls, entry: EntryRow, author: bytes, item: Sequence[Any]) -> Write:
         """The write of one operation of an entry, as its payload has it."""
-        operation, place = Operation.of(item), Place(entry.branch, entry.seq, entry.hlc)
+        operation, place = Operation.of(item), entry.place
         stamp = Stamp(entry.hlc, author, entry.id)
         return cls(stamp, place, operation.kind, operation.body, entry.arrival, operation.expires_ms)
 
@@ -292,4 +292,4 @@ class Past:
         tables = self._replica.tables
         for arrival in range(1, tables.next_arrival(), page):
             rows = [tables.entry(one) for one in tables.entries_named(first, last, arrival, page)]
-            yield [Place(row.branch, row.seq, row.hlc) for row in rows if row is not None]
+            yield [row.place for row in rows if row is not None]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from meshsync.core.anchor import Place
+
 
 class BranchRow(NamedTuple):
     """One chain of entries of one author and incarnation."""
@@ -52,6 +54,11 @@ class EntryRow(NamedTuple):
     """What stands for the payload: see `meshsync.core.bare`."""
     seal: bytes | None
     """64 bytes, where one was received or made for this very entry."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the DAG."""
+        return Place(self.branch, self.seq, self.hlc)
 
 
 entry_row: Callable[[Sequence[Any]], EntryRow] = partial(tuple.__new__, EntryRow)

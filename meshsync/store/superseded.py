@@ -74,7 +74,7 @@ class Superseded:
         if not superseded or self._replica.policy.keeps_all or not tables.document_rows("", 1, contested=True):
             return superseded
         touched = {
-            entry.arrival: (Place(entry.branch, entry.seq, entry.hlc), touched_documents(entry.payload))
+            entry.arrival: (entry.place, touched_documents(entry.payload))
             for entry in entries
             if entry.arrival in superseded and entry.payload is not None
         }

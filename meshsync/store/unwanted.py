@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meshsync.core.bare import described
@@ -219,7 +220,7 @@ class Unwanted:
         touches: list[tuple[bytes, int, int]] = []
         for id, document in before.items():
             stays = [entry for entry, _ in self._entries(id) if entry.arrival not in going]
-            stays.sort(key=_arrival)
+            stays.sort(key=attrgetter("arrival"))
             touches += [(document_tag(replica.id, id), entry.hlc, entry.arrival) for entry in stays]
             made = replica.merger.made_of(id, stays)
             after.append(made or husk_of(document, replica.merger.stamp(document)))
@@ -236,7 +237,3 @@ class Unwanted:
                 size += len(row.payload)
             tables.touches.add(touches)
         return Dropped(len(goes), size)
-
-
-def _arrival(row: EntryRow) -> int:
-    return row.arrival

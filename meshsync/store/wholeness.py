@@ -8,7 +8,6 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from meshsync.core.anchor import Place
 from meshsync.core.bare import is_lacking, tags_of
 from meshsync.core.document import DocumentState
 from meshsync.core.entry import document_tag
@@ -73,7 +72,7 @@ def _may_change(replica: Replica, row: DocumentRow, entry: EntryRow) -> bool:
     if not replica.policy.keeps_all:
         return entry.hlc >= _cleared(replica, row)
     pointed = replica.tables.entry(row.arrival) if row.state is None else None
-    return pointed is None or not replica.ancestry.is_before(_place(entry), _place(pointed))
+    return pointed is None or not replica.ancestry.is_before(entry.place, pointed.place)
 
 
 def _cleared(replica: Replica, row: DocumentRow) -> int:
@@ -83,10 +82,6 @@ def _cleared(replica: Replica, row: DocumentRow) -> int:
     state = replica.merger.state(row)
     assert isinstance(state, DocumentState)
     return 0 if state.clear is None else state.clear.hlc
-
-
-def _place(entry: EntryRow) -> Place:
-    return Place(entry.branch, entry.seq, entry.hlc)
 
 
 class Completion:
