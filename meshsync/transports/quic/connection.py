@@ -282,7 +282,7 @@ class QuicConnection:
         if self._control is None:
             if now >= self._deadlines.handshake_due(is_heard=self.is_heard):
                 waited = "the handshake took too long" if self.is_heard else "nobody answered"
-                self.close(CloseCode.TIMEOUT, f"{waited}: {now - self.began:g} seconds")
+                self.close(CloseCode.TIMEOUT, f"{waited}: {now - self.began:.3g} seconds")
         elif now >= self._deadlines.keepalive_due():
             self._deadlines.active(now)
             self.machine.send_ping(0)
