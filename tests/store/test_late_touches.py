@@ -21,7 +21,7 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.late_touches import LateTouches
 from meshsync.store.wholeness import touches_of
 from tests.store.headers import FEW, check_all, header, headers_from, noted, store_headers, tag
-from tests.store.rows import entry, places
+from tests.store.rows import PLACES, entry, places
 
 ROOT = Path(__file__).parents[2]
 TAGS = [tag(number) for number in range(60)]
@@ -36,6 +36,15 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(store: SqliteStore) -> int:
     rows: list[tuple[int]] = run(store._database.connection, "SELECT count(*) FROM touches_1")
     return rows[0][0]
+
+
+def left_by_kill(store: SqliteStore, directory: Path) -> Path:
+    """What a process that is killed now leaves to the next one."""
+    directory.mkdir()
+    for file in store.path.parent.glob("store.db*"):
+        if not file.name.endswith("lock"):
+            shutil.copy(file, directory)
+    return directory / "store.db"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -117,13 +126,9 @@ class Walk:
     def kill(self) -> None:
         """Go on with what a process that is killed now leaves to the next one."""
         self.lives += 1
-        path = self.path / str(self.lives)
-        path.mkdir()
-        for file in self.store.path.parent.glob("store.db*"):
-            if not file.name.endswith("lock"):
-                shutil.copy(file, path)
+        path = left_by_kill(self.store, self.path / str(self.lives))
         self.store.close()
-        self.store = SqliteStore.open(path / "store.db", boot_id=b"boot")
+        self.store = SqliteStore.open(path, boot_id=b"boot")
 
     def check(self) -> None:
         tables = places(self.store)
@@ -232,9 +237,9 @@ def test_no_more_waits_in_many_collections_than_in_one(tmp_path: Path) -> None:
 
 def test_damaged_header_does_not_hide_others_that_wait(tmp_path: Path) -> None:
     """Otherwise one flipped bit keeps a node from starting, or from finding the past of any document."""
-    path = tmp_path / "store.db"
-    store = SqliteStore.open(path, boot_id=b"boot")
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
     store_headers(store, [header(n, tag(n)) for n in range(1, 31)])
+    path = left_by_kill(store, tmp_path / "killed")
     store.close()
     connection = apsw.Connection(str(path))
     run(connection, "UPDATE entries_1 SET bare = CAST(x'83ff' || substr(bare, 3) AS BLOB) WHERE arrival = 7")
@@ -245,22 +250,33 @@ def test_damaged_header_does_not_hide_others_that_wait(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A store in which headers wait, closed."""
-    path = tmp_path / "store.db"
-    store = SqliteStore.open(path, boot_id=b"boot")
+def test_backup_finds_what_waits(tmp_path: Path) -> None:
+    """Otherwise a restored node has documents without their past."""
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
     store_headers(store, headers_from(1, 100))
     assert written(store) < 100
-    store.close()
-    return path
-
-
-def test_backup_finds_what_waits(path: Path, tmp_path: Path) -> None:
-    """Otherwise a restored node has documents without their past."""
-    store = SqliteStore.open(path, boot_id=b"boot")
     store.backup(tmp_path / "copy.db")
     store.close()
     store = SqliteStore.open(tmp_path / "copy.db", boot_id=b"boot")
+    check_all(places(store))
+    store.close()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_clean_end_leaves_nothing_to_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """Otherwise each start of a node holds up its first writes; but a full disk must not keep it from ending."""
+    monkeypatch.setattr(touches, "WAITING_MAX", 1000)
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
+    store_headers(store, headers_from(1, 600))
+    before = written(store)
+    assert before < 600
+    if is_full:
+        run(store._database.connection, "PRAGMA max_page_count = 1")
+    store.close()
+    store = SqliteStore.open(tmp_path / "store.db", boot_id=b"boot")
+    assert written(store) == (before if is_full else 600)
+    assert store._tables[PLACES].touches.unwritten_from == (1 if is_full else None)
     check_all(places(store))
     store.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -324,6 +324,7 @@ class SqliteStore:
         if self._database.active:
             raise LocalError("a store is not closed inside a transaction")
         self._closed = True
+        self._write_what_waits()
         try:
             self._checkpointer.stop()
             self._syncer.stop()
@@ -333,6 +334,12 @@ class SqliteStore:
         finally:
             self._syncer.answer_rest()
             self._release()
+
+    def _write_what_waits(self) -> None:
+        """Spare the next process reading it again, which it can where the disk does not take it."""
+        with suppress(StoreError), self._transaction:
+            for touches in self._all_touches:
+                touches.write_all()
 
     def _release(self) -> None:
         # After a failed sync the write-ahead log may be damaged where it was read last: the checksums that tell are

@@ -120,6 +120,11 @@ class SqliteTouches:
         self._changed()
         self._database.write_many(self._insert, self._waiting().next_slice())
 
+    def write_all(self) -> None:
+        """Write all that waits in memory."""
+        while self.waiting:
+            self.write_slice()
+
     def let_go(self, touches: Sequence[tuple[bytes, int, int]]) -> None:
         self._changed()
         self._waiting().forget(touches)
