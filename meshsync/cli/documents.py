@@ -179,7 +179,7 @@ def get_command(*, as_json: bool, at: str | None, collection: str, id: str) -> N
     help="At most so many documents.",
 )
 @click.option("--after", metavar="ID", help="Go on behind this document, the last one of the page before.")
-@click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held in that document.")
+@click.option("--after-value", metavar="JSON", help="With --order and --after: what the field held there, if it did.")
 @click.option("--ids", "ids_only", is_flag=True, help="Print only the ids.")
 @at_option
 @click.option("--explain", is_flag=True, help="Say how the documents are found instead of printing them.")

@@ -56,7 +56,12 @@ def _change_text(change: dict[str, Any]) -> str:
 
 @click.command("events")
 @client_options
-@click.option("--since", type=_EVENT_NUMBER, metavar="N", help="Begin with event number N; 0: all that are kept.")
+@click.option(
+    "--since",
+    type=_EVENT_NUMBER,
+    metavar="N",
+    help="Begin with event number N; 0, or a number of before the node was started: all that are kept.",
+)
 @click.option("--type", "types", multiple=True, metavar="T", help="Only events of this type; again for more.")
 @click.option("--follow/--no-follow", default=True, help="Go on until interrupted, or print only what was.")
 def events_command(*, as_json: bool, since: int | None, types: tuple[str, ...], follow: bool) -> None:
