@@ -136,7 +136,9 @@ class Superseded:
         those that lacked them.
 
         A lie keeps a payload away that the same peer could also have kept back by silence, but for one difference:
-        while this node wants the latest only, it does not ask others for it once it has all that the peer has.
+        while this node wants the latest only, it does not ask others for it once it has all that the peer has.  No
+        header tells a lie from the truth: it says that a later write touches the same documents, not which fields that
+        sets.  Only the latest write of all is surely no such one, and whoever may write can write once more.
         """
         tables, rows = self._replica.tables, list(self._lacking(anchors))
         touches = touches_of(rows)
