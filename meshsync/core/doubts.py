@@ -3,7 +3,7 @@
 Where the peer is gone before it has sent all that it held, nobody may ever bring that, and a document here would lack
 what it shows elsewhere, with equal roots.  So the word of a peer counts once this side holds all that the peer held
 when it gave it.  What is in doubt after its session is asked of any peer with equal roots: that one has the payload,
-or says that it is superseded by what is here as well.
+or says that it is superseded, which counts, too, once the roots are equal after that.
 
 Until then the payload is lacking, for whoever asks here, and for a document that is about to enter the part.  Who wants
 the whole history asks every peer for everything, and so has nothing to ask of its doubts.
@@ -30,7 +30,11 @@ class Doubts:
         """Whose words the peer is being asked of."""
         self._next = 0
         """The next entry to ask for, by arrival; 0 where asking has yet to begin."""
-        self._is_unsure = self._is_done = False
+        self._said = 0
+        """How often anybody had called something superseded when asking began."""
+        self._is_unsure = self._is_through = self._is_done = False
+        self._is_word = False
+        """What it answered counts once this side holds all that the peer held then."""
         self.is_news = False
         """Less is in doubt than when this was last set to False."""
 
@@ -58,6 +62,9 @@ class Doubts:
     def has_sent_all(self) -> None:
         """This side holds all that the peer held when it last said something."""
         self._trust({self._word})
+        self._is_word = False
+        if self._is_through:
+            self._conclude()
 
     def _trust(self, words: Collection[object]) -> None:
         self.is_news |= self._held.superseded.trust(words)
@@ -72,11 +79,12 @@ class Doubts:
     @property
     def has_more(self) -> bool:
         """Whether `take` may have more to ask for now."""
-        return not self.is_over and self._roots.are_equal
+        return not (self.is_over or self._is_through) and self._roots.are_equal
 
     def begin_anew(self) -> None:
         """Something else is wanted than before."""
-        self._next, self._is_unsure, self._is_done = 0, False, False
+        self._next = 0
+        self._is_unsure = self._is_through = self._is_done = self._is_word = False
 
     def put_off(self) -> None:
         """What came was not stored: the doubts remain."""
@@ -89,15 +97,29 @@ class Doubts:
         if first is None or not self.has_more:
             return []
         if not self._next:
-            self._next, self._others = first, superseded.words() - {self._word}
+            self._next, self._others, self._said = first, superseded.words() - {self._word}, superseded.said
         found, after = superseded.said_from(self._next, limit)
-        if after == self._next:
-            self._is_done = True
-            if not self._is_unsure:
-                self._trust(self._others)
-        self._next = after
+        is_end, self._next = after == self._next, after
+        if is_end:
+            self._is_through = True
+            self._conclude()
         return found
 
-    def answered(self, knows: Iterable[bool]) -> None:
-        """The peer dealt with some of the entries; whether it had the payload, or called it superseded."""
+    def _conclude(self) -> None:
+        """All was asked for that was in doubt when asking began."""
+        if self._is_unsure:
+            self._is_done = True
+        elif self._held.superseded.said != self._said:
+            self.begin_anew()  # of some of it the peer was not asked
+        elif not self._is_word:
+            self._is_done = True
+            self._trust(self._others)
+
+    def answered(self, knows: Iterable[bool], *, is_word: bool) -> None:
+        """The peer dealt with some of the entries; whether it had the payload, or called it superseded.
+
+        `is_word`: it called one superseded, which it may be by what it has got since it told its root.  It tells that
+        next.
+        """
         self._is_unsure |= not all(knows)
+        self._is_word |= is_word

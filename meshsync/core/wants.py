@@ -159,7 +159,7 @@ class Wants:
                 self._pasts.answered([place in came for place in answered])
             elif self._asks_of is self._doubts:
                 known = came | {answered[position] for position, _ in message.superseded}
-                self._doubts.answered([place in known for place in answered])
+                self._doubts.answered([place in known for place in answered], is_word=bool(message.superseded))
             if self._asks_of is not None:
                 lacked.clear()
         except StoreError:

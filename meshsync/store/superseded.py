@@ -57,6 +57,8 @@ class Superseded:
         """Of documents in conflict that stood so: the writes that their sides are made of."""
         self._doubts: dict[object, int] = {}
         """By whose word: from which arrival on marks are in doubt."""
+        self.said = 0
+        """How often somebody said so."""
         self._doubted: int | None = None
         """The least of them, as the disk has it, or one below."""
         self._by_document = Doubtful(replica)
@@ -168,6 +170,7 @@ class Superseded:
 
     def doubt(self, word: object, arrival: int) -> None:
         """Somebody calls payloads superseded from an arrival on, and has yet to send what supersedes them."""
+        self.said += 1
         self._doubts[word] = min(arrival, self._doubts.get(word, arrival))
         if self._doubted is None or arrival < self._doubted:
             self._keep(arrival)

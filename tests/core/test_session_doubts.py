@@ -9,7 +9,7 @@ import pytest
 from meshsync.core.entry import PATCH, PUT, Operation
 from meshsync.core.history import History
 from meshsync.core.limits import LIMITS
-from meshsync.core.messages import Have, Payloads, Want
+from meshsync.core.messages import Have, Open, Payloads, Want
 from meshsync.core.session_events import Ready
 from meshsync.store.part_changes import is_shown
 from meshsync.store.replica import Replica
@@ -212,3 +212,29 @@ def test_who_asked_for_what_was_in_doubt_is_told_when_it_is_not_any_more() -> No
     duo.run(1)
     assert asking.tables.marked() == 1
     assert duo.states == BOTH_SYNCED
+
+
+def test_the_word_of_a_peer_about_the_words_of_others_is_in_doubt_as_well() -> None:
+    """Otherwise one that has grown since it told its root makes a node rely on what it has not sent either."""
+    whole, other, device = new_replica(11), new_replica(13), latest(12)
+    write(whole, PUT, "d", n=1)
+    write(whole, PUT, "e", n=1)
+    Duo(other, whole).run(1)
+    write(whole, PUT, "d", n=2)
+    cut_off(whole, device)
+    duo = Duo(device, other)
+    duo.receive(duo.a)
+    duo.ready(duo.a)
+    assert [type(message) for message in duo.a.sent] == [Open, Want]
+    duo.b.inbox.clear()
+    first = next(iter(other.scan_entries()))
+    duo.send(duo.b, Payloads(duo.b.session._own_logs.take(), 1, [], [(0, first.id[:8])]))
+    words = []
+    for root in (None, bytes(32), other.root()):
+        if root is not None:
+            duo.send(duo.b, Have(None, root, (), []))
+        duo.receive(duo.a)
+        duo.ready(duo.a)
+        words.append(len(device.superseded.words()))
+        assert duo.states[0] is not SYNCED or not words[-1]
+    assert words == [1, 1, 0]
