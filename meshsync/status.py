@@ -133,6 +133,7 @@ def _collection(node: Node, replica: Replica) -> dict[str, Any]:
         "query": None if replica.interest is None else replica.interest.query.to_json(),
         "where": None if replica.interest is None else str(replica.interest.query),
         "settled": replica.is_settled,
+        "lacking": replica.lacking_count,
         "certain": node.sync.sharing.is_certain(replica),
         "conflicts": replica.policy.value,
         "history": replica.history.value,

@@ -117,6 +117,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "where": _said(_maybe(_TEXT), "the same query as an expression"),
             "certain": _said(_FLAG, "a node with all payloads has named what the query wants, or it is this one"),
             "settled": _said(_FLAG, "all documents were looked at for the query: until then `documents` is too low"),
+            "lacking": _said(_COUNT, "payloads that are wanted and not here: documents are older, or not shown yet"),
             "conflicts": _POLICY,
             "history": _said(_HISTORY, "how much of the past is fetched"),
             "superseded": _said(_COUNT, "payloads that are not here and that no document needs any more"),

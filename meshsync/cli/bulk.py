@@ -22,7 +22,7 @@ from meshsync.cli.documents import (
 from meshsync.cli.exits import CommandError, Exit, exit_of_api_code
 from meshsync.cli.main import client, client_options, complain
 from meshsync.cli.numbers import WholeNumber
-from meshsync.cli.output import counted, print_json, to_json, write_bytes, write_line
+from meshsync.cli.output import counted, lacking_text, print_json, to_json, write_bytes, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,8 @@ def _ignore(_fact: object) -> None:
 def dump_command(*, as_json: bool, at: str | None, collection: str) -> None:  # noqa: ARG001  JSON lines are its only form
     """Print all documents as JSON lines, as load reads them.
 
-    With --at, where the past was let go, it prints those that are known, says how many are not, and exits with 1.
+    Where writes are known whose payloads are not here yet, it prints all the same what is here, says so, and exits with
+    1; so it does with --at, where the past was let go.
     """
     import json
 
@@ -183,3 +184,6 @@ def dump_command(*, as_json: bool, at: str | None, collection: str) -> None:  # 
                 write_line(to_json(json.loads(line)))
             else:
                 write_bytes(line)
+    for one in client().get("v1", "collections")["collections"]:
+        if one["name"] == collection and (text := lacking_text(one)):
+            raise CommandError(Exit.NOT_SO, f"{text}, so this is not all; meshsync wait synced, and dump it again")

@@ -113,6 +113,14 @@ def query_text(collection: Mapping[str, Any]) -> str:
     return printable(collection["where"] or "", characters_max=1000)
 
 
+def lacking_text(collection: Mapping[str, Any]) -> str:
+    """Why not all that is known to be written to a collection is shown; nothing where it is."""
+    if not collection["settled"]:
+        return f"{printable(collection['name'])} is still being looked through for what is wanted"
+    lacking = counted(collection["lacking"], "payload")
+    return f"{printable(collection['name'])} lacks {lacking} of what was written" if collection["lacking"] else ""
+
+
 def past_text(collection: Mapping[str, Any]) -> str:
     """What is not here of the past though it is wanted; nothing where it is all here."""
     if collection["history"] != "full" or collection["retain"] != "all" or not collection["superseded"]:

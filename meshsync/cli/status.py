@@ -17,6 +17,7 @@ from meshsync.cli.output import (
     colour,
     counted,
     duration,
+    lacking_text,
     part_text,
     past_text,
     print_json,
@@ -82,10 +83,9 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line("")
         print_table(("COLLECTION", "DOCUMENTS", "PEER", "SYNC", "LAST SYNCED"), rows)
     for collection in status["collections"]:
-        if text := past_text(collection):
-            write_line(f"\n{text}")
-        if text := part_text(collection):
-            write_line(f"\n{text}")
+        for text_of in (lacking_text, past_text, part_text):
+            if text := text_of(collection):
+                write_line(f"\n{text}")
         if collection["retain"] != "all":
             write_line(f"\n{retained_text(collection)}")
     relay = status["relay"]

@@ -186,6 +186,11 @@ class Interest:
         is_sure = not self._review and (not self._held or self._replica.superseded.in_doubt is None)
         return self.is_settled and not self._wanted and is_sure
 
+    @property
+    def lacking_count(self) -> int:
+        """How many payloads are wanted and lacking, as far as it is settled."""
+        return len(self._wanted)
+
     def lacking(self, limit: int) -> list[LogPlace]:
         """Where at most `limit` entries stand whose payloads are wanted and lacking."""
         found = []

@@ -111,6 +111,11 @@ class Replica(Branches):
         return self.tables.counts()[2] == 0 and not self.damage.lacking
 
     @property
+    def lacking_count(self) -> int:
+        """How many payloads are wanted and not here."""
+        return self.tables.counts()[2] if self.interest is None else self.interest.lacking_count
+
+    @property
     def is_satisfied(self) -> bool:
         """Whether every payload is here that is wanted."""
         return self.complete if self.interest is None else self.interest.is_satisfied and not self.damage.lacking

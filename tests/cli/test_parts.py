@@ -49,3 +49,26 @@ def test_each_part_is_listed_and_moves_live(tmp_path: Path) -> None:
             assert b.out("collections", "join", "notes") == "where: all documents, before: team=blue\n"
             level(b)
             assert b.out("ls", "notes", "--ids") == "b1\ng1\nr1\n"
+
+
+def test_a_dump_says_when_it_is_not_all(tmp_path: Path) -> None:
+    """Otherwise a backup lacks documents that the node knows to exist, and nobody notices before it is needed."""
+    with (
+        running(tmp_path / "b", "--trust", "open", collections=()) as b,
+        running(tmp_path / "c", "--peer", b.peer, collections=()) as c,
+    ):
+        with running(tmp_path / "a", "--peer", b.peer) as a:
+            b.out("collections", "join", "notes", "--where", "team=blue")
+            a.out("put", "notes", "b1", '{"team":"blue"}')
+            a.out("put", "notes", "r1", '{"team":"red"}')
+            level(a, b)
+            assert a.run("dump", "notes").stderr == ""
+        c.out("collections", "join", "notes")
+        with c.streaming("watch", "notes", "--since", "0", "--json") as changes:
+            assert changes.stdout is not None
+            assert '"b1"' in changes.stdout.readline()  # by now, what came with it is here as well
+        dump = c.run("dump", "notes")
+        assert (dump.returncode, dump.stdout) == (1, '{"team":"blue","id":"b1"}\n')
+        assert "notes lacks 1 payload of what was written, so this is not all" in dump.stderr
+        assert "notes lacks 1 payload of what was written" in c.out("status")
+        assert b.run("dump", "notes").returncode == 0
