@@ -291,7 +291,7 @@ def test_a_report_for_people(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     report.progress(1.5, "a writes\x07")
     report.finish(done.record, verdicts)
     printed = capfd.readouterr()
-    assert printed.err == "    1.50 s  a writes\n"
+    assert printed.err == "    1.50 s  a writes\\u0007\n"
     lines = printed.out.splitlines()
     assert lines[:4] == [
         "PASS  converged within 20s: after 0.10 s",
