@@ -190,8 +190,9 @@ def _whole(response: http.client.HTTPResponse) -> Iterator[bytes]:
                 if text.startswith(_ERROR_LINE) and "id" not in (told := json.loads(text)):
                     raise_error(told)
                 yield text + b"\n"
-    except (OSError, http.client.HTTPException) as error:
-        raise _broken(error) from None
+    except (OSError, http.client.HTTPException):
+        said = "the node ended in the middle of its answer; start it and ask again: watch goes on with --since"
+        raise CommandError(Exit.NO_NODE, said) from None
     if rest:
         yield rest
 
