@@ -38,6 +38,17 @@ def started(replica: Replica) -> Replica:
     return again
 
 
+def parted() -> tuple[Replica, Replica, Replica]:
+    """A whole node, another one that has its first entries, and a device that never heard of its last one."""
+    whole, other, device = new_replica(11), new_replica(13), latest(12)
+    write(whole, PUT, "d", n=1)
+    write(whole, PUT, "e", n=1)
+    Duo(other, whole).run(1)
+    write(whole, PUT, "d", n=2)
+    cut_off(whole, device)
+    return whole, other, device
+
+
 def told(replica: Replica) -> set[str]:
     """What whoever follows the part has heard to be in it."""
     return {row.id for row in replica.part_changes.after(0, 9) if is_shown(row)}
@@ -51,12 +62,7 @@ def settle(replica: Replica) -> None:
 
 def test_the_word_of_a_peer_that_is_gone_is_not_relied_on() -> None:
     """Otherwise a document is never shown that a peer with equal roots shows, because of a write that nobody has."""
-    whole, other, device = new_replica(11), new_replica(13), latest(12)
-    write(whole, PUT, "d", n=1)
-    write(whole, PUT, "e", n=1)
-    Duo(other, whole).run(1)
-    write(whole, PUT, "d", n=2)
-    cut_off(whole, device)
+    whole, other, device = parted()
     assert (device.root(), documents(device)) == (other.root(), {"e": {"n": 1}})
     duo = Duo(device, other)
     duo.run(1)
@@ -216,12 +222,7 @@ def test_who_asked_for_what_was_in_doubt_is_told_when_it_is_not_any_more() -> No
 
 def test_the_word_of_a_peer_about_the_words_of_others_is_in_doubt_as_well() -> None:
     """Otherwise one that has grown since it told its root makes a node rely on what it has not sent either."""
-    whole, other, device = new_replica(11), new_replica(13), latest(12)
-    write(whole, PUT, "d", n=1)
-    write(whole, PUT, "e", n=1)
-    Duo(other, whole).run(1)
-    write(whole, PUT, "d", n=2)
-    cut_off(whole, device)
+    _, other, device = parted()
     duo = Duo(device, other)
     duo.receive(duo.a)
     duo.ready(duo.a)

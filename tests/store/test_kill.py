@@ -11,10 +11,9 @@ import pytest
 from meshsync.store.headers import rebuilt_id
 from meshsync.store.sqlite import SqliteStore
 from tests.authors import START_MS
+from tests.store.killing import ROOT, run_and_kill
 from tests.store.rows import PLACES, places, scan_documents
 from tests.store.sweeper import opened
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_and_kill(path: Path, *, boot_id: str, lines: int) -> tuple[str, int]:
@@ -47,11 +46,7 @@ def test_killed_process_loses_nothing(tmp_path: Path, lines: int) -> None:
 def test_process_killed_in_the_middle_of_a_sweep_goes_on_where_it_was(tmp_path: Path, lines: int) -> None:
     """What was dropped and what is known of it are one commit: else documents are lost, or payloads stay for ever."""
     path = tmp_path / "store.db"
-    command = [sys.executable, "-m", "tests.store.sweeper", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        said = [process.stdout.readline().split() for _ in range(lines)]
-        process.kill()
+    said = run_and_kill("tests.store.sweeper", path, lines)
     store = SqliteStore.open(path, boot_id=b"boot")
     replica = opened(store)
     dropped = replica.retaining.dropped.entries

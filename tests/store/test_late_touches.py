@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +19,9 @@ from meshsync.store.sqlite.database import run
 from meshsync.store.sqlite.late_touches import LateTouches
 from meshsync.store.wholeness import touches_of
 from tests.store.headers import FEW, check_all, header, headers_from, noted, store_headers, tag
+from tests.store.killing import run_and_kill
 from tests.store.rows import PLACES, entry, places
 
-ROOT = Path(__file__).parents[2]
 TAGS = [tag(number) for number in range(60)]
 
 
@@ -167,11 +165,7 @@ def test_headers_are_written_with_others_of_their_slice(tmp_path: Path) -> None:
 def test_killed_process_leaves_nothing_unfound(tmp_path: Path, lines: int) -> None:
     """SIGKILL is how containers stop, and what was to be written is gone with the process."""
     path = tmp_path / "store.db"
-    command = [sys.executable, "-m", "tests.store.headers", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        said = [process.stdout.readline().split() for _ in range(lines)]
-        process.kill()
+    said = run_and_kill("tests.store.headers", path, lines)
     store = SqliteStore.open(path, boot_id=b"boot")
     assert places(store).counts()[0] >= int(said[-1][1])
     check_all(places(store))
