@@ -127,11 +127,11 @@ class Superseded:
 
     def told(self, log: LogId, seq: int, id: bytes) -> Applied | None:
         """A peer says that the payload of the entry whose id begins so is superseded; None where it is not lacking."""
-        anchors = self._replica.find(log, seq, id)
-        if next(self._lacking(anchors), None) is None:
+        rows = list(self._lacking(self._replica.find(log, seq, id)))
+        if not rows:
             return None
         with self._replica.change():
-            return Applied(filled=self.mark(anchors))
+            return Applied(filled=self._mark(rows))
 
     def mark(self, anchors: Iterable[Anchor]) -> list[int]:
         """Mark entries, in a `Replica.change`, of which a peer says that their payloads are superseded; the arrivals of
@@ -142,8 +142,10 @@ class Superseded:
         header tells a lie from the truth: it says that a later write touches the same documents, not which fields that
         sets.  Only the latest write of all is surely no such one, and whoever may write can write once more.
         """
-        tables, rows = self._replica.tables, list(self._lacking(anchors))
-        touches = touches_of(rows)
+        return self._mark(list(self._lacking(anchors)))
+
+    def _mark(self, rows: Sequence[EntryRow]) -> list[int]:
+        tables, touches = self._replica.tables, touches_of(rows)
         if rows:
             tables.touches.let_go(touches)
             for row in rows:
