@@ -11,6 +11,11 @@ from meshsync.cli.output import printable
 _Status = dict[str, Any]
 
 
+def is_connected(status: _Status) -> bool:
+    """Whether any peer is connected to a node."""
+    return any(peer["state"] == "connected" for peer in status["peers"])
+
+
 def find_faults(status: _Status) -> list[str]:
     """All that is wrong with a node; nothing when nothing is."""
     return [*_of_the_node(status), *_of_peers(status, ()), *_of_collections(status, (), ())]
@@ -21,7 +26,7 @@ def why_not_synced(status: _Status, collections: Sequence[str], peers: Sequence[
 
     They are as `wait synced` takes them: a collection is its name or id, a peer the beginning of its id.
     """
-    is_lonely = not peers and not any(peer["state"] == "connected" for peer in status["peers"])
+    is_lonely = not peers and not is_connected(status)
     reasons: list[str] = [
         *_of_the_node(status),
         *_of_collections(status, collections, peers),

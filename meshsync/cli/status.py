@@ -11,7 +11,7 @@ import click
 from meshsync.cli.client import Client
 from meshsync.cli.durations import Duration
 from meshsync.cli.exits import CommandError, Exit
-from meshsync.cli.faults import connected_text, find_faults, session_text, why_not_synced
+from meshsync.cli.faults import connected_text, find_faults, is_connected, session_text, why_not_synced
 from meshsync.cli.main import client, client_options, data_dir_option
 from meshsync.cli.output import (
     colour,
@@ -77,7 +77,7 @@ def _show(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line("")
         print_table(("PEER", "NAME", "STATE", "ADDRESS", "VIA", "NOTE"), map(peer_row, status["peers"]))
     names = {peer["id"]: peer["name"] or peer["id"][:8] for peer in status["peers"]}
-    alone = "no connected peer has it" if _is_connected(status) else "no peer is connected"
+    alone = "no connected peer has it" if is_connected(status) else "no peer is connected"
     rows = [row for collection in status["collections"] for row in _collection_rows(collection, names, alone)]
     if rows:
         write_line("")
@@ -129,17 +129,13 @@ def _show_next(status: dict[str, Any], pending: list[dict[str, Any]]) -> None:
         write_line(f"    meshsync peers accept {peer['id'][:16]}")
     if not status["collections"]:
         write_line("no collections yet; meshsync collections join NAME")
-    elif not faults and _is_connected(status):
+    elif not faults and is_connected(status):
         for line in connected_text(status):
             write_line(colour(line, "green" if line.startswith("in sync") else "yellow"))
     elif not faults and not pending:
         ways = [way["via"] for way in status["discovery"]["ways"] if way["via"] in _LOOKS]
         looks = f"; looking {' and '.join(_LOOKS[way] for way in ways)}" if ways else ""
         write_line(f"no peer is connected{looks}; --peer HEX@HOST:PORT of `node` names one")
-
-
-def _is_connected(status: dict[str, Any]) -> bool:
-    return any(peer["state"] == "connected" for peer in status["peers"])
 
 
 @click.group("wait")
